@@ -1,0 +1,2 @@
+//! Test support: fake providers over real HTTP, a fixed clock, a real
+//! PostgreSQL, fixtures. Only ever a dev-dependency.
