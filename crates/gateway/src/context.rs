@@ -1,0 +1,181 @@
+//! What a caller attaches to a call besides the request itself.
+//!
+//! Two equal ways: headers (`x-meguri-session`, `-step`, `-user`, `-tags`,
+//! `-metadata`, `-prompt`) and a top-level `meguri` object in the body with the
+//! same names, which is cut out before the request is forwarded. Where both say
+//! something, the body wins: it is closer to the request. OpenAI's own `user` and
+//! `metadata` fields are recorded too, and still forwarded.
+
+use std::collections::BTreeMap;
+
+use base::{SpanId, TraceId};
+use http::HeaderMap;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::error::ApiError;
+
+/// What a call is part of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CallContext {
+    /// The trace, also sent back in `x-meguri-trace-id`.
+    pub trace_id: TraceId,
+    /// The span that the caller says it runs under (`traceparent`).
+    pub parent_span_id: Option<SpanId>,
+    /// The conversation.
+    pub session: Option<String>,
+    /// The position in it.
+    pub step: Option<i64>,
+    /// The application's end user.
+    pub user: Option<String>,
+    /// Tags; a bare tag has the value `true`.
+    pub tags: BTreeMap<String, String>,
+    /// Anything else.
+    pub metadata: Map<String, Value>,
+    /// The catalog prompt to put before the messages.
+    pub prompt: Option<PromptRef>,
+}
+
+/// Names a prompt: `name`, `name@label` or `name@version`; the label is
+/// `production` when nothing is said.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct PromptRef {
+    /// The prompt's name.
+    pub name: String,
+    /// A label.
+    pub label: Option<String>,
+    /// A version number; wins over a label.
+    pub version: Option<i64>,
+    /// What the template's placeholders stand for.
+    pub variables: Map<String, Value>,
+}
+
+impl PromptRef {
+    /// Reads `name[@label|@version]`.
+    pub fn parse(text: &str) -> Self {
+        let (name, selector) = match text.rsplit_once('@') {
+            Some((name, selector)) => (name, Some(selector)),
+            None => (text, None),
+        };
+        let version = selector.and_then(|s| s.trim_start_matches('v').parse().ok());
+        let label = selector.filter(|_| version.is_none()).map(str::to_owned);
+        Self { name: name.to_owned(), label, version, variables: Map::new() }
+    }
+}
+
+impl CallContext {
+    /// A context that attaches nothing.
+    pub fn new(trace_id: TraceId) -> Self {
+        Self {
+            trace_id,
+            parent_span_id: None,
+            session: None,
+            step: None,
+            user: None,
+            tags: BTreeMap::new(),
+            metadata: Map::new(),
+            prompt: None,
+        }
+    }
+
+    /// Reads the `x-meguri-*` headers.
+    ///
+    /// # Errors
+    /// A header that does not mean anything; says which.
+    pub fn from_headers(trace_id: TraceId, headers: &HeaderMap) -> Result<Self, ApiError> {
+        let mut context = Self::new(trace_id);
+        context.session = text(headers, "x-meguri-session")?;
+        context.user = text(headers, "x-meguri-user")?;
+        context.prompt = text(headers, "x-meguri-prompt")?.map(|name| PromptRef::parse(&name));
+        if let Some(step) = text(headers, "x-meguri-step")? {
+            let step = step.parse().map_err(|_| header_error("x-meguri-step", "is not a whole number"))?;
+            context.step = Some(step);
+        }
+        if let Some(tags) = text(headers, "x-meguri-tags")? {
+            context.tags = tags.split(',').filter_map(parse_tag).collect();
+        }
+        if let Some(metadata) = text(headers, "x-meguri-metadata")? {
+            context.metadata = serde_json::from_str(&metadata)
+                .map_err(|_| header_error("x-meguri-metadata", "is not a JSON object"))?;
+        }
+        Ok(context)
+    }
+
+    /// Takes over what the body's `meguri` object says.
+    pub(crate) fn merge(&mut self, extension: Extension) {
+        self.session = extension.session.or(self.session.take());
+        self.step = extension.step.or(self.step);
+        self.user = extension.user.or(self.user.take());
+        match extension.tags {
+            Some(Tags::List(list)) => self.tags.extend(list.iter().filter_map(|tag| parse_tag(tag))),
+            Some(Tags::Map(map)) => self.tags.extend(map),
+            None => {}
+        }
+        self.metadata.extend(extension.metadata);
+        let header_prompt = self.prompt.take();
+        self.prompt = match extension.prompt {
+            Some(PromptField::Text(text)) => Some(PromptRef::parse(&text)),
+            Some(PromptField::Object { name, label, version }) => {
+                let mut prompt = PromptRef::parse(&name);
+                prompt.label = label.or(prompt.label);
+                prompt.version = version.or(prompt.version);
+                Some(prompt)
+            }
+            None => header_prompt,
+        };
+        if let Some(prompt) = &mut self.prompt {
+            prompt.variables = extension.variables;
+        }
+    }
+}
+
+/// The `meguri` object of a request body. Our own fields, so unknown ones are errors.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Extension {
+    prompt: Option<PromptField>,
+    #[serde(default)]
+    variables: Map<String, Value>,
+    session: Option<String>,
+    step: Option<i64>,
+    user: Option<String>,
+    tags: Option<Tags>,
+    #[serde(default)]
+    metadata: Map<String, Value>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum PromptField {
+    Text(String),
+    Object {
+        name: String,
+        label: Option<String>,
+        version: Option<i64>,
+    },
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Tags {
+    List(Vec<String>),
+    Map(BTreeMap<String, String>),
+}
+
+fn parse_tag(text: &str) -> Option<(String, String)> {
+    let (name, value) = text.split_once('=').unwrap_or((text, "true"));
+    let name = name.trim();
+    (!name.is_empty()).then(|| (name.to_owned(), value.trim().to_owned()))
+}
+
+fn text(headers: &HeaderMap, name: &'static str) -> Result<Option<String>, ApiError> {
+    let Some(value) = headers.get(name) else { return Ok(None) };
+    // Names and tags may be Japanese; `to_str` would allow ASCII only.
+    let text = std::str::from_utf8(value.as_bytes()).map_err(|_| header_error(name, "is not UTF-8"))?;
+    let text = text.trim();
+    Ok((!text.is_empty()).then(|| text.to_owned()))
+}
+
+fn header_error(name: &'static str, problem: &str) -> ApiError {
+    ApiError::invalid(name, format!("the header {name} {problem}"))
+}

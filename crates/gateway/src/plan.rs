@@ -1,0 +1,298 @@
+//! The snapshot that the data plane runs on, and what it says about keys,
+//! providers, prompts and prices.
+//!
+//! A [`Plan`] is built by the server, complete and resolved, and never changes
+//! afterwards; a request loads it once and keeps it to its end. Secrets are
+//! inside, so a plan has no serialisation.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{Digest, KeyId, NanoUsd, Price, ProjectId, Secret, Usage, UserId};
+
+/// One immutable snapshot of everything that a request may depend on.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Names this snapshot in every record that it served.
+    pub revision: String,
+    /// Callers by the 32-byte hash of their key.
+    pub keys: HashMap<[u8; 32], Arc<Principal>>,
+    /// What each project owns.
+    pub projects: HashMap<ProjectId, Arc<ProjectPlan>>,
+    /// Caps that hold for everybody.
+    pub limits: Limits,
+}
+
+impl Plan {
+    /// Who this key hash belongs to.
+    ///
+    /// # Errors
+    /// The key is unknown, or its time is over at `now_us`.
+    pub fn principal(&self, key_hash: &[u8; 32], now_us: i64) -> Result<&Arc<Principal>, KeyProblem> {
+        let principal = self.keys.get(key_hash).ok_or(KeyProblem::Unknown)?;
+        match principal.expires_at {
+            Some(end) if end <= now_us => Err(KeyProblem::Expired),
+            _ => Ok(principal),
+        }
+    }
+}
+
+/// Why a key opens nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KeyProblem {
+    /// No such key; a revoked one is not in the plan any more.
+    #[error("this API key is not known here, or it was revoked")]
+    Unknown,
+    /// It was good once.
+    #[error("this API key has expired")]
+    Expired,
+}
+
+/// Who calls: a key's owner, or a signed-in person in the playground.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    /// The key, if one was used.
+    pub key_id: Option<KeyId>,
+    /// The person, if one is signed in.
+    pub user_id: Option<UserId>,
+    /// The tenant that everything is looked up in.
+    pub project: ProjectId,
+    /// The environment that the key is bound to.
+    pub environment: String,
+    /// The role's name. The server decides what it may do; the gateway carries it.
+    pub role: String,
+    /// When the key stops working, microseconds since the epoch.
+    pub expires_at: Option<i64>,
+}
+
+/// What one project owns.
+#[derive(Debug, Default)]
+pub struct ProjectPlan {
+    /// Connections by name; `NAME/model` is called through them. The name `local` is reserved.
+    pub providers: BTreeMap<String, Arc<Provider>>,
+    /// Prompts by name.
+    pub prompts: BTreeMap<String, Arc<Prompt>>,
+    /// What tokens cost here.
+    pub prices: Arc<PriceTable>,
+}
+
+/// The language that a provider speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// OpenAI chat completions and embeddings, and everything compatible.
+    OpenAi,
+    /// Anthropic messages.
+    Anthropic,
+}
+
+impl Protocol {
+    /// The name that configuration and records use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OpenAi => "openai",
+            Self::Anthropic => "anthropic",
+        }
+    }
+}
+
+/// A connection to somebody's models.
+#[derive(Debug, Clone)]
+pub struct Provider {
+    /// The name before the slash in `NAME/model`.
+    pub name: String,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Where it lives, the version path included for OpenAI (`https://api.openai.com/v1`);
+    /// for Anthropic without it (`https://api.anthropic.com`). Made by `base::net::parse_base_url`.
+    pub base_url: url::Url,
+    /// The credential, resolved.
+    pub credential: Option<Secret<String>>,
+    /// Whether an operator allowed loopback and private addresses for it.
+    pub allow_private: bool,
+    /// How long to wait for what.
+    pub timeouts: Timeouts,
+    /// What to do when it fails before the first token.
+    pub retry: Retry,
+    /// Where it differs from its protocol.
+    pub quirks: Quirks,
+    /// Models to list in `/v1/models`; calls are not limited to them.
+    pub models: Vec<String>,
+}
+
+/// How long each stage of a call may take. The connect time-out is the egress client's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From sending the request to the response's headers.
+    pub headers: Duration,
+    /// From the headers to the first real token of a stream.
+    pub first_token: Duration,
+    /// Between two pieces of the answer.
+    pub idle: Duration,
+    /// The whole call, retries included.
+    pub total: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            // Not streaming, headers come with the whole answer: reasoning models take minutes.
+            headers: Duration::from_secs(300),
+            first_token: Duration::from_secs(120),
+            idle: Duration::from_secs(60),
+            total: Duration::from_secs(900),
+        }
+    }
+}
+
+/// What to do when an attempt fails before the client has seen anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// Attempts in all; 1 means no retry.
+    pub attempts: u32,
+    /// The wait before the second attempt; doubles after that.
+    pub backoff: Duration,
+    /// The longest `Retry-After` that is waited for; a longer one goes to the client at once.
+    pub longest_wait: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { attempts: 3, backoff: Duration::from_millis(250), longest_wait: Duration::from_secs(5) }
+    }
+}
+
+/// Where a provider differs from the protocol that it claims to speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quirks {
+    /// It understands `stream_options.include_usage`; false for old servers that refuse the field.
+    pub stream_usage: bool,
+    /// It ends streams without `[DONE]`: a clean end of the connection after a finish reason is then good.
+    pub no_done: bool,
+}
+
+impl Default for Quirks {
+    fn default() -> Self {
+        Self { stream_usage: true, no_done: false }
+    }
+}
+
+/// A catalog prompt with all versions that can be called.
+#[derive(Debug, Clone, Default)]
+pub struct Prompt {
+    /// Versions by number.
+    pub versions: BTreeMap<i64, Arc<PromptVersion>>,
+    /// Labels: name → version number.
+    pub labels: BTreeMap<String, i64>,
+}
+
+/// One version of a prompt.
+#[derive(Debug, Clone)]
+pub struct PromptVersion {
+    /// The digest of its document.
+    pub digest: Digest,
+    /// Messages to put before the caller's, in order: role and template.
+    pub messages: Vec<PromptMessage>,
+}
+
+/// One message of a prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromptMessage {
+    /// `system`, `user` or `assistant`.
+    pub role: String,
+    /// A minijinja template over the caller's variables.
+    pub template: String,
+}
+
+/// Caps that hold for everybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a request body.
+    pub request_bytes: usize,
+    /// Bytes of an answer that is not streamed.
+    pub response_bytes: usize,
+    /// Bytes of one event of a stream.
+    pub event_bytes: usize,
+    /// Nesting of a request's JSON.
+    pub json_depth: usize,
+    /// Bytes of a rendered prompt.
+    pub prompt_bytes: usize,
+    /// Choices of one local request.
+    pub local_choices: u32,
+    /// Inputs of one local embedding request.
+    pub local_inputs: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            request_bytes: 32 << 20,
+            response_bytes: 64 << 20,
+            event_bytes: 4 << 20,
+            json_depth: 64,
+            prompt_bytes: 1 << 20,
+            local_choices: 8,
+            local_inputs: 2048,
+        }
+    }
+}
+
+/// What tokens cost: a version and rows. Users edit it, so a row is plain data.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PriceTable {
+    /// Names this table in the records that it priced.
+    pub version: String,
+    /// Rows; their order does not matter.
+    pub rows: Vec<PriceRow>,
+}
+
+/// The price of one model or family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PriceRow {
+    /// The provider's name, or `*`.
+    pub provider: String,
+    /// The model's name; `gpt-4o*` stands for all that begin so.
+    pub model: String,
+    /// Plain prompt tokens.
+    pub input: Price,
+    /// Completion tokens, hidden reasoning included.
+    pub output: Price,
+    /// Prompt tokens from the provider's cache; the plain price when not given.
+    pub cache_read: Option<Price>,
+    /// Prompt tokens written to the provider's cache; the plain price when not given.
+    pub cache_write: Option<Price>,
+}
+
+impl PriceRow {
+    /// What these tokens cost. Cached tokens are part of `input` and are not
+    /// counted twice.
+    pub fn cost(&self, usage: &Usage) -> NanoUsd {
+        let plain = usage.input.saturating_sub(usage.cache_read).saturating_sub(usage.cache_write);
+        self.input.of(plain)
+            + self.cache_read.unwrap_or(self.input).of(usage.cache_read)
+            + self.cache_write.unwrap_or(self.input).of(usage.cache_write)
+            + self.output.of(usage.output)
+    }
+}
+
+impl PriceTable {
+    /// The row for a model: the provider's own rows before `*`, an exact name
+    /// before a pattern, the longest pattern first. `None` means that nobody
+    /// knows the price, which is not the same as free.
+    pub fn find(&self, provider: &str, model: &str) -> Option<&PriceRow> {
+        let fit = |row: &PriceRow| {
+            let own = match row.provider.as_str() {
+                "*" => 0,
+                name if name == provider => 1,
+                _ => return None,
+            };
+            match row.model.strip_suffix('*') {
+                None if row.model == model => Some((own, usize::MAX)),
+                Some(start) if model.starts_with(start) => Some((own, start.len())),
+                _ => None,
+            }
+        };
+        let fitting = self.rows.iter().filter_map(|row| Some((fit(row)?, row)));
+        fitting.max_by_key(|(rank, _)| *rank).map(|(_, row)| row)
+    }
+}
