@@ -1,0 +1,82 @@
+//! Document kinds: what the server registers, and how a check answers.
+
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::CatalogError;
+
+/// Something wrong with what a person gave us, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// A JSON Pointer into the content (`/messages/0/role`), a field's name, or
+    /// empty for the whole.
+    pub path: String,
+    /// What is wrong, in words for that person.
+    pub message: String,
+}
+
+impl Problem {
+    /// A problem at this place.
+    pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            message: message.into(),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.path.is_empty() {
+            f.write_str(&self.message)
+        } else {
+            write!(f, "{}: {}", self.path, self.message)
+        }
+    }
+}
+
+impl std::error::Error for Problem {}
+
+/// One kind of document.
+#[derive(Clone, Copy)]
+pub struct Kind {
+    /// `prompt`, `app`, `guard` …: the word of the product for it.
+    pub name: &'static str,
+    /// Its JSON Schema, for editors and the API.
+    pub schema: fn() -> Value,
+    /// Everything that is wrong with a document, not only the first thing.
+    pub validate: fn(&Value) -> Result<(), Vec<Problem>>,
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Kind({})", self.name)
+    }
+}
+
+/// The kinds that this program knows.
+#[derive(Debug, Clone, Default)]
+pub struct Kinds(Vec<Kind>);
+
+impl Kinds {
+    /// These kinds; of two with one name the first counts.
+    pub fn new(kinds: impl IntoIterator<Item = Kind>) -> Self {
+        Self(kinds.into_iter().collect())
+    }
+
+    /// The kind of this name.
+    ///
+    /// # Errors
+    /// Nobody registered it.
+    pub fn get(&self, name: &str) -> Result<&Kind, CatalogError> {
+        let kind = self.0.iter().find(|kind| kind.name == name);
+        kind.ok_or_else(|| CatalogError::UnknownKind(name.chars().take(64).collect()))
+    }
+
+    /// All of them, in the order of registration.
+    pub fn iter(&self) -> impl Iterator<Item = &Kind> {
+        self.0.iter()
+    }
+}

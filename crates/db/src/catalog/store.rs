@@ -1,0 +1,456 @@
+//! The catalog's SQL: one function per statement, each with the project in its
+//! `WHERE`. Reading works on a pooled connection and inside a transaction alike.
+
+use base::{Digest, MoveId, PointerId, ProjectId, VersionId};
+use serde_json::Value;
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row};
+
+use super::{Label, Move, Name, Pointer, Version};
+use crate::DbError;
+
+type Rows<T> = Result<Vec<T>, DbError>;
+
+/// A column whose text this program wrote in a form that it can read.
+fn parsed<T>(row: &AnyRow, column: usize) -> sqlx::Result<T>
+where
+    T: std::str::FromStr,
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    let text: String = row.try_get(column)?;
+    let decode = |source: T::Err| sqlx::Error::ColumnDecode {
+        index: column.to_string(),
+        source: Box::new(source),
+    };
+    text.parse().map_err(decode)
+}
+
+fn json(row: &AnyRow, column: usize) -> sqlx::Result<Value> {
+    parsed(row, column)
+}
+
+fn version(row: &AnyRow) -> Result<Version, DbError> {
+    Ok(Version {
+        id: parsed(row, 0)?,
+        kind: row.try_get(1)?,
+        name: parsed(row, 2)?,
+        number: row.try_get(3)?,
+        digest: parsed(row, 4)?,
+        message: row.try_get(5)?,
+        author: row.try_get(6)?,
+        created_at: row.try_get(7)?,
+    })
+}
+
+fn pointer_of(row: &AnyRow) -> Result<Pointer, DbError> {
+    Ok(Pointer {
+        id: parsed(row, 0)?,
+        kind: row.try_get(1)?,
+        name: parsed(row, 2)?,
+        label: row.try_get(3)?,
+        number: row.try_get(4)?,
+        version_id: parsed(row, 5)?,
+        digest: parsed(row, 6)?,
+        revision: row.try_get(7)?,
+        moved_by: row.try_get(8)?,
+        moved_at: row.try_get(9)?,
+    })
+}
+
+pub(super) async fn insert_document(
+    connection: &mut AnyConnection,
+    project: ProjectId,
+    digest: &Digest,
+    content: &str,
+    created_at: i64,
+) -> Result<(), DbError> {
+    sqlx::query(
+        "INSERT INTO documents (project, digest, content, created_at) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (project, digest) DO NOTHING",
+    )
+    .bind(project.to_string())
+    .bind(digest.to_string())
+    .bind(content)
+    .bind(created_at)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn content(
+    connection: &mut AnyConnection,
+    project: ProjectId,
+    digest: &Digest,
+) -> Result<Value, DbError> {
+    let row = sqlx::query("SELECT content FROM documents WHERE project = $1 AND digest = $2")
+        .bind(project.to_string())
+        .bind(digest.to_string())
+        .fetch_one(connection)
+        .await?;
+    Ok(json(&row, 0)?)
+}
+
+pub(super) async fn highest_number(
+    connection: &mut AnyConnection,
+    project: ProjectId,
+    kind: &str,
+    name: &Name,
+) -> Result<i64, DbError> {
+    let row = sqlx::query(
+        "SELECT COALESCE(MAX(number), 0) FROM versions WHERE project = $1 AND kind = $2 AND name = $3",
+    )
+    .bind(project.to_string())
+    .bind(kind)
+    .bind(name.as_str())
+    .fetch_one(connection)
+    .await?;
+    Ok(row.try_get(0)?)
+}
+
+pub(super) async fn insert_version(
+    connection: &mut AnyConnection,
+    project: ProjectId,
+    version: &Version,
+) -> Result<(), DbError> {
+    sqlx::query(
+        "INSERT INTO versions (id, project, kind, name, number, digest, message, author, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+    )
+    .bind(version.id.to_string())
+    .bind(project.to_string())
+    .bind(version.kind.as_str())
+    .bind(version.name.as_str())
+    .bind(version.number)
+    .bind(version.digest.to_string())
+    .bind(version.message.as_str())
+    .bind(version.author.as_str())
+    .bind(version.created_at)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn latest(
+    connection: &mut AnyConnection,
+    project: ProjectId,
+    kind: &str,
+    name: &Name,
+) -> Result<Option<Version>, DbError> {
+    let rows = versions_below(connection, project, kind, name, i64::MAX, 0).await?;
+    Ok(rows.into_iter().next())
+}
+
+/// One more than `limit`, so that the caller knows whether there is another page.
+pub(super) async fn versions_below(
+    connection: &mut AnyConnection,
+    project: ProjectId,
+    kind: &str,
+    name: &Name,
+    below: i64,
+    limit: i64,
+) -> Rows<Version> {
+    let rows = sqlx::query(
+        "SELECT id, kind, name, number, digest, message, author, created_at FROM versions
+         WHERE project = $1 AND kind = $2 AND name = $3 AND number < $4
+         ORDER BY number DESC LIMIT $5",
+    )
+    .bind(project.to_string())
+    .bind(kind)
+    .bind(name.as_str())
+    .bind(below)
+    .bind(limit + 1)
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(version).collect()
+}
+
+pub(super) async fn by_number(
+    connection: &mut AnyConnection,
+    project: ProjectId,
+    kind: &str,
+    name: &Name,
+    number: i64,
+) -> Result<Option<Version>, DbError> {
+    let row = sqlx::query(
+        "SELECT id, kind, name, number, digest, message, author, created_at FROM versions
+         WHERE project = $1 AND kind = $2 AND name = $3 AND number = $4",
+    )
+    .bind(project.to_string())
+    .bind(kind)
+    .bind(name.as_str())
+    .bind(number)
+    .fetch_optional(connection)
+    .await?;
+    row.as_ref().map(version).transpose()
+}
+
+pub(super) async fn by_digest(
+    connection: &mut AnyConnection,
+    project: ProjectId,
+    kind: &str,
+    name: &Name,
+    digest: &Digest,
+) -> Result<Option<Version>, DbError> {
+    let row = sqlx::query(
+        "SELECT id, kind, name, number, digest, message, author, created_at FROM versions
+         WHERE project = $1 AND kind = $2 AND name = $3 AND digest = $4",
+    )
+    .bind(project.to_string())
+    .bind(kind)
+    .bind(name.as_str())
+    .bind(digest.to_string())
+    .fetch_optional(connection)
+    .await?;
+    row.as_ref().map(version).transpose()
+}
+
+pub(super) async fn by_label(
+    connection: &mut AnyConnection,
+    project: ProjectId,
+    kind: &str,
+    name: &Name,
+    label: &Label,
+) -> Result<Option<Version>, DbError> {
+    let row = sqlx::query(
+        "SELECT v.id, v.kind, v.name, v.number, v.digest, v.message, v.author, v.created_at
+         FROM pointers p JOIN versions v ON v.id = p.version_id
+         WHERE p.project = $1 AND p.kind = $2 AND p.name = $3 AND p.label = $4",
+    )
+    .bind(project.to_string())
+    .bind(kind)
+    .bind(name.as_str())
+    .bind(label.as_str())
+    .fetch_optional(connection)
+    .await?;
+    row.as_ref().map(version).transpose()
+}
+
+pub(super) async fn other_names(
+    connection: &mut AnyConnection,
+    project: ProjectId,
+    kind: &str,
+    name: &Name,
+    digest: &Digest,
+) -> Rows<(Name, i64)> {
+    let rows = sqlx::query(
+        "SELECT name, number FROM versions
+         WHERE project = $1 AND kind = $2 AND digest = $3 AND name <> $4
+         ORDER BY created_at, name LIMIT 5",
+    )
+    .bind(project.to_string())
+    .bind(kind)
+    .bind(digest.to_string())
+    .bind(name.as_str())
+    .fetch_all(connection)
+    .await?;
+    rows.iter()
+        .map(|row| Ok((parsed(row, 0)?, row.try_get(1)?)))
+        .collect()
+}
+
+/// The newest version of each name that begins with `prefix` and sorts after
+/// `after`. The databases may sort names differently; the pages of one are whole
+/// because `>` and `ORDER BY` agree. Not LIKE: it ignores case on SQLite.
+pub(super) async fn latest_of_names(
+    connection: &mut AnyConnection,
+    project: ProjectId,
+    kind: &str,
+    prefix: &str,
+    after: &str,
+    limit: i64,
+) -> Rows<Version> {
+    let rows = sqlx::query(
+        "SELECT v.id, v.kind, v.name, v.number, v.digest, v.message, v.author, v.created_at FROM versions v
+         WHERE v.project = $1 AND v.kind = $2 AND v.name > $3 AND substr(v.name, 1, length($4)) = $4
+           AND v.number = (SELECT MAX(m.number) FROM versions m
+                           WHERE m.project = v.project AND m.kind = v.kind AND m.name = v.name)
+         ORDER BY v.name LIMIT $5",
+    )
+    .bind(project.to_string())
+    .bind(kind)
+    .bind(after)
+    .bind(prefix)
+    .bind(limit + 1)
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(version).collect()
+}
+
+/// Name, label and version number of every pointer of the names from `first` to `last`.
+pub(super) async fn labels_between(
+    connection: &mut AnyConnection,
+    project: ProjectId,
+    kind: &str,
+    first: &Name,
+    last: &Name,
+) -> Rows<(String, String, i64)> {
+    let rows = sqlx::query(
+        "SELECT p.name, p.label, v.number FROM pointers p JOIN versions v ON v.id = p.version_id
+         WHERE p.project = $1 AND p.kind = $2 AND p.name >= $3 AND p.name <= $4
+         ORDER BY p.name, p.label",
+    )
+    .bind(project.to_string())
+    .bind(kind)
+    .bind(first.as_str())
+    .bind(last.as_str())
+    .fetch_all(connection)
+    .await?;
+    rows.iter()
+        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)))
+        .collect()
+}
+
+pub(super) async fn pointer(
+    connection: &mut AnyConnection,
+    project: ProjectId,
+    kind: &str,
+    name: &Name,
+    label: &Label,
+) -> Result<Option<Pointer>, DbError> {
+    let row = sqlx::query(
+        "SELECT p.id, p.kind, p.name, p.label, v.number, v.id, v.digest, p.revision, p.moved_by, p.moved_at
+         FROM pointers p JOIN versions v ON v.id = p.version_id
+         WHERE p.project = $1 AND p.kind = $2 AND p.name = $3 AND p.label = $4",
+    )
+    .bind(project.to_string())
+    .bind(kind)
+    .bind(name.as_str())
+    .bind(label.as_str())
+    .fetch_optional(connection)
+    .await?;
+    row.as_ref().map(pointer_of).transpose()
+}
+
+pub(super) async fn pointers(
+    connection: &mut AnyConnection,
+    project: ProjectId,
+    kind: &str,
+    name: &Name,
+) -> Rows<Pointer> {
+    let rows = sqlx::query(
+        "SELECT p.id, p.kind, p.name, p.label, v.number, v.id, v.digest, p.revision, p.moved_by, p.moved_at
+         FROM pointers p JOIN versions v ON v.id = p.version_id
+         WHERE p.project = $1 AND p.kind = $2 AND p.name = $3 ORDER BY p.label",
+    )
+    .bind(project.to_string())
+    .bind(kind)
+    .bind(name.as_str())
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(pointer_of).collect()
+}
+
+pub(super) async fn pointed_documents(
+    connection: &mut AnyConnection,
+    project: ProjectId,
+    kind: &str,
+) -> Rows<(Pointer, Value)> {
+    let rows = sqlx::query(
+        "SELECT p.id, p.kind, p.name, p.label, v.number, v.id, v.digest, p.revision, p.moved_by, p.moved_at, d.content
+         FROM pointers p JOIN versions v ON v.id = p.version_id
+         JOIN documents d ON d.project = v.project AND d.digest = v.digest
+         WHERE p.project = $1 AND p.kind = $2 ORDER BY p.name, p.label",
+    )
+    .bind(project.to_string())
+    .bind(kind)
+    .fetch_all(connection)
+    .await?;
+    rows.iter()
+        .map(|row| Ok((pointer_of(row)?, json(row, 10)?)))
+        .collect()
+}
+
+pub(super) async fn put_pointer(
+    connection: &mut AnyConnection,
+    project: ProjectId,
+    pointer: &Pointer,
+) -> Result<(), DbError> {
+    sqlx::query(
+        "INSERT INTO pointers (id, project, kind, name, label, version_id, revision, moved_by, moved_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+         ON CONFLICT (project, kind, name, label) DO UPDATE SET
+            version_id = excluded.version_id, revision = excluded.revision,
+            moved_by = excluded.moved_by, moved_at = excluded.moved_at",
+    )
+    .bind(pointer.id.to_string())
+    .bind(project.to_string())
+    .bind(pointer.kind.as_str())
+    .bind(pointer.name.as_str())
+    .bind(pointer.label.as_str())
+    .bind(pointer.version_id.to_string())
+    .bind(pointer.revision)
+    .bind(pointer.moved_by.as_str())
+    .bind(pointer.moved_at)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The move that led to this state of the pointer. Its (pointer, revision) is
+/// unique: were two writers ever to move at once, the second would fail here.
+pub(super) async fn insert_move(
+    connection: &mut AnyConnection,
+    id: MoveId,
+    pointer: &Pointer,
+    from_version: Option<VersionId>,
+    reason: &str,
+) -> Result<(), DbError> {
+    let pointer_id: PointerId = pointer.id;
+    sqlx::query(
+        "INSERT INTO moves (id, pointer_id, revision, from_version, to_version, actor, reason, moved_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+    )
+    .bind(id.to_string())
+    .bind(pointer_id.to_string())
+    .bind(pointer.revision)
+    .bind(from_version.map(|version| version.to_string()))
+    .bind(pointer.version_id.to_string())
+    .bind(pointer.moved_by.as_str())
+    .bind(reason)
+    .bind(pointer.moved_at)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn moves_before(
+    connection: &mut AnyConnection,
+    project: ProjectId,
+    kind: &str,
+    name: &Name,
+    label: &str,
+    before: &(i64, i64, String),
+    limit: i64,
+) -> Rows<Move> {
+    let rows = sqlx::query(
+        "SELECT m.id, p.label, m.revision, f.number, t.number, m.actor, m.reason, m.moved_at
+         FROM moves m JOIN pointers p ON p.id = m.pointer_id
+         JOIN versions t ON t.id = m.to_version LEFT JOIN versions f ON f.id = m.from_version
+         WHERE p.project = $1 AND p.kind = $2 AND p.name = $3 AND ($4 = '' OR p.label = $4)
+           AND (m.moved_at, m.revision, m.id) < ($5, $6, $7)
+         ORDER BY m.moved_at DESC, m.revision DESC, m.id DESC LIMIT $8",
+    )
+    .bind(project.to_string())
+    .bind(kind)
+    .bind(name.as_str())
+    .bind(label)
+    .bind(before.0)
+    .bind(before.1)
+    .bind(before.2.as_str())
+    .bind(limit + 1)
+    .fetch_all(connection)
+    .await?;
+    let moved = |row: &AnyRow| {
+        Ok(Move {
+            id: parsed(row, 0)?,
+            label: row.try_get(1)?,
+            revision: row.try_get(2)?,
+            from: row.try_get(3)?,
+            to: row.try_get(4)?,
+            actor: row.try_get(5)?,
+            reason: row.try_get(6)?,
+            moved_at: row.try_get(7)?,
+        })
+    };
+    rows.iter().map(moved).collect()
+}
