@@ -12,6 +12,7 @@ mod blobs;
 pub mod catalog;
 mod database;
 mod error;
+pub mod jobs;
 mod migrate;
 mod open;
 mod scope;
