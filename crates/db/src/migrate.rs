@@ -22,10 +22,30 @@ pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
     text: include_str!("../migrations/0001_core.sql"),
 }];
 
+/// Which migrations were applied: the one table that no migration makes.
+const TABLE: &str = "CREATE TABLE IF NOT EXISTS migrations (
+    number BIGINT PRIMARY KEY, name TEXT NOT NULL, digest TEXT NOT NULL, applied_at BIGINT NOT NULL)";
+
 /// The key of PostgreSQL's advisory lock for migrating: "meguri" and a number.
 const MIGRATE_LOCK: i64 = 0x6d65_6775_7269_0001;
 
+/// Applies what is missing. A database that is up to date is only read, so that
+/// opening it does not wait for whoever is writing.
 pub(crate) async fn run(
+    connection: &mut AnyConnection,
+    url: &DatabaseUrl,
+    now_us: i64,
+) -> Result<(), OpenError> {
+    // An error means that there is no such table yet; anything worse comes again below.
+    let applied = read_applied(connection).await.unwrap_or_default();
+    check_applied(&applied, url)?;
+    if applied.len() == MIGRATIONS.len() {
+        return Ok(());
+    }
+    apply_missing(connection, url, now_us).await
+}
+
+async fn apply_missing(
     connection: &mut AnyConnection,
     url: &DatabaseUrl,
     now_us: i64,
@@ -39,6 +59,7 @@ pub(crate) async fn run(
     if url.dialect() == Dialect::Postgres {
         lock_postgres(&mut tx, MIGRATE_LOCK).await.map_err(broken)?;
     }
+    sqlx::raw_sql(TABLE).execute(&mut *tx).await.map_err(broken)?;
     let applied = read_applied(&mut tx).await.map_err(broken)?;
     check_applied(&applied, url)?;
     for migration in MIGRATIONS
@@ -74,12 +95,6 @@ pub(crate) async fn lock_postgres(connection: &mut AnyConnection, key: i64) -> s
 }
 
 async fn read_applied(connection: &mut AnyConnection) -> sqlx::Result<Vec<(i64, String)>> {
-    sqlx::raw_sql(
-        "CREATE TABLE IF NOT EXISTS migrations (
-            number BIGINT PRIMARY KEY, name TEXT NOT NULL, digest TEXT NOT NULL, applied_at BIGINT NOT NULL)",
-    )
-    .execute(&mut *connection)
-    .await?;
     let rows = sqlx::query("SELECT number, digest FROM migrations ORDER BY number")
         .fetch_all(connection)
         .await?;

@@ -25,17 +25,18 @@ async fn open(url: &DatabaseUrl) -> Result<Db, OpenError> {
 }
 
 async fn programs_that_start_together_migrate_once(f: Fixture) {
-    // From nothing again: all tables are dropped with the schema, or with the file.
+    // From nothing again, on the database that the fixture has filled.
     let mut tx = f.db.begin_write().await.unwrap();
-    sqlx::query("DELETE FROM migrations").execute(tx.conn()).await.unwrap();
-    for table in ["moves", "pointers", "versions", "documents", "api_keys", "providers", "environments", "members"] {
-        drop_table(&mut tx, table).await;
-    }
-    for table in ["setup_links", "sessions", "users", "models", "prices", "plan_revision", "jobs", "blobs", "settings"] {
-        drop_table(&mut tx, table).await;
-    }
-    drop_table(&mut tx, "audit").await;
-    drop_table(&mut tx, "projects").await;
+    sqlx::raw_sql(
+        "DROP TABLE moves; DROP TABLE pointers; DROP TABLE versions; DROP TABLE documents; DROP TABLE api_keys;
+         DROP TABLE providers; DROP TABLE environments; DROP TABLE members; DROP TABLE setup_links;
+         DROP TABLE sessions; DROP TABLE users; DROP TABLE models; DROP TABLE prices; DROP TABLE plan_revision;
+         DROP TABLE jobs; DROP TABLE blobs; DROP TABLE settings; DROP TABLE audit; DROP TABLE projects;
+         DROP TABLE migrations",
+    )
+    .execute(tx.conn())
+    .await
+    .unwrap();
     tx.commit().await.unwrap();
     f.db.close().await;
 
@@ -49,12 +50,6 @@ async fn programs_that_start_together_migrate_once(f: Fixture) {
         assert_eq!(row.get::<i64, _>(0), 1);
         assert_eq!(db.plan_revision().await.unwrap(), 1);
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "table names of this test, not input")]
-async fn drop_table(tx: &mut db::WriteTx, table: &'static str) {
-    let statement = sqlx::AssertSqlSafe(format!("DROP TABLE {table}"));
-    sqlx::query(statement).execute(tx.conn()).await.unwrap();
 }
 
 async fn a_newer_database_is_refused_untouched(f: Fixture) {
@@ -180,13 +175,26 @@ async fn a_damaged_page_is_refused() {
 }
 
 #[tokio::test]
-async fn a_locked_file_is_an_error_and_not_a_hang() {
+async fn opening_does_not_wait_for_a_writer() {
     let f = Fixture::sqlite().await;
     let held = f.db.begin_write().await.unwrap();
-    let refused = open(&f.url).await.unwrap_err();
-    assert!(matches!(refused, OpenError::Locked { .. }), "{refused}");
+    assert_eq!(f.second().await.plan_revision().await.unwrap(), 1);
     drop(held);
-    open(&f.url).await.unwrap();
+}
+
+#[tokio::test]
+async fn slow_a_file_locked_by_another_program_is_an_error_and_not_a_hang() {
+    use sqlx::Connection;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("meta.db");
+    sqlx::any::install_default_drivers();
+    let url = format!("sqlite://{}?mode=rwc", path.display());
+    let mut other = sqlx::AnyConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql("BEGIN EXCLUSIVE; CREATE TABLE t (x TEXT)").execute(&mut other).await.unwrap();
+    let refused = open(&DatabaseUrl::sqlite(&path)).await.unwrap_err();
+    assert!(matches!(refused, OpenError::Locked { .. }), "{refused}");
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    open(&DatabaseUrl::sqlite(&path)).await.unwrap();
 }
 
 #[tokio::test]
