@@ -29,7 +29,11 @@ impl GatewayBody {
 
     /// Everything, for callers in this process that do not stream.
     pub async fn collect_bytes(self) -> Bytes {
-        self.0.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default()
+        self.0
+            .collect()
+            .await
+            .map(http_body_util::Collected::to_bytes)
+            .unwrap_or_default()
     }
 }
 
@@ -43,7 +47,10 @@ impl Body for GatewayBody {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         self.0.as_mut().poll_frame(cx)
     }
 

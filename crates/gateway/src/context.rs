@@ -59,7 +59,12 @@ impl PromptRef {
         };
         let version = selector.and_then(|s| s.trim_start_matches('v').parse().ok());
         let label = selector.filter(|_| version.is_none()).map(str::to_owned);
-        Self { name: name.to_owned(), label, version, variables: Map::new() }
+        Self {
+            name: name.to_owned(),
+            label,
+            version,
+            variables: Map::new(),
+        }
     }
 }
 
@@ -88,7 +93,9 @@ impl CallContext {
         context.user = text(headers, "x-meguri-user")?;
         context.prompt = text(headers, "x-meguri-prompt")?.map(|name| PromptRef::parse(&name));
         if let Some(step) = text(headers, "x-meguri-step")? {
-            let step = step.parse().map_err(|_| header_error("x-meguri-step", "is not a whole number"))?;
+            let step = step
+                .parse()
+                .map_err(|_| header_error("x-meguri-step", "is not a whole number"))?;
             context.step = Some(step);
         }
         if let Some(tags) = text(headers, "x-meguri-tags")? {
@@ -107,7 +114,9 @@ impl CallContext {
         self.step = extension.step.or(self.step);
         self.user = extension.user.or(self.user.take());
         match extension.tags {
-            Some(Tags::List(list)) => self.tags.extend(list.iter().filter_map(|tag| parse_tag(tag))),
+            Some(Tags::List(list)) => self
+                .tags
+                .extend(list.iter().filter_map(|tag| parse_tag(tag))),
             Some(Tags::Map(map)) => self.tags.extend(map),
             None => {}
         }
@@ -115,7 +124,11 @@ impl CallContext {
         let header_prompt = self.prompt.take();
         self.prompt = match extension.prompt {
             Some(PromptField::Text(text)) => Some(PromptRef::parse(&text)),
-            Some(PromptField::Object { name, label, version }) => {
+            Some(PromptField::Object {
+                name,
+                label,
+                version,
+            }) => {
                 let mut prompt = PromptRef::parse(&name);
                 prompt.label = label.or(prompt.label);
                 prompt.version = version.or(prompt.version);
@@ -169,9 +182,12 @@ fn parse_tag(text: &str) -> Option<(String, String)> {
 }
 
 fn text(headers: &HeaderMap, name: &'static str) -> Result<Option<String>, ApiError> {
-    let Some(value) = headers.get(name) else { return Ok(None) };
+    let Some(value) = headers.get(name) else {
+        return Ok(None);
+    };
     // Names and tags may be Japanese; `to_str` would allow ASCII only.
-    let text = std::str::from_utf8(value.as_bytes()).map_err(|_| header_error(name, "is not UTF-8"))?;
+    let text =
+        std::str::from_utf8(value.as_bytes()).map_err(|_| header_error(name, "is not UTF-8"))?;
     let text = text.trim();
     Ok((!text.is_empty()).then(|| text.to_owned()))
 }

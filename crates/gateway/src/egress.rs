@@ -76,7 +76,9 @@ impl Default for EgressConfig {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EgressError {
     /// The host has an address that may not be reached.
-    #[error("{host} is at {address}, which is not a public address; an operator can allow it in the configuration")]
+    #[error(
+        "{host} is at {address}, which is not a public address; an operator can allow it in the configuration"
+    )]
     Refused {
         /// The host as written.
         host: String,
@@ -135,7 +137,10 @@ impl std::fmt::Debug for Egress {
 impl Egress {
     /// A client. Opens nothing and loads no certificates until it is used.
     pub fn new(config: EgressConfig) -> Self {
-        let shared = Arc::new(Shared { config, tls: OnceCell::new() });
+        let shared = Arc::new(Shared {
+            config,
+            tls: OnceCell::new(),
+        });
         let build = |allow| {
             let mut builder = Client::builder(TokioExecutor::new());
             builder
@@ -150,9 +155,15 @@ impl Egress {
                 .http2_initial_connection_window_size(4 << 20)
                 .http2_keep_alive_interval(Duration::from_secs(30))
                 .http2_keep_alive_timeout(Duration::from_secs(10));
-            builder.build(Connector { shared: shared.clone(), allow })
+            builder.build(Connector {
+                shared: shared.clone(),
+                allow,
+            })
         };
-        Self { public: build(Allow::Public), private: build(Allow::Private) }
+        Self {
+            public: build(Allow::Public),
+            private: build(Allow::Private),
+        }
     }
 
     /// Sends a request and waits for the response's headers. Dropping the future,
@@ -201,7 +212,9 @@ impl Egress {
             *request.uri_mut() = uri_of(&url)?;
             *request.headers_mut() = headers.clone();
             let response = self.send(request, allow, header_timeout).await?;
-            let Some(next) = redirect_target(&url, &response)? else { return Ok(response) };
+            let Some(next) = redirect_target(&url, &response)? else {
+                return Ok(response);
+            };
             if next.origin() != url.origin() {
                 allow = Allow::Public;
                 drop_credentials(&mut headers);
@@ -218,7 +231,10 @@ impl Egress {
 /// [`EgressError::BadTarget`] when it is not an HTTP URL.
 pub fn uri_of(url: &Url) -> Result<Uri, EgressError> {
     let bad = || EgressError::BadTarget(shown(url));
-    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() || !url.username().is_empty() {
+    if !matches!(url.scheme(), "http" | "https")
+        || url.host_str().is_none()
+        || !url.username().is_empty()
+    {
         return Err(bad());
     }
     url[..url::Position::AfterQuery].parse().map_err(|_| bad())
@@ -226,7 +242,12 @@ pub fn uri_of(url: &Url) -> Result<Uri, EgressError> {
 
 /// A URL without the parts that may hold secrets.
 fn shown(url: &Url) -> String {
-    format!("{}://{}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
+    format!(
+        "{}://{}{}",
+        url.scheme(),
+        url.host_str().unwrap_or_default(),
+        url.path()
+    )
 }
 
 fn redirect_target(from: &Url, response: &Response<Incoming>) -> Result<Option<Url>, EgressError> {
@@ -238,7 +259,9 @@ fn redirect_target(from: &Url, response: &Response<Incoming>) -> Result<Option<U
             | StatusCode::TEMPORARY_REDIRECT
             | StatusCode::PERMANENT_REDIRECT
     );
-    let Some(location) = response.headers().get(LOCATION).filter(|_| follow) else { return Ok(None) };
+    let Some(location) = response.headers().get(LOCATION).filter(|_| follow) else {
+        return Ok(None);
+    };
     let target = location.to_str().ok().and_then(|text| from.join(text).ok());
     let target = target.ok_or_else(|| EgressError::Redirect(shown(from)))?;
     let downgrade = from.scheme() == "https" && target.scheme() != "https";
@@ -261,7 +284,9 @@ fn drop_credentials(headers: &mut HeaderMap) {
 /// The connection broke, or nothing came for `idle`.
 pub async fn next_chunk(body: &mut Incoming, idle: Duration) -> Result<Option<Bytes>, EgressError> {
     loop {
-        let frame = tokio::time::timeout(idle, body.frame()).await.map_err(|_| EgressError::IdleTimeout)?;
+        let frame = tokio::time::timeout(idle, body.frame())
+            .await
+            .map_err(|_| EgressError::IdleTimeout)?;
         match frame {
             None => return Ok(None),
             Some(Ok(frame)) => match frame.into_data() {
@@ -278,8 +303,14 @@ pub async fn next_chunk(body: &mut Incoming, idle: Duration) -> Result<Option<By
 ///
 /// # Errors
 /// As [`next_chunk`], or [`EgressError::TooLarge`].
-pub async fn read_capped(body: &mut Incoming, cap: usize, idle: Duration) -> Result<Bytes, EgressError> {
-    let Some(first) = next_chunk(body, idle).await? else { return Ok(Bytes::new()) };
+pub async fn read_capped(
+    body: &mut Incoming,
+    cap: usize,
+    idle: Duration,
+) -> Result<Bytes, EgressError> {
+    let Some(first) = next_chunk(body, idle).await? else {
+        return Ok(Bytes::new());
+    };
     // Most answers come in one piece, which needs no copy.
     let mut whole = first;
     while let Some(chunk) = next_chunk(body, idle).await? {
@@ -293,11 +324,18 @@ pub async fn read_capped(body: &mut Incoming, cap: usize, idle: Duration) -> Res
         joined.extend_from_slice(&chunk);
         whole = joined.freeze();
     }
-    if whole.len() > cap { Err(EgressError::TooLarge(cap)) } else { Ok(whole) }
+    if whole.len() > cap {
+        Err(EgressError::TooLarge(cap))
+    } else {
+        Ok(whole)
+    }
 }
 
 pub(crate) fn broken(error: &hyper::Error) -> EgressError {
-    EgressError::Broken { host: "the provider".to_owned(), reason: deepest(error) }
+    EgressError::Broken {
+        host: "the provider".to_owned(),
+        reason: deepest(error),
+    }
 }
 
 /// Finds our own error inside the HTTP client's, or describes what is there.
@@ -309,7 +347,10 @@ fn explain(error: &(dyn StdError + 'static), host: String) -> EgressError {
         }
         cause = current.source();
     }
-    EgressError::Broken { host, reason: deepest(error) }
+    EgressError::Broken {
+        host,
+        reason: deepest(error),
+    }
 }
 
 fn deepest(error: &(dyn StdError + 'static)) -> String {
@@ -356,7 +397,12 @@ impl tower_service::Service<Uri> for Connector {
 impl Shared {
     async fn connect(&self, target: &Uri, allow: Allow) -> Result<Stream, EgressError> {
         let bad = || EgressError::BadTarget(target.to_string());
-        let host = target.host().ok_or_else(bad)?.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let host = target
+            .host()
+            .ok_or_else(bad)?
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
         let secure = match target.scheme_str() {
             Some("http") => false,
             Some("https") => true,
@@ -368,16 +414,29 @@ impl Shared {
         if !secure {
             return Ok(Stream::Plain(TokioIo::new(tcp)));
         }
-        let tls = self.tls.get_or_try_init(|| load_tls(self.config.extra_roots.clone())).await?;
-        let failed = |reason: String| EgressError::Connect { host: host.clone(), reason };
+        let tls = self
+            .tls
+            .get_or_try_init(|| load_tls(self.config.extra_roots.clone()))
+            .await?;
+        let failed = |reason: String| EgressError::Connect {
+            host: host.clone(),
+            reason,
+        };
         let name = ServerName::try_from(host.clone()).map_err(|error| failed(error.to_string()))?;
-        let stream = tls.connect(name, tcp).await.map_err(|error| failed(error.to_string()))?;
+        let stream = tls
+            .connect(name, tcp)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
         Ok(Stream::Tls(Box::new(TokioIo::new(stream))))
     }
 
     /// Every address of the host, or an error when one of them may not be reached:
     /// a host that is half private is a trick, not a choice.
-    async fn checked_addresses(&self, host: &str, allow: Allow) -> Result<Vec<IpAddr>, EgressError> {
+    async fn checked_addresses(
+        &self,
+        host: &str,
+        allow: Allow,
+    ) -> Result<Vec<IpAddr>, EgressError> {
         let addresses = match host.parse::<IpAddr>() {
             Ok(literal) => vec![literal],
             Err(_) => self.resolve(host).await?,
@@ -385,13 +444,19 @@ impl Shared {
         if allow == Allow::Public
             && let Some(&address) = addresses.iter().find(|address| !is_public(**address))
         {
-            return Err(EgressError::Refused { host: host.to_owned(), address });
+            return Err(EgressError::Refused {
+                host: host.to_owned(),
+                address,
+            });
         }
         Ok(addresses)
     }
 
     async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, EgressError> {
-        let failed = |reason: String| EgressError::Connect { host: host.to_owned(), reason };
+        let failed = |reason: String| EgressError::Connect {
+            host: host.to_owned(),
+            reason,
+        };
         let addresses = match &self.config.resolver {
             Some(resolver) => resolver(host.to_owned()).await,
             None => system_resolve(host).await,
@@ -409,14 +474,22 @@ async fn system_resolve(host: &str) -> std::io::Result<Vec<IpAddr>> {
     Ok(found.map(|address| address.ip()).collect())
 }
 
-async fn connect_any(host: &str, addresses: &[IpAddr], port: u16) -> Result<TcpStream, EgressError> {
+async fn connect_any(
+    host: &str,
+    addresses: &[IpAddr],
+    port: u16,
+) -> Result<TcpStream, EgressError> {
     // One dead address must not use up the time of the others.
     const EACH: Duration = Duration::from_secs(4);
     let mut reason = String::new();
     for (index, &address) in addresses.iter().enumerate() {
         let attempt = TcpStream::connect(SocketAddr::new(address, port));
         let last = index + 1 == addresses.len();
-        let outcome = if last { Ok(attempt.await) } else { tokio::time::timeout(EACH, attempt).await };
+        let outcome = if last {
+            Ok(attempt.await)
+        } else {
+            tokio::time::timeout(EACH, attempt).await
+        };
         match outcome {
             Ok(Ok(stream)) => {
                 // Without it a request that is written in two pieces waits 40 ms for an ACK.
@@ -429,13 +502,19 @@ async fn connect_any(host: &str, addresses: &[IpAddr], port: u16) -> Result<TcpS
             Err(_) => "the address did not answer".clone_into(&mut reason),
         }
     }
-    Err(EgressError::Connect { host: host.to_owned(), reason })
+    Err(EgressError::Connect {
+        host: host.to_owned(),
+        reason,
+    })
 }
 
 async fn load_tls(extra_roots: Vec<CertificateDer<'static>>) -> Result<TlsConnector, EgressError> {
     let loaded = tokio::task::spawn_blocking(move || build_tls(extra_roots)).await;
     let result = loaded.unwrap_or_else(|error| Err(error.to_string()));
-    result.map_err(|reason| EgressError::Connect { host: "any HTTPS host".to_owned(), reason })
+    result.map_err(|reason| EgressError::Connect {
+        host: "any HTTPS host".to_owned(),
+        reason,
+    })
 }
 
 fn build_tls(extra_roots: Vec<CertificateDer<'static>>) -> Result<TlsConnector, String> {
@@ -447,7 +526,9 @@ fn build_tls(extra_roots: Vec<CertificateDer<'static>>) -> Result<TlsConnector, 
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider);
-    let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
+    let builder = builder
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(TlsConnector::from(Arc::new(config)))
@@ -470,7 +551,11 @@ impl Connection for Stream {
 }
 
 impl Read for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+    ) -> Poll<std::io::Result<()>> {
         match self.get_mut() {
             Self::Plain(io) => Pin::new(io).poll_read(cx, buf),
             Self::Tls(io) => Pin::new(io.as_mut()).poll_read(cx, buf),
@@ -479,7 +564,11 @@ impl Read for Stream {
 }
 
 impl Write for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(io) => Pin::new(io).poll_write(cx, buf),
             Self::Tls(io) => Pin::new(io.as_mut()).poll_write(cx, buf),

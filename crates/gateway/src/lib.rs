@@ -11,19 +11,26 @@
 //! real token, relays it, and settles; `providers/` knows the wire formats.
 
 mod body;
+mod call;
 mod context;
 pub mod egress;
 mod error;
+mod failure;
 mod local;
+mod meter;
 mod plan;
+mod prompt;
+mod providers;
 mod record;
+mod request;
+pub mod sse;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use base::{Clock, Ids};
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::Response;
 use serde::Serialize;
 
 pub use body::{GatewayBody, TRACE_ID_HEADER};
@@ -31,13 +38,14 @@ pub use context::{CallContext, PromptRef};
 pub use egress::{Allow, Egress, EgressConfig, EgressError};
 pub use error::ApiError;
 pub use local::{
-    FinishReason, LocalChat, LocalEmbed, LocalEmbedding, LocalEmbeddings, LocalError, LocalEvent, LocalKind,
-    LocalModel, LocalModels, LocalStream, TokenLogprob,
+    FinishReason, LocalChat, LocalEmbed, LocalEmbedding, LocalEmbeddings, LocalError, LocalEvent,
+    LocalKind, LocalModel, LocalModels, LocalStream, TokenLogprob,
 };
 pub use plan::{
-    KeyProblem, Limits, Plan, PriceRow, PriceTable, Principal, ProjectPlan, Prompt, PromptMessage, PromptVersion,
-    Protocol, Provider, Quirks, Retry, Timeouts,
+    KeyProblem, Limits, Plan, PriceRow, PriceTable, Principal, ProjectPlan, Prompt, PromptMessage,
+    PromptVersion, Protocol, Provider, Quirks, Retry, Timeouts,
 };
+pub use prompt::{check_template, render_template};
 pub use record::{Busy, CallError, CallKind, CallStatus, Permit, PromptUsed, Record, Recorder};
 
 /// The data plane. Cheap to clone.
@@ -65,7 +73,16 @@ impl Gateway {
         ids: Ids,
     ) -> Self {
         let plan = ArcSwap::from_pointee(Plan::default());
-        Self { inner: Arc::new(Inner { plan, egress, local, recorder, clock, ids }) }
+        Self {
+            inner: Arc::new(Inner {
+                plan,
+                egress,
+                local,
+                recorder,
+                clock,
+                ids,
+            }),
+        }
     }
 
     /// The plan of this moment. Load it once per request and keep it.
@@ -86,8 +103,7 @@ impl Gateway {
         context: CallContext,
         body: Bytes,
     ) -> Response<GatewayBody> {
-        let _ = (plan, principal, body);
-        ApiError::new(StatusCode::NOT_IMPLEMENTED, "not_implemented", "in work").into_response(Some(context.trace_id))
+        call::run(&self.inner, CallKind::Chat, plan, principal, context, body).await
     }
 
     /// `POST /v1/embeddings`.
@@ -98,28 +114,20 @@ impl Gateway {
         context: CallContext,
         body: Bytes,
     ) -> Response<GatewayBody> {
-        self.chat_completions(plan, principal, context, body).await
+        call::run(
+            &self.inner,
+            CallKind::Embedding,
+            plan,
+            principal,
+            context,
+            body,
+        )
+        .await
     }
 
     /// `GET /v1/models`: local models, then each provider's listed ones.
     pub fn models(&self, plan: &Plan, principal: &Principal) -> Vec<ModelEntry> {
-        let local = self.inner.local.list().into_iter().map(|model| ModelEntry {
-            id: format!("local/{}", model.name),
-            object: "model",
-            created: model.installed_at / 1_000_000,
-            owned_by: "local".to_owned(),
-        });
-        let project = plan.projects.get(&principal.project);
-        let providers = project.into_iter().flat_map(|project| project.providers.values());
-        let remote = providers.flat_map(|provider| {
-            provider.models.iter().map(|model| ModelEntry {
-                id: format!("{}/{model}", provider.name),
-                object: "model",
-                created: 0,
-                owned_by: provider.name.clone(),
-            })
-        });
-        local.chain(remote).collect()
+        models(&self.inner, plan, principal)
     }
 
     /// Whether a provider answers, and the models that it lists.
@@ -127,9 +135,85 @@ impl Gateway {
     /// # Errors
     /// What a person should know; never the provider's own words.
     pub async fn test_provider(&self, provider: &Provider) -> Result<Vec<String>, String> {
-        let _ = provider;
-        Err("in work".to_owned())
+        let request = match provider.protocol {
+            Protocol::OpenAi => providers::openai::list_models(provider),
+            Protocol::Anthropic => {
+                providers::anthropic::request(provider, "models?limit=1000", None)
+            }
+        };
+        let words = |error: &EgressError| providers::unreachable_words(error);
+        let allow = if provider.allow_private {
+            Allow::Private
+        } else {
+            Allow::Public
+        };
+        let request = request.map_err(|error| words(&error))?;
+        let response = self.inner.egress.send(request, allow, TEST_TIMEOUT).await;
+        let (head, mut body) = response.map_err(|error| words(&error))?.into_parts();
+        match head.status.as_u16() {
+            200..=299 => {}
+            401 | 403 => return Err("it does not accept the credential".to_owned()),
+            status => {
+                return Err(format!(
+                    "it answered with status {status} when asked for its models"
+                ));
+            }
+        }
+        let body = egress::read_capped(&mut body, TEST_BYTES, TEST_TIMEOUT)
+            .await
+            .map_err(|error| words(&error))?;
+        let answer: serde_json::Value = serde_json::from_slice(&body)
+            .map_err(|_| "its list of models cannot be read".to_owned())?;
+        let models = answer["data"]
+            .as_array()
+            .ok_or("its list of models cannot be read")?;
+        Ok(models
+            .iter()
+            .filter_map(|model| model["id"].as_str().map(str::to_owned))
+            .collect())
     }
+}
+
+/// How long a provider may take to list its models, and how many bytes.
+const TEST_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+const TEST_BYTES: usize = 4 << 20;
+
+fn models(gateway: &Inner, plan: &Plan, principal: &Principal) -> Vec<ModelEntry> {
+    let local = gateway.local.list().into_iter().map(|model| ModelEntry {
+        id: format!("local/{}", model.name),
+        object: "model",
+        created: model.installed_at / 1_000_000,
+        owned_by: "local".to_owned(),
+    });
+    let project = plan.projects.get(&principal.project);
+    let providers = project
+        .into_iter()
+        .flat_map(|project| project.providers.values());
+    let remote = providers.flat_map(|provider| {
+        provider.models.iter().map(|model| ModelEntry {
+            id: format!("{}/{model}", provider.name),
+            object: "model",
+            created: 0,
+            owned_by: provider.name.clone(),
+        })
+    });
+    local.chain(remote).collect()
+}
+
+/// The known name that is most like a wrong one, if any is like it.
+fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    const ALIKE: f64 = 0.8;
+    let score = |name: &str| {
+        // People forget the provider more often than they misspell the model.
+        let bare = name.split_once('/').map_or(name, |(_, bare)| bare);
+        strsim::jaro_winkler(wrong, name).max(strsim::jaro_winkler(wrong, bare))
+    };
+    let scored = known
+        .map(|name| (score(name), name))
+        .filter(|(score, _)| *score >= ALIKE);
+    scored
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
 }
 
 /// A row of `GET /v1/models`, in the OpenAI shape.

@@ -29,7 +29,11 @@ impl Plan {
     ///
     /// # Errors
     /// The key is unknown, or its time is over at `now_us`.
-    pub fn principal(&self, key_hash: &[u8; 32], now_us: i64) -> Result<&Arc<Principal>, KeyProblem> {
+    pub fn principal(
+        &self,
+        key_hash: &[u8; 32],
+        now_us: i64,
+    ) -> Result<&Arc<Principal>, KeyProblem> {
         let principal = self.keys.get(key_hash).ok_or(KeyProblem::Unknown)?;
         match principal.expires_at {
             Some(end) if end <= now_us => Err(KeyProblem::Expired),
@@ -158,7 +162,11 @@ pub struct Retry {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { attempts: 3, backoff: Duration::from_millis(250), longest_wait: Duration::from_secs(5) }
+        Self {
+            attempts: 3,
+            backoff: Duration::from_millis(250),
+            longest_wait: Duration::from_secs(5),
+        }
     }
 }
 
@@ -173,7 +181,10 @@ pub struct Quirks {
 
 impl Default for Quirks {
     fn default() -> Self {
-        Self { stream_usage: true, no_done: false }
+        Self {
+            stream_usage: true,
+            no_done: false,
+        }
     }
 }
 
@@ -267,7 +278,10 @@ impl PriceRow {
     /// What these tokens cost. Cached tokens are part of `input` and are not
     /// counted twice.
     pub fn cost(&self, usage: &Usage) -> NanoUsd {
-        let plain = usage.input.saturating_sub(usage.cache_read).saturating_sub(usage.cache_write);
+        let plain = usage
+            .input
+            .saturating_sub(usage.cache_read)
+            .saturating_sub(usage.cache_write);
         self.input.of(plain)
             + self.cache_read.unwrap_or(self.input).of(usage.cache_read)
             + self.cache_write.unwrap_or(self.input).of(usage.cache_write)
