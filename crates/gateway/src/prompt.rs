@@ -6,11 +6,11 @@
 //! `raw` are allowed as tags: `set`, `with` and macros would let forty short
 //! lines double a string forty times, which fuel does not count.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::LazyLock;
 
 use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, filters, tests};
 use serde_json::{Map, Value, json};
 
@@ -117,38 +117,12 @@ pub fn render_template(
         room: max_bytes,
         full: false,
     };
-    let variables = variables
-        .iter()
-        .map(|(name, value)| (name.clone(), template_value(value)));
-    let variables: BTreeMap<String, minijinja::Value> = variables.collect();
-    match compiled.render_captured_to(minijinja::Value::from(variables), &mut out) {
+    match compiled.render_captured_to(minijinja::Value::from(Serde(variables)), &mut out) {
         Ok(_) => String::from_utf8(out.bytes).map_err(|_| "the text is not UTF-8".to_owned()),
         Err(_) if out.full => Err(format!(
             "the rendered text is larger than {max_bytes} bytes"
         )),
         Err(error) => Err(describe(&error)),
-    }
-}
-
-/// JSON as the template engine's values. Requests are not nested deeper than the
-/// plan allows, so the recursion ends.
-fn template_value(value: &Value) -> minijinja::Value {
-    match value {
-        Value::Null => ().into(),
-        Value::Bool(flag) => (*flag).into(),
-        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
-            (Some(whole), _) => whole.into(),
-            (None, Some(whole)) => whole.into(),
-            (None, None) => number.as_f64().unwrap_or(f64::NAN).into(),
-        },
-        Value::String(text) => text.as_str().into(),
-        Value::Array(items) => items.iter().map(template_value).collect::<Vec<_>>().into(),
-        Value::Object(fields) => {
-            let fields = fields
-                .iter()
-                .map(|(name, value)| (name.clone(), template_value(value)));
-            fields.collect::<BTreeMap<_, _>>().into()
-        }
     }
 }
 
