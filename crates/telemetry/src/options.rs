@@ -26,6 +26,9 @@ pub struct Options {
     pub readers: usize,
     /// Longest time for a query.
     pub query_limit: Duration,
+    /// Aggregates over segments with more spans than this come from the minute
+    /// rollups where those can answer; below, rows are scanned, which is exact.
+    pub rollup_rows: u64,
     /// Events a live tail may be behind before it loses some.
     pub tail_events: usize,
     /// For tests: pages that a segment may have; 0 is no limit. Stands in for a full disk.
@@ -44,6 +47,7 @@ impl Default for Options {
             segment_us: 86_400_000_000,
             readers: 4,
             query_limit: Duration::from_secs(10),
+            rollup_rows: 20_000,
             tail_events: 1024,
             page_quota: None,
         }

@@ -282,3 +282,48 @@ pub struct Facet {
     /// Distinct values, returned or not.
     pub distinct: usize,
 }
+
+impl std::fmt::Display for Measure {
+    /// As the API writes it: `count`, `avg(latency_ms)`, `p95(score.quality)`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Count => f.write_str("count"),
+            Self::Errors => f.write_str("errors"),
+            Self::Sum(field) => write!(f, "sum({field})"),
+            Self::Avg(field) => write!(f, "avg({field})"),
+            Self::Min(field) => write!(f, "min({field})"),
+            Self::Max(field) => write!(f, "max({field})"),
+            Self::Quantile(field, q) => write!(f, "p{}({field})", (q * 1e6).round() / 1e4),
+        }
+    }
+}
+
+impl std::str::FromStr for Measure {
+    type Err = QueryError;
+
+    fn from_str(text: &str) -> Result<Self, QueryError> {
+        let known = "measures are count, errors, sum(f), avg(f), min(f), max(f) and quantiles such as p95(f)";
+        let unknown = || QueryError::Invalid(format!("there is no measure {text:?}; {known}"));
+        match text {
+            "count" => return Ok(Self::Count),
+            "errors" => return Ok(Self::Errors),
+            _ => {}
+        }
+        let (name, field) = text.strip_suffix(')').and_then(|rest| rest.split_once('(')).ok_or_else(unknown)?;
+        let field: Field = field.parse().map_err(|error: crate::filter::UnknownField| {
+            let hint = error.suggestion.as_ref().map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+            QueryError::Invalid(format!("{error}{hint}"))
+        })?;
+        match name {
+            "sum" => Ok(Self::Sum(field)),
+            "avg" => Ok(Self::Avg(field)),
+            "min" => Ok(Self::Min(field)),
+            "max" => Ok(Self::Max(field)),
+            _ => {
+                let percent = name.strip_prefix('p').and_then(|digits| digits.parse::<f64>().ok());
+                let percent = percent.filter(|percent| *percent > 0.0 && *percent < 100.0);
+                percent.map(|percent| Self::Quantile(field, percent / 100.0)).ok_or_else(unknown)
+            }
+        }
+    }
+}

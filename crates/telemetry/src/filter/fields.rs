@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::lexer;
+
 /// Type of a field's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldType {
@@ -115,11 +117,16 @@ fields! {
 
 impl fmt::Display for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tag(name) => write!(f, "tag.{name}"),
-            Self::Metadata(name) => write!(f, "metadata.{name}"),
-            Self::Score(name) => write!(f, "score.{name}"),
-            named => f.write_str(named.word().unwrap_or_default()),
+        let (prefix, name) = match self {
+            Self::Tag(name) => ("tag", name),
+            Self::Metadata(name) => ("metadata", name),
+            Self::Score(name) => ("score", name),
+            named => return f.write_str(named.word().unwrap_or_default()),
+        };
+        if !name.is_empty() && !name.ends_with('.') && name.chars().all(lexer::is_bare) {
+            write!(f, "{prefix}.{name}")
+        } else {
+            write!(f, "{prefix}.{}", lexer::quote(name))
         }
     }
 }
@@ -137,8 +144,66 @@ pub struct UnknownField {
 impl FromStr for Field {
     type Err = UnknownField;
 
-    fn from_str(name: &str) -> Result<Self, UnknownField> {
-        let _ = name;
-        unimplemented!()
+    /// Reads a field as it is written in a filter: `model`, `tag.team`, `tag."my team"`.
+    fn from_str(text: &str) -> Result<Self, UnknownField> {
+        let raw = match text.split_once(".\"") {
+            Some((prefix, rest)) => match lexer::unquote(&format!("\"{rest}")) {
+                Some(name) => format!("{prefix}.{name}"),
+                None => text.to_owned(),
+            },
+            None => text.to_owned(),
+        };
+        Self::from_raw(&raw)
     }
+}
+
+impl Field {
+    /// The field of a name whose quotes are already gone.
+    pub(super) fn from_raw(name: &str) -> Result<Self, UnknownField> {
+        let of = |make: fn(String) -> Self, rest: &str| Some(make(rest.to_owned())).filter(|_| !rest.is_empty());
+        let found = match name.split_once('.') {
+            Some(("tag", rest)) => of(Self::Tag, rest),
+            Some(("metadata", rest)) => of(Self::Metadata, rest),
+            Some(("score", rest)) => of(Self::Score, rest),
+            _ => Self::NAMED.iter().find(|field| field.word() == Some(name)).cloned(),
+        };
+        found.ok_or_else(|| UnknownField { name: name.chars().take(64).collect(), suggestion: suggest(name) })
+    }
+}
+
+/// The known name that is nearest to a wrong one. Words that people bring from
+/// other tools come first; spelling mistakes after.
+fn suggest(name: &str) -> Option<String> {
+    let lower = name.to_lowercase();
+    let habit = match lower.as_str() {
+        "latency" | "duration" | "duration_ms" => "latency_ms",
+        "ttft" | "time_to_first_token" => "ttft_ms",
+        "cost" | "price" => "cost_usd",
+        "tokens" => "total_tokens",
+        "prompt_tokens" => "input_tokens",
+        "completion_tokens" => "output_tokens",
+        "env" => "environment",
+        "session_id" => "session",
+        "user_id" | "user_ref" => "user",
+        "trace_id" => "trace",
+        "request_model" => "model",
+        "thumbs" | "feedback" => "score.thumbs",
+        "level" => "status",
+        _ => "",
+    };
+    if !habit.is_empty() {
+        return Some(habit.to_owned());
+    }
+    if let Some((prefix, rest)) = lower.split_once('.') {
+        let prefixes = ["tag", "metadata", "score"].into_iter();
+        let near = prefixes.min_by_key(|known| strsim::levenshtein(known, prefix))?;
+        return (strsim::levenshtein(near, prefix) <= 3 && !rest.is_empty()).then(|| format!("{near}.{rest}"));
+    }
+    let near = Field::NAMED.iter().filter_map(Field::word).min_by_key(|known| strsim::levenshtein(known, &lower))?;
+    (strsim::levenshtein(near, &lower) <= 1 + lower.chars().count() / 3).then(|| near.to_owned())
+}
+
+/// The value nearest to a wrong word of a fixed set.
+pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    known.iter().copied().min_by_key(|known| strsim::levenshtein(known, &word.to_lowercase()))
 }
