@@ -1,0 +1,164 @@
+// A uPlot chart from data the server put into the page. Its table twin is one click away, a click on a bucket opens
+// the list of its traces, a drag narrows the page's time range through the URL. Colours are the page's own variables.
+
+import uPlot from "uplot";
+import { bytes, int, ms, short, usd, when, zone } from "../core/format.js";
+import { h, svg } from "../core/dom.js";
+import { words, type Words } from "../core/page.js";
+
+interface Series { key: string; values: (number | null)[] }
+interface Chart { key: string; unit: "count" | "ms" | "usd" | "tokens" | "bytes"; times_s: number[]; bucket_s: number; stacked: boolean; series: Series[]; href: string }
+interface Props { chart: Chart; title: string; compact?: boolean; i18n: Words; from_us: number; to_us: number }
+
+const COLOURS: Record<string, string> = {
+  ok: "--k-llm", error: "--err", p50: "--k-embed", p95: "--k-llm", p99: "--k-agent", input: "--k-embed", output: "--k-llm", cost: "--k-agent", up: "--ok", down: "--err",
+};
+const FORMATS = { count: short, ms, usd, tokens: short, bytes } as const;
+const HEIGHT_COMPACT = 60;
+
+export function mount(el: HTMLElement, props: Props): () => void {
+  const { chart } = props;
+  const t = words(props.i18n);
+  const name = (s: Series) => (`chart-${s.key}` in props.i18n ? t(`chart-${s.key}`) : s.key);
+  const format = FORMATS[chart.unit];
+  const colour = (s: Series) => getComputedStyle(el).getPropertyValue(COLOURS[s.key] ?? "--k-other").trim();
+
+  if (!chart.series.some((s) => s.values.some((v) => v !== null))) {
+    el.replaceChildren(h("div", { class: "chart-none" }, t("chart-empty")));
+    return () => el.replaceChildren();
+  }
+
+  const legend = h("div", { class: "chart-legend" });
+  const plotBox = h("div", { class: "chart-plot", role: "img", "aria-label": `${props.title}. ${t("chart-zoom")}`, title: t("chart-zoom") });
+  const tableBox = h("div", { class: "chart-table", tabindex: "0", "aria-label": props.title });
+  tableBox.hidden = true;
+  const values = chart.series.map(() => h("b"));
+  const at = h("span", { class: "at" });
+  const toggle = h("button", { type: "button", "aria-pressed": "false" }, t("chart-table"));
+  if (!props.compact) {
+    legend.append(...chart.series.map((s, i) => h("span", { class: "key" }, swatch(COLOURS[s.key] ?? "--k-other"), name(s), values[i])), at, toggle);
+    el.replaceChildren(legend, plotBox, tableBox);
+  } else {
+    el.replaceChildren(plotBox);
+  }
+  toggle.addEventListener("click", () => {
+    const table = tableBox.hidden;
+    if (table && !tableBox.firstChild) tableBox.append(twin(props, name, format, t));
+    tableBox.hidden = !table;
+    plotBox.hidden = table;
+    toggle.textContent = t(table ? "chart-chart" : "chart-table");
+    toggle.setAttribute("aria-pressed", String(table));
+    if (!table) draw();
+  });
+
+  let plot: uPlot | undefined;
+  const show = (u: uPlot) => {
+    const i = u.cursor.idx ?? null;
+    chart.series.forEach((s, n) => { const v = i === null ? total(s, chart.unit) : s.values[i] ?? null; values[n]!.textContent = v === null ? "" : format(v); });
+    at.textContent = i === null ? "" : when(new Date(chart.times_s[i]! * 1000));
+    at.title = i === null ? "" : new Date(chart.times_s[i]! * 1000).toISOString();
+    if (props.compact) plotBox.title = i === null ? t("chart-zoom") : `${at.textContent}  ${chart.series.map((s) => `${name(s)} ${format(s.values[i] ?? 0)}`).join("  ")}`;
+  };
+
+  function draw(): void {
+    plot?.destroy();
+    const width = plotBox.clientWidth;
+    if (!width) return;
+    plot = new uPlot(options(props, width, props.compact ? HEIGHT_COMPACT : plotBox.clientHeight, colour, format, show, el), data(chart), plotBox);
+    show(plot);
+  }
+
+  const resize = new ResizeObserver(() => { if (plotBox.clientWidth !== plot?.width) draw(); });
+  resize.observe(plotBox);
+  const scheme = matchMedia("(prefers-color-scheme: dark)");
+  scheme.addEventListener("change", draw);
+  return () => { resize.disconnect(); scheme.removeEventListener("change", draw); plot?.destroy(); el.replaceChildren(); };
+}
+
+/** Without a hovered bucket the legend shows what the whole range adds up to; percentiles do not add up. */
+function total(s: Series, unit: Chart["unit"]): number | null {
+  return unit === "ms" ? null : s.values.reduce<number>((sum, v) => sum + (v ?? 0), 0);
+}
+
+/** Stacked series are drawn as cumulated areas, last series at the bottom of the data so that earlier ones lie over it. */
+function data(chart: Chart): uPlot.AlignedData {
+  if (!chart.stacked) return [chart.times_s, ...chart.series.map((s) => s.values)] as uPlot.AlignedData;
+  const sums = chart.times_s.map(() => 0);
+  const layers = chart.series.map((s) => s.values.map((v, i) => (sums[i]! += v ?? 0)));
+  return [chart.times_s, ...layers.reverse()] as uPlot.AlignedData;
+}
+
+function options(props: Props, width: number, height: number, colour: (s: Series) => string, format: (n: number) => string, show: (u: uPlot) => void, el: HTMLElement): uPlot.Options {
+  const { chart } = props;
+  const style = getComputedStyle(el);
+  const css = (name: string) => style.getPropertyValue(name).trim();
+  const axis: uPlot.Axis = { stroke: css("--faint"), font: `11px ${style.fontFamily}`, ticks: { show: false }, grid: { stroke: css("--line"), width: 1 } };
+  const order = chart.stacked ? [...chart.series].reverse() : chart.series;
+  return {
+    width, height,
+    padding: props.compact ? [4, 0, 0, 0] : [8, 8, 0, 0],
+    legend: { show: false },
+    cursor: { y: false, points: { size: 6 }, drag: { x: true, y: false, setScale: false }, ...(props.compact ? {} : { sync: { key: "page" } }) },
+    scales: { x: { time: true, range: () => [props.from_us / 1e6, props.to_us / 1e6] }, y: { range: (_u, _min, max) => [0, max > 0 ? max * 1.08 : 1] } },
+    axes: props.compact
+      ? [{ ...axis, size: 18, gap: 2, grid: { show: false } }, { show: false }]
+      : [{ ...axis, size: 24, gap: 4, grid: { show: false } }, { ...axis, size: 52, gap: 6, splits: (u) => ticks(u.scales["y"]!.max ?? 1, chart.unit === "count"), values: (_u, list) => list.map((v) => (v === 0 ? "0" : format(v))) }],
+    series: [{}, ...order.map((s): uPlot.Series => ({
+      label: s.key,
+      stroke: colour(s),
+      width: 1.5,
+      points: { show: chart.times_s.length < 3, size: 5 },
+      ...(chart.stacked ? { fill: colour(s), width: 0, paths: uPlot.paths.bars!({ size: [0.78, 40], align: 1 }), points: { show: false } } : {}),
+    }))],
+    hooks: {
+      setCursor: [show],
+      setSelect: [(u) => {
+        if (u.select.width < 6) return;
+        const from = Math.floor(u.posToVal(u.select.left, "x"));
+        const to = Math.ceil(u.posToVal(u.select.left + u.select.width, "x"));
+        u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+        visit(location.href, from, to);
+      }],
+      ready: [(u) => {
+        let down = 0;
+        u.over.addEventListener("mousedown", (e) => { down = e.clientX; });
+        u.over.addEventListener("click", (e) => {
+          const i = u.cursor.idx;
+          if (Math.abs(e.clientX - down) > 4 || i === null || i === undefined) return;
+          const from = chart.times_s[i]!;
+          visit(chart.href || location.href, from, from + chart.bucket_s);
+        });
+      }],
+    },
+  };
+}
+
+/** At most four lines above zero, at 1, 2 or 5 times a power of ten; counts never get a fraction. */
+function ticks(max: number, whole: boolean): number[] {
+  const raw = max / 4;
+  const power = 10 ** Math.floor(Math.log10(raw));
+  const step = Math.max(whole ? 1 : 0, ([1, 2, 5, 10].find((m) => m * power >= raw) ?? 10) * power);
+  return Array.from({ length: Math.floor(max / step) + 1 }, (_, i) => i * step);
+}
+
+function visit(href: string, from_s: number, to_s: number): void {
+  const url = new URL(href, location.href);
+  url.searchParams.set("from", new Date(from_s * 1000).toISOString());
+  url.searchParams.set("to", new Date(to_s * 1000).toISOString());
+  url.searchParams.delete("cursor");
+  url.searchParams.delete("peek");
+  location.assign(url);
+}
+
+function swatch(variable: string): SVGElement {
+  return svg("svg", { viewBox: "0 0 10 10", "aria-hidden": "true" }, svg("rect", { width: "10", height: "10", rx: "2", fill: `var(${variable})` }));
+}
+
+function twin(props: Props, name: (s: Series) => string, format: (n: number) => string, t: (key: string, args?: Record<string, string>) => string): HTMLElement {
+  const { chart } = props;
+  const head = h("tr", {}, h("th", { scope: "col" }, t("chart-time")), ...chart.series.map((s) => h("th", { scope: "col", class: "num" }, name(s))));
+  const rows = chart.times_s.map((at, i) => ({ at, cells: chart.series.map((s) => s.values[i] ?? null) })).filter((r) => r.cells.some((v) => v !== null && v !== 0)).reverse();
+  const cell = (v: number | null) => h("td", { class: "num" }, v === null ? "–" : chart.unit === "count" || chart.unit === "tokens" ? int(v) : format(v));
+  return h("table", { class: "table" }, h("caption", { class: "sr" }, `${props.title}. ${t("chart-zone", { zone: zone() })}`),
+    h("thead", {}, head), h("tbody", {}, ...rows.map((r) => h("tr", {}, h("td", {}, when(new Date(r.at * 1000))), ...r.cells.map(cell)))));
+}

@@ -1,0 +1,64 @@
+// What the playground asks of the public API, and the shapes it relies on.
+
+import { events, failure, json, post, put, request } from "../core/api.js";
+
+export interface Version { version: number; content: { system?: string; messages?: { role: string; template?: string; content?: string }[] }; message?: string; labels?: string[] }
+export interface ChatMessage { role: "system" | "user" | "assistant"; content: string }
+export interface Params { temperature: number | null; top_p: number | null; max_tokens: number | null; seed: number | null }
+export interface Usage { input: number; output: number }
+
+export const promptPath = (name: string): string => `/api/v1/prompts/${encodeURIComponent(name)}`;
+
+export async function versions(name: string): Promise<Version[]> {
+  const { items } = await json<{ items: Version[] }>(`${promptPath(name)}/versions`);
+  return items.sort((a, b) => b.version - a.version);
+}
+
+export function systemOf(version: Version): string {
+  const { content } = version;
+  if (typeof content.system === "string") return content.system;
+  const message = content.messages?.find((m) => m.role === "system");
+  return message?.template ?? message?.content ?? "";
+}
+
+export const saveVersion = (name: string, system: string, message: string): Promise<{ version: number; created?: boolean }> =>
+  post(`${promptPath(name)}/versions`, { content: { system }, message });
+
+export const moveLabel = (name: string, label: string, version: number, reason: string): Promise<unknown> =>
+  put(`${promptPath(name)}/labels/${encodeURIComponent(label)}`, { version, reason });
+
+export const score = (trace_id: string, value: number, comment?: string): Promise<unknown> =>
+  post("/api/v1/scores", { trace_id, name: "thumbs", value, ...(comment ? { comment } : {}) });
+
+export interface Run {
+  model: string;
+  messages: ChatMessage[];
+  params: Params;
+  meguri: Record<string, unknown>;
+  signal: AbortSignal;
+  onTrace(id: string | null): void;
+  onText(piece: string): void;
+  onUsage(usage: Usage): void;
+}
+
+/** One streamed chat completion. Resolves when the stream ended cleanly, throws when it did not. */
+export async function run({ model, messages, params, meguri, signal, onTrace, onText, onUsage }: Run): Promise<void> {
+  const set = Object.fromEntries(Object.entries(params).filter(([, v]) => v !== null));
+  const body = JSON.stringify({ model, messages, ...set, stream: true, stream_options: { include_usage: true }, meguri });
+  const response = await request("/v1/chat/completions", { method: "POST", body, signal, headers: { accept: "text/event-stream" } });
+  onTrace(response.headers.get("x-meguri-trace-id"));
+  if (!response.ok) throw await failure(response);
+  for await (const { event, data } of events(response)) {
+    if (data === "[DONE]") return;
+    const chunk = JSON.parse(data) as {
+      choices?: { delta?: { content?: string | null } }[];
+      usage?: { prompt_tokens: number; completion_tokens: number } | null;
+      error?: { message?: string };
+    };
+    if (chunk.error || event === "error") throw new Error(chunk.error?.message ?? data);
+    const piece = chunk.choices?.[0]?.delta?.content;
+    if (piece) onText(piece);
+    if (chunk.usage) onUsage({ input: chunk.usage.prompt_tokens, output: chunk.usage.completion_tokens });
+  }
+  throw new Error("stream_ended_early");
+}
