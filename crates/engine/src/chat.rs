@@ -1,11 +1,27 @@
 //! A chat model in memory: the door to loading, prompts and generations.
 
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use crate::error::{GenerateError, LoadError};
+use base::{Clock, Random, SystemClock, SystemRandom};
+use tokio::sync::mpsc;
+
+use crate::config::DecoderConfig;
+use crate::decoder::Decoder;
+use crate::error::{GenerateError, LoadError, LoadErrorKind};
 use crate::generation::Generation;
-use crate::request::{ChatPrompt, GenerateRequest};
+use crate::pool::Pool;
+use crate::request::{ChatPrompt, GenerateRequest, Prompt};
+use crate::sampling::Sampler;
+use crate::scheduler::{Pending, Scheduler, Wakeup};
+use crate::template::ChatTemplate;
+use crate::tokenizer::{Tokenizer, template_of_directory};
+use crate::weights::{Weights, read_json};
+
+/// Most alternatives that a request may ask for per token.
+const MAX_LOGPROBS: usize = 20;
 
 /// How to load and run a chat model.
 #[derive(Debug, Clone)]
@@ -63,44 +79,268 @@ pub struct ModelLoad {
     pub kv_cache_bytes: u64,
 }
 
-/// A loaded chat model. Cloning shares it; the last clone unloads it.
+/// A loaded chat model. Cloning shares it; the last clone unloads it, which ends running
+/// generations with [`GenerateError::Stopped`].
 #[derive(Debug, Clone)]
 pub struct ChatModel {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    tokenizer: Arc<Tokenizer>,
+    /// The template, or why there is none.
+    template: Result<ChatTemplate, String>,
+    wakeup: Arc<Wakeup>,
     context_length: usize,
+    vocabulary: usize,
+    event_buffer: usize,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.wakeup.stop();
+        if let Some(thread) = self.thread.take() {
+            // The thread catches panics of steps; if it died all the same, it has ended.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A model's parts as read from disk.
+struct Parts {
+    weights: Weights,
+    config: DecoderConfig,
+    tokenizer: Tokenizer,
+    template: Option<String>,
+    is_gguf: bool,
+}
+
+impl Parts {
+    fn open(path: &Path) -> Result<Self, LoadError> {
+        if path.is_dir() {
+            let config = path.join("config.json");
+            return Ok(Self {
+                config: DecoderConfig::from_json(&read_json(&config)?, &config)?,
+                weights: Weights::open_safetensors(path)?,
+                tokenizer: Tokenizer::from_directory(path)?,
+                template: template_of_directory(path)?,
+                is_gguf: false,
+            });
+        }
+        let (weights, gguf) = Weights::open_gguf(path)?;
+        Ok(Self {
+            config: DecoderConfig::from_gguf(&gguf, path)?,
+            weights,
+            tokenizer: Tokenizer::from_gguf(&gguf, path)?,
+            template: gguf.text("tokenizer.chat_template").map(str::to_owned),
+            is_gguf: true,
+        })
+    }
 }
 
 impl ChatModel {
     /// Loads a GGUF file, or a directory with `config.json`, `tokenizer.json` and safetensors.
     /// Takes a second or more: call it off the async runtime.
     pub fn load(path: &Path, options: LoadOptions) -> Result<Self, LoadError> {
-        Err(LoadError::unsupported(
-            path,
-            format!("not read yet with {options:?}"),
-        ))
+        let Parts {
+            weights,
+            config,
+            tokenizer,
+            template,
+            is_gguf,
+        } = Parts::open(path)?;
+        if tokenizer.size() > config.vocabulary {
+            return Err(LoadError::broken(
+                path,
+                format!(
+                    "the tokenizer has {} tokens, the model only {}",
+                    tokenizer.size(),
+                    config.vocabulary
+                ),
+            ));
+        }
+        let context_length = usable_context(&config, &options, path)?;
+        let vocabulary = config.vocabulary;
+        let template = match template {
+            Some(source) => ChatTemplate::new(&source, &tokenizer.bos_text, &tokenizer.eos_text),
+            None => Err("the model has no chat template".to_owned()),
+        };
+        let decoder = Decoder::load(&weights, config, options.precision, is_gguf, path)?;
+        let tokenizer = Arc::new(tokenizer);
+        let wakeup = Arc::new(Wakeup::new(options.max_waiting));
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        let scheduler = Scheduler {
+            decoder,
+            tokenizer: Arc::clone(&tokenizer),
+            wakeup: Arc::clone(&wakeup),
+            pool: Pool::new(options.threads.unwrap_or(cores).clamp(1, 64)),
+            max_sequences: options.max_sequences.max(1),
+            kv_cache_bytes: options.kv_cache_bytes,
+            reader_timeout: options.reader_timeout,
+        };
+        let thread = std::thread::Builder::new()
+            .name("engine-scheduler".to_owned())
+            .spawn(move || scheduler.run())
+            .map_err(|error| LoadError::io(path, &error))?;
+        let inner = Inner {
+            tokenizer,
+            template,
+            wakeup,
+            context_length,
+            vocabulary,
+            event_buffer: options.event_buffer.max(1),
+            thread: Some(thread),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     /// The longest prompt and answer together, in tokens.
     pub fn context_length(&self) -> usize {
-        self.context_length
+        self.inner.context_length
     }
 
-    /// Queues a generation. Returns at once, before the first token.
+    /// Whether conversations can be given, not only text and tokens.
+    pub fn has_chat_template(&self) -> bool {
+        self.inner.template.is_ok()
+    }
+
+    /// Queues a generation. Renders and tokenises the prompt on the calling thread (milliseconds
+    /// for a long one) and returns before the first token.
     pub fn generate(&self, request: GenerateRequest) -> Result<Generation, GenerateError> {
-        Err(GenerateError::Internal(format!("not built: {request:?}")))
+        let submitted = Instant::now();
+        request
+            .sampling
+            .check()
+            .map_err(GenerateError::InvalidRequest)?;
+        if request.logprobs.is_some_and(|top| top > MAX_LOGPROBS) {
+            return Err(GenerateError::InvalidRequest(format!(
+                "logprobs must be at most {MAX_LOGPROBS}"
+            )));
+        }
+        let prompt = self.prompt_tokens(&request.prompt)?;
+        let prompt_tokens = prompt.len();
+        let max_tokens = self.room(prompt_tokens, request.max_tokens)?;
+        // One place more than the reader may leave unread is kept for a failure.
+        let (events, receiver) = mpsc::channel(self.inner.event_buffer + 1);
+        let mut seed = [0; 8];
+        SystemRandom.fill(&mut seed);
+        let pending = Pending {
+            sampler: Sampler::new(request.sampling, &prompt, u64::from_le_bytes(seed)),
+            prompt,
+            stop: request.stop,
+            max_tokens,
+            logprobs: request.logprobs,
+            events,
+            submitted,
+        };
+        self.inner.wakeup.submit(pending)?;
+        Ok(Generation::new(
+            receiver,
+            Arc::clone(&self.inner.wakeup),
+            prompt_tokens,
+        ))
     }
 
     /// The prompt text that the model would read for this conversation.
     pub fn render_chat(&self, chat: &ChatPrompt) -> Result<String, GenerateError> {
-        Err(GenerateError::Internal(format!("not built: {chat:?}")))
+        let template = self
+            .inner
+            .template
+            .as_ref()
+            .map_err(|e| GenerateError::Template(e.clone()))?;
+        template
+            .render(chat, SystemClock.now_us())
+            .map_err(GenerateError::Template)
     }
 
-    /// Token ids of a text; special tokens written in it are recognised.
+    /// Token ids of a text; special tokens written in it are recognised, nothing is added.
     pub fn tokenize(&self, text: &str) -> Result<Vec<u32>, GenerateError> {
-        Err(GenerateError::Internal(format!("not built: {text}")))
+        self.inner
+            .tokenizer
+            .encode(text)
+            .map_err(GenerateError::Internal)
     }
 
     /// How busy the model is.
     pub fn load_now(&self) -> ModelLoad {
-        ModelLoad::default()
+        let (waiting, running, kv_cache_bytes) = self.inner.wakeup.counts();
+        ModelLoad {
+            waiting,
+            running,
+            kv_cache_bytes,
+        }
     }
+
+    fn prompt_tokens(&self, prompt: &Prompt) -> Result<Vec<u32>, GenerateError> {
+        let tokens = match prompt {
+            Prompt::Tokens(tokens) => tokens.clone(),
+            Prompt::Text(text) => self
+                .inner
+                .tokenizer
+                .encode_prompt(text)
+                .map_err(GenerateError::Internal)?,
+            Prompt::Chat(chat) => self.tokenize(&self.render_chat(chat)?)?,
+        };
+        if tokens.is_empty() {
+            return Err(GenerateError::InvalidRequest(
+                "the prompt is empty".to_owned(),
+            ));
+        }
+        if let Some(token) = tokens
+            .iter()
+            .find(|token| **token as usize >= self.inner.vocabulary)
+        {
+            return Err(GenerateError::InvalidRequest(format!(
+                "token {token} is outside the vocabulary of {}",
+                self.inner.vocabulary
+            )));
+        }
+        Ok(tokens)
+    }
+
+    /// How many tokens the answer may have.
+    fn room(&self, prompt_tokens: usize, wanted: Option<usize>) -> Result<usize, GenerateError> {
+        if wanted == Some(0) {
+            return Err(GenerateError::InvalidRequest(
+                "max_tokens must be at least 1".to_owned(),
+            ));
+        }
+        let context_length = self.inner.context_length;
+        let left = context_length.saturating_sub(prompt_tokens);
+        if left == 0 || wanted.is_some_and(|wanted| wanted > left) {
+            let max_tokens = wanted.unwrap_or(1);
+            return Err(GenerateError::ContextOverflow {
+                prompt_tokens,
+                max_tokens,
+                context_length,
+            });
+        }
+        Ok(wanted.unwrap_or(left))
+    }
+}
+
+/// The context that the model, the options and the memory for keys and values allow.
+fn usable_context(
+    config: &DecoderConfig,
+    options: &LoadOptions,
+    path: &Path,
+) -> Result<usize, LoadError> {
+    let fits = options.kv_cache_bytes / config.kv_bytes_per_token();
+    let context = config
+        .context_length
+        .min(options.max_context.unwrap_or(usize::MAX))
+        .min(usize::try_from(fits).unwrap_or(usize::MAX));
+    if context < 2 {
+        let message = format!(
+            "{} bytes for keys and values hold no context: one token takes {}",
+            options.kv_cache_bytes,
+            config.kv_bytes_per_token()
+        );
+        return Err(LoadError::new(path, LoadErrorKind::TooLarge, message));
+    }
+    Ok(context)
 }

@@ -2,7 +2,11 @@
 
 use std::path::Path;
 
+use crate::config::DecoderConfig;
+use crate::embedder::BertConfig;
 use crate::error::LoadError;
+use crate::tokenizer::template_of_directory;
+use crate::weights::{Weights, read_json};
 
 /// What a model does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,5 +44,65 @@ pub struct ModelFacts {
 
 /// Reads what a GGUF file or a model directory says about itself. Only headers are read.
 pub fn inspect(path: &Path) -> Result<ModelFacts, LoadError> {
-    Err(LoadError::unsupported(path, "not read yet"))
+    if path.is_dir() {
+        inspect_directory(path)
+    } else {
+        inspect_gguf(path)
+    }
+}
+
+fn inspect_gguf(path: &Path) -> Result<ModelFacts, LoadError> {
+    let (weights, gguf) = Weights::open_gguf(path)?;
+    let config = DecoderConfig::from_gguf(&gguf, path)?;
+    let has_chat_template = gguf.text("tokenizer.chat_template").is_some();
+    let name = gguf.text("general.name").map(str::to_owned);
+    Ok(chat_facts(config, &weights, name, has_chat_template))
+}
+
+fn inspect_directory(path: &Path) -> Result<ModelFacts, LoadError> {
+    let file = path.join("config.json");
+    let json = read_json(&file)?;
+    let weights = Weights::open_safetensors(path)?;
+    let name = json["_name_or_path"]
+        .as_str()
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned);
+    if json["model_type"] == "bert" {
+        let config = BertConfig::from_directory(path)?;
+        return Ok(ModelFacts {
+            kind: ModelKind::Embedding,
+            architecture: "bert".to_owned(),
+            name,
+            parameters: weights.parameters(),
+            context_length: config.max_tokens,
+            embedding_length: config.hidden,
+            vocabulary_size: config.vocabulary,
+            quantisation: weights.main_dtype().to_owned(),
+            size_bytes: weights.size_bytes(),
+            has_chat_template: false,
+        });
+    }
+    let config = DecoderConfig::from_json(&json, &file)?;
+    let has_chat_template = template_of_directory(path)?.is_some();
+    Ok(chat_facts(config, &weights, name, has_chat_template))
+}
+
+fn chat_facts(
+    config: DecoderConfig,
+    weights: &Weights,
+    name: Option<String>,
+    has_chat_template: bool,
+) -> ModelFacts {
+    ModelFacts {
+        kind: ModelKind::Chat,
+        architecture: config.architecture,
+        name,
+        parameters: weights.parameters(),
+        context_length: config.context_length,
+        embedding_length: config.hidden,
+        vocabulary_size: config.vocabulary,
+        quantisation: weights.main_dtype().to_owned(),
+        size_bytes: weights.size_bytes(),
+        has_chat_template,
+    }
 }

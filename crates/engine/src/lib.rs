@@ -8,16 +8,28 @@
 //!
 //! Start at [`ChatModel`], [`Embedder`] and [`inspect`].
 
+mod attention;
 mod chat;
+mod config;
+mod decoder;
 mod embedder;
 mod error;
 mod facts;
 mod generation;
+mod gguf;
+mod kv;
+mod linear;
+mod pool;
 mod request;
+mod sampling;
 mod scheduler;
+mod template;
+mod text_stream;
+mod tokenizer;
+mod weights;
 
 pub use chat::{ChatModel, LoadOptions, ModelLoad, Precision};
-pub use embedder::{Embedder, Embeddings};
+pub use embedder::{Embedder, Embeddings, HiddenStates};
 pub use error::{EmbedError, GenerateError, LoadError, LoadErrorKind};
 pub use facts::{ModelFacts, ModelKind, inspect};
 pub use generation::{

@@ -1,9 +1,501 @@
 //! The thread that owns a loaded model and serves its requests.
+//!
+//! Continuous batching: each turn of the loop runs one decoder step over the next
+//! token of every running sequence and over a part of the prompts that are still
+//! being read, so a long prompt delays nobody by more than one part. Requests
+//! enter and leave between steps. Nothing here waits for a reader: a sequence
+//! whose channel is full sits out until it has room, or is given up after a while.
 
-/// Tells a waiting scheduler that something changed.
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use crate::decoder::{Decoder, Span};
+use crate::error::GenerateError;
+use crate::generation::{
+    Done, Event, FinishReason, LogProb, Timings, Token, TokenLogProbs, TokenUsage,
+};
+use crate::kv::KvCache;
+use crate::pool::Pool;
+use crate::sampling::{Sampler, largest, log_sum};
+use crate::text_stream::TextStream;
+use crate::tokenizer::Tokenizer;
+
+/// Prompt tokens per step while others decode: about a tenth of a second on a small machine.
+const PROMPT_PART_SHARED: usize = 64;
+/// Prompt tokens per step when nobody waits for a next token.
+const PROMPT_PART_ALONE: usize = 256;
+/// The least part of one prompt, so that many prompts do not starve each other.
+const PROMPT_PART_LEAST: usize = 16;
+/// How long the thread sleeps at most while every sequence waits for its reader.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The door between callers and the scheduler thread.
+#[derive(Debug)]
+pub(crate) struct Wakeup {
+    inbox: Mutex<Inbox>,
+    changed: Condvar,
+    /// True while the thread waits for a reader; saves readers the lock otherwise.
+    waits_for_reader: AtomicBool,
+    max_waiting: usize,
+    running: AtomicUsize,
+    kv_bytes: AtomicU64,
+}
+
 #[derive(Debug, Default)]
-pub(crate) struct Wakeup;
+struct Inbox {
+    waiting: VecDeque<Pending>,
+    stopping: bool,
+}
+
+/// A checked request on its way to the scheduler.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) prompt: Vec<u32>,
+    pub(crate) sampler: Sampler,
+    pub(crate) stop: Vec<String>,
+    pub(crate) max_tokens: usize,
+    pub(crate) logprobs: Option<usize>,
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) submitted: Instant,
+}
 
 impl Wakeup {
-    pub(crate) fn reader_moved(&self) {}
+    pub(crate) fn new(max_waiting: usize) -> Self {
+        Self {
+            inbox: Mutex::default(),
+            changed: Condvar::new(),
+            waits_for_reader: AtomicBool::new(false),
+            max_waiting: max_waiting.max(1),
+            running: AtomicUsize::new(0),
+            kv_bytes: AtomicU64::new(0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inbox> {
+        // A caller that panicked holding the lock left the queue whole: each change is one push.
+        self.inbox
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Queues a request.
+    pub(crate) fn submit(&self, pending: Pending) -> Result<(), GenerateError> {
+        let mut inbox = self.lock();
+        if inbox.stopping {
+            return Err(GenerateError::Stopped);
+        }
+        if inbox.waiting.len() >= self.max_waiting {
+            inbox.waiting.retain(|waiting| !waiting.events.is_closed());
+        }
+        if inbox.waiting.len() >= self.max_waiting {
+            return Err(GenerateError::Busy {
+                waiting: inbox.waiting.len(),
+            });
+        }
+        inbox.waiting.push_back(pending);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// A reader took an event or went away.
+    pub(crate) fn reader_moved(&self) {
+        if self.waits_for_reader.load(Ordering::Acquire) {
+            let _inbox = self.lock();
+            self.changed.notify_one();
+        }
+    }
+
+    /// Ends the thread after its current step.
+    pub(crate) fn stop(&self) {
+        self.lock().stopping = true;
+        self.changed.notify_one();
+    }
+
+    /// Waiting, running, promised key/value bytes.
+    pub(crate) fn counts(&self) -> (usize, usize, u64) {
+        let waiting = self.lock().waiting.len();
+        (
+            waiting,
+            self.running.load(Ordering::Relaxed),
+            self.kv_bytes.load(Ordering::Relaxed),
+        )
+    }
+}
+
+/// What the thread is given.
+pub(crate) struct Scheduler {
+    pub(crate) decoder: Decoder,
+    pub(crate) tokenizer: Arc<Tokenizer>,
+    pub(crate) wakeup: Arc<Wakeup>,
+    pub(crate) pool: Pool,
+    pub(crate) max_sequences: usize,
+    pub(crate) kv_cache_bytes: u64,
+    pub(crate) reader_timeout: Duration,
+}
+
+/// One running request.
+struct Sequence {
+    /// Prompt and answer so far. Those beyond `cache.tokens()` have not been read by the model.
+    tokens: Vec<u32>,
+    prompt_tokens: usize,
+    cache: KvCache,
+    kv_bytes: u64,
+    sampler: Sampler,
+    text: TextStream,
+    max_tokens: usize,
+    logprobs: Option<usize>,
+    output: Output,
+    submitted: Instant,
+    admitted: Instant,
+    first_token: Option<Instant>,
+    /// The last event is in `output`; no more steps.
+    finished: bool,
+}
+
+/// The sending end, and what did not fit.
+struct Output {
+    events: mpsc::Sender<Event>,
+    unsent: VecDeque<Event>,
+    stalled_since: Option<Instant>,
+    closed: bool,
+}
+
+impl Output {
+    /// Sends what fits. The last place of the channel is kept for a failure.
+    fn flush(&mut self) {
+        while let Some(event) = self.unsent.pop_front() {
+            if self.events.capacity() <= 1 && !self.events.is_closed() {
+                self.unsent.push_front(event);
+                self.stalled_since.get_or_insert_with(Instant::now);
+                return;
+            }
+            self.send(event);
+        }
+        self.stalled_since = None;
+        self.closed |= self.events.is_closed();
+    }
+
+    fn send(&mut self, event: Event) {
+        if let Err(TrySendError::Closed(_)) = self.events.try_send(event) {
+            self.closed = true;
+        }
+    }
+
+    fn fail(&mut self, error: GenerateError) {
+        self.unsent.clear();
+        self.send(Event::Failed(error));
+        self.closed = true;
+    }
+}
+
+impl Scheduler {
+    /// Serves requests until told to stop.
+    pub(crate) fn run(mut self) {
+        let mut sequences: Vec<Sequence> = Vec::new();
+        while self.admit(&mut sequences) {
+            self.tidy(&mut sequences);
+            let ran = self.step(&mut sequences);
+            self.tidy(&mut sequences);
+            if !ran && !sequences.is_empty() {
+                self.wait_for_reader(&mut sequences);
+            }
+        }
+        for sequence in &mut sequences {
+            sequence.output.fail(GenerateError::Stopped);
+        }
+        self.report(&[]);
+        let waiting = std::mem::take(&mut self.wakeup.lock().waiting);
+        for pending in waiting {
+            // Whoever has gone does not mind.
+            let _ = pending
+                .events
+                .try_send(Event::Failed(GenerateError::Stopped));
+        }
+    }
+
+    /// Takes up waiting requests that fit; sleeps while there is nothing to do at all. False
+    /// when the model is being unloaded.
+    fn admit(&self, sequences: &mut Vec<Sequence>) -> bool {
+        let mut inbox = self.wakeup.lock();
+        while sequences.is_empty() && inbox.waiting.is_empty() && !inbox.stopping {
+            inbox = self
+                .wakeup
+                .changed
+                .wait(inbox)
+                .unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+        while sequences.len() < self.max_sequences {
+            let used: u64 = sequences.iter().map(|s| s.kv_bytes).sum();
+            let fits = |p: &Pending| used + self.kv_bytes(p) <= self.kv_cache_bytes;
+            if !inbox
+                .waiting
+                .front()
+                .is_some_and(|p| sequences.is_empty() || fits(p))
+            {
+                break;
+            }
+            if let Some(pending) = inbox.waiting.pop_front()
+                && !pending.events.is_closed()
+            {
+                sequences.push(self.begin(pending));
+            }
+        }
+        let go_on = !inbox.stopping;
+        drop(inbox);
+        self.report(sequences);
+        go_on
+    }
+
+    fn kv_bytes(&self, pending: &Pending) -> u64 {
+        (pending.prompt.len() + pending.max_tokens) as u64
+            * self.decoder.config.kv_bytes_per_token()
+    }
+
+    fn begin(&self, pending: Pending) -> Sequence {
+        Sequence {
+            kv_bytes: self.kv_bytes(&pending),
+            cache: KvCache::new(
+                &self.decoder.config,
+                pending.prompt.len() + pending.max_tokens,
+            ),
+            prompt_tokens: pending.prompt.len(),
+            tokens: pending.prompt,
+            sampler: pending.sampler,
+            text: TextStream::new(pending.stop),
+            max_tokens: pending.max_tokens,
+            logprobs: pending.logprobs,
+            output: Output {
+                events: pending.events,
+                unsent: VecDeque::new(),
+                stalled_since: None,
+                closed: false,
+            },
+            submitted: pending.submitted,
+            admitted: Instant::now(),
+            first_token: None,
+            finished: false,
+        }
+    }
+
+    fn report(&self, sequences: &[Sequence]) {
+        self.wakeup
+            .running
+            .store(sequences.len(), Ordering::Relaxed);
+        self.wakeup.kv_bytes.store(
+            sequences.iter().map(|s| s.kv_bytes).sum(),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Sends what waits to be sent; drops sequences whose reader has gone, has stalled, or has
+    /// everything.
+    fn tidy(&self, sequences: &mut Vec<Sequence>) {
+        for sequence in sequences.iter_mut() {
+            let output = &mut sequence.output;
+            output.flush();
+            if output
+                .stalled_since
+                .is_some_and(|since| since.elapsed() > self.reader_timeout)
+            {
+                output.fail(GenerateError::ReaderStalled {
+                    seconds: self.reader_timeout.as_secs(),
+                });
+            }
+        }
+        sequences.retain(|s| !s.output.closed && !(s.finished && s.output.unsent.is_empty()));
+    }
+
+    fn wait_for_reader(&self, sequences: &mut Vec<Sequence>) {
+        self.wakeup.waits_for_reader.store(true, Ordering::Release);
+        // A reader that moved before the flag was set has made room by now.
+        self.tidy(sequences);
+        let inbox = self.wakeup.lock();
+        if sequences.iter().all(|s| !s.can_run()) && !inbox.stopping {
+            drop(self.wakeup.changed.wait_timeout(inbox, PAUSE));
+        }
+        self.wakeup.waits_for_reader.store(false, Ordering::Release);
+    }
+
+    /// One decoder step; false if no sequence could take part.
+    fn step(&mut self, sequences: &mut [Sequence]) -> bool {
+        let ends = plan(sequences);
+        let mut spans = Vec::new();
+        for (sequence, end) in sequences.iter_mut().zip(&ends) {
+            let from = sequence.cache.tokens();
+            if *end > from {
+                spans.push(Span {
+                    tokens: &sequence.tokens[from..*end],
+                    cache: &mut sequence.cache,
+                    wants_logits: *end == sequence.tokens.len(),
+                });
+            }
+        }
+        if spans.is_empty() {
+            return false;
+        }
+        let (decoder, pool) = (&self.decoder, &mut self.pool);
+        let result = catch_unwind(AssertUnwindSafe(|| decoder.step(&mut spans, pool)));
+        let took_part: Vec<bool> = {
+            let wanted: Vec<bool> = spans.iter().map(|span| span.wants_logits).collect();
+            drop(spans);
+            wanted
+        };
+        let Ok(mut logits) = result else {
+            tracing::error!("a decoder step panicked; its sequences are given up");
+            for sequence in sequences.iter_mut() {
+                sequence.output.fail(GenerateError::Internal(
+                    "the decoder step failed".to_owned(),
+                ));
+            }
+            return true;
+        };
+        let mut rows = logits.chunks_exact_mut(self.decoder.config.vocabulary);
+        let stepped = sequences
+            .iter_mut()
+            .zip(&ends)
+            .filter(|(s, end)| s.can_run() && **end > 0);
+        for ((sequence, _), wanted) in stepped.zip(took_part) {
+            if wanted && let Some(row) = rows.next() {
+                sequence.accept(row, &self.tokenizer);
+            }
+        }
+        true
+    }
+}
+
+/// Up to which token each sequence is read in this step; 0 for those that sit out.
+fn plan(sequences: &[Sequence]) -> Vec<usize> {
+    let unread = |s: &Sequence| s.tokens.len() - s.cache.tokens();
+    let is_prompt = |s: &&Sequence| s.can_run() && s.first_token.is_none();
+    let prompts = sequences.iter().filter(is_prompt).count();
+    let decoding = sequences
+        .iter()
+        .any(|s| s.can_run() && s.first_token.is_some());
+    let mut budget = if decoding {
+        PROMPT_PART_SHARED
+    } else {
+        PROMPT_PART_ALONE
+    };
+    let share = (budget / prompts.max(1)).max(PROMPT_PART_LEAST);
+    let mut ends: Vec<usize> = sequences
+        .iter()
+        .map(|sequence| {
+            if !sequence.can_run() {
+                return 0;
+            }
+            if sequence.first_token.is_some() {
+                return sequence.tokens.len();
+            }
+            let part = unread(sequence).min(share).min(budget);
+            budget -= part;
+            if part == 0 {
+                0
+            } else {
+                sequence.cache.tokens() + part
+            }
+        })
+        .collect();
+    // What short prompts left over goes to the first long one.
+    for (sequence, end) in sequences.iter().zip(&mut ends) {
+        if sequence.can_run() && sequence.first_token.is_none() && *end > 0 {
+            let more = (sequence.tokens.len() - *end).min(budget);
+            budget -= more;
+            *end += more;
+        }
+    }
+    ends
+}
+
+impl Sequence {
+    /// Whether the next step may include it.
+    fn can_run(&self) -> bool {
+        !self.finished && !self.output.closed && self.output.unsent.is_empty()
+    }
+
+    /// Chooses the next token from its logits and passes on what that adds to the answer.
+    fn accept(&mut self, logits: &mut [f32], tokenizer: &Tokenizer) {
+        let raw = self.logprobs.map(|_| logits.to_vec());
+        let token = self.sampler.choose(logits);
+        self.first_token.get_or_insert_with(Instant::now);
+        self.tokens.push(token);
+        if tokenizer.ends_turn(token) {
+            let text = self.text.finish();
+            return self.finish(
+                Token {
+                    text,
+                    ..Token::default()
+                },
+                FinishReason::Stop,
+            );
+        }
+        let piece = self.text.push(tokenizer.bytes_of(token));
+        let logprobs =
+            raw.map(|raw| token_logprobs(&raw, token, self.logprobs.unwrap_or(0), tokenizer));
+        let mut event = Token {
+            text: piece.text,
+            token_ids: vec![token],
+            logprobs: logprobs.into_iter().collect(),
+        };
+        if piece.stopped {
+            return self.finish(event, FinishReason::Stop);
+        }
+        if self.completion_tokens() >= self.max_tokens {
+            event.text += &self.text.finish();
+            return self.finish(event, FinishReason::Length);
+        }
+        self.output.unsent.push_back(Event::Token(event));
+        self.output.flush();
+    }
+
+    fn completion_tokens(&self) -> usize {
+        self.tokens.len() - self.prompt_tokens
+    }
+
+    fn finish(&mut self, last: Token, finish_reason: FinishReason) {
+        let micros =
+            |from: Instant, to: Instant| to.saturating_duration_since(from).as_micros() as u64;
+        let now = Instant::now();
+        let first = self.first_token.unwrap_or(now);
+        let done = Done {
+            finish_reason,
+            usage: TokenUsage {
+                prompt_tokens: self.prompt_tokens,
+                completion_tokens: self.completion_tokens(),
+            },
+            timings: Timings {
+                queue_us: micros(self.submitted, self.admitted),
+                prefill_us: micros(self.admitted, first),
+                decode_us: micros(first, now),
+            },
+        };
+        if last != Token::default() {
+            self.output.unsent.push_back(Event::Token(last));
+        }
+        self.output.unsent.push_back(Event::Done(done));
+        self.finished = true;
+        self.output.flush();
+    }
+}
+
+/// The chosen token's and the likeliest tokens' log-probabilities, as the model gave them.
+fn token_logprobs(logits: &[f32], chosen: u32, top: usize, tokenizer: &Tokenizer) -> TokenLogProbs {
+    let total = log_sum(logits);
+    let entry = |token_id: u32, logit: f32| LogProb {
+        token_id,
+        bytes: tokenizer.bytes_of(token_id).to_vec(),
+        logprob: logit - total,
+    };
+    TokenLogProbs {
+        chosen: entry(chosen, logits[chosen as usize]),
+        top: largest(logits, top)
+            .into_iter()
+            .map(|(token, logit)| entry(token, logit))
+            .collect(),
+    }
 }

@@ -1,0 +1,70 @@
+//! The seam between the decoder and its weights: `y = x · Wᵀ`.
+//!
+//! The decoder only knows [`Linear`]; quantised blocks and plain floats are the
+//! two implementations. Activations carry their 8-bit form with them, made once
+//! and shared by all projections that read the same rows (q, k and v; gate and
+//! up).
+
+mod dense;
+mod kernels;
+mod quant;
+
+pub(crate) use dense::DenseLinear;
+pub(crate) use kernels::Isa;
+pub(crate) use quant::{QuantLinear, QuantMatrix};
+
+use std::cell::OnceCell;
+
+use crate::pool::Pool;
+
+/// Values per quantisation block.
+pub(crate) const BLOCK: usize = 32;
+
+/// A projection. Rows go in, rows come out.
+pub(crate) trait Linear: Send + Sync + std::fmt::Debug {
+    /// Width of an input row.
+    fn in_features(&self) -> usize;
+    /// Width of an output row.
+    fn out_features(&self) -> usize;
+    /// Writes `rows × out_features` values.
+    fn forward(&self, input: &Activations<'_>, output: &mut [f32], pool: &mut Pool);
+    /// Writes row `index` of the weights; this is how a tied embedding is read.
+    fn weight_row(&self, index: usize, output: &mut [f32]);
+}
+
+/// Rows of floats, and their quantised form once somebody asked for it.
+pub(crate) struct Activations<'a> {
+    pub(crate) values: &'a [f32],
+    pub(crate) width: usize,
+    quantised: OnceCell<QuantRows>,
+}
+
+/// Rows as 8-bit blocks: `value ≈ scale · byte`.
+pub(crate) struct QuantRows {
+    pub(crate) bytes: Vec<i8>,
+    /// One per block.
+    pub(crate) scales: Vec<f32>,
+    /// `scale · Σ bytes` of each block, for weights that have an offset.
+    pub(crate) sums: Vec<f32>,
+}
+
+impl<'a> Activations<'a> {
+    pub(crate) fn new(values: &'a [f32], width: usize) -> Self {
+        debug_assert!(values.len().is_multiple_of(width), "ragged activations");
+        Self {
+            values,
+            width,
+            quantised: OnceCell::new(),
+        }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.values.len() / self.width
+    }
+
+    /// The 8-bit form. The width must be a multiple of [`BLOCK`].
+    pub(crate) fn quantised(&self) -> &QuantRows {
+        self.quantised
+            .get_or_init(|| kernels::quantise_rows(self.values))
+    }
+}

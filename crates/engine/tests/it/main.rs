@@ -1,0 +1,7 @@
+//! The engine from outside: real models against reference answers, and tiny
+//! random models for everything that does not need a real one.
+
+mod files;
+mod golden;
+mod serving;
+mod support;
