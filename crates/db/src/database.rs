@@ -75,9 +75,7 @@ impl Db {
     /// [`Fault::Busy`](crate::Fault::Busy) after about 20 seconds without a turn.
     pub async fn begin_write(&self) -> Result<WriteTx, DbError> {
         let tx = match self.shared.dialect {
-            // IMMEDIATE, because a transaction that reads first and then finds another process
-            // (the command line) has written fails at once, whatever the busy time-out.
-            Dialect::Sqlite => self.shared.write.begin_with("BEGIN IMMEDIATE").await?,
+            Dialect::Sqlite => self.begin_immediate().await?,
             Dialect::Postgres => self.shared.write.begin().await?,
         };
         Ok(WriteTx {
@@ -85,6 +83,22 @@ impl Db {
             db: self.clone(),
             adds_jobs: false,
         })
+    }
+
+    /// IMMEDIATE, because a transaction that reads first and then finds that another process
+    /// (the command line) has written fails at once, whatever the busy time-out.
+    async fn begin_immediate(&self) -> sqlx::Result<Transaction<'static, Any>> {
+        let write = &self.shared.write;
+        match write.begin_with("BEGIN IMMEDIATE").await {
+            // SQLite rolls back by itself when the disk is full or fails. The driver (sqlx 0.9) then
+            // fails to roll back and counts a transaction that is not there for ever after: without
+            // a new connection, one full disk would end all writing.
+            Err(sqlx::Error::InvalidSavePointStatement) => {
+                write.acquire().await?.close().await?;
+                write.begin_with("BEGIN IMMEDIATE").await
+            }
+            begun => begun,
+        }
     }
 
     /// How often what gateways execute has changed. Cheap: one row by its key.

@@ -59,7 +59,10 @@ async fn apply_missing(
     if url.dialect() == Dialect::Postgres {
         lock_postgres(&mut tx, MIGRATE_LOCK).await.map_err(broken)?;
     }
-    sqlx::raw_sql(TABLE).execute(&mut *tx).await.map_err(broken)?;
+    sqlx::raw_sql(TABLE)
+        .execute(&mut *tx)
+        .await
+        .map_err(broken)?;
     let applied = read_applied(&mut tx).await.map_err(broken)?;
     check_applied(&applied, url)?;
     for migration in MIGRATIONS

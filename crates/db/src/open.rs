@@ -299,10 +299,10 @@ async fn prepare(
         (Dialect::Postgres, _) => return Ok(()),
         // FULL: a commit that was acknowledged survives a power cut. NORMAL would not promise that in WAL mode.
         (Dialect::Sqlite, false) => {
-            "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON"
+            "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON"
         }
         // A statement that writes through the read pool would wait for the writer in places where nobody expects it.
-        (Dialect::Sqlite, true) => "PRAGMA busy_timeout = 10000; PRAGMA query_only = ON",
+        (Dialect::Sqlite, true) => "PRAGMA busy_timeout = 5000; PRAGMA query_only = ON",
     };
     sqlx::raw_sql(script).execute(connection).await?;
     Ok(())

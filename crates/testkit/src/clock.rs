@@ -60,7 +60,10 @@ impl SeededRandom {
 
 impl Random for SeededRandom {
     fn fill(&self, bytes: &mut [u8]) {
-        let mut state = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut state = self
+            .0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         for chunk in bytes.chunks_mut(8) {
             chunk.copy_from_slice(&split_mix(&mut state).to_le_bytes()[..chunk.len()]);
         }

@@ -34,7 +34,10 @@ impl TestDatabase {
     /// # Panics
     /// When PostgreSQL is not installed or does not start: a test that silently
     /// skips a database proves nothing.
-    #[expect(clippy::new_without_default, reason = "it starts a server; that should be seen at the call")]
+    #[expect(
+        clippy::new_without_default,
+        reason = "it starts a server; that should be seen at the call"
+    )]
     pub fn new() -> Self {
         match Self::create() {
             Ok(database) => database,
@@ -56,7 +59,10 @@ impl Drop for TestDatabase {
     fn drop(&mut self) {
         // Best effort: the whole server is thrown away when the tests are over.
         if let Ok(server) = Server::shared() {
-            let _ = server.sql(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name));
+            let _ = server.sql(&format!(
+                "DROP DATABASE IF EXISTS {} WITH (FORCE)",
+                self.name
+            ));
         }
     }
 }
@@ -78,8 +84,11 @@ impl Server {
     /// The server of this process, found or started once.
     fn shared() -> Result<&'static Self> {
         static SERVER: OnceLock<Result<Server, String>> = OnceLock::new();
-        let server = SERVER.get_or_init(|| Self::find_or_start().map_err(|error| format!("{error:#}")));
-        server.as_ref().map_err(|error| anyhow::anyhow!(error.clone()))
+        let server =
+            SERVER.get_or_init(|| Self::find_or_start().map_err(|error| format!("{error:#}")));
+        server
+            .as_ref()
+            .map_err(|error| anyhow::anyhow!(error.clone()))
     }
 
     fn find_or_start() -> Result<Self> {
@@ -88,14 +97,20 @@ impl Server {
         let home = home_folder(&account);
         make_home(&home, &account).with_context(|| format!("making {}", home.display()))?;
         let starting = lock_file(&home.join("start.lock"))?;
-        starting.lock().context("waiting for another test process that starts the server")?;
+        starting
+            .lock()
+            .context("waiting for another test process that starts the server")?;
         let in_use = lock_file(&home.join("use.lock"))?;
         in_use.lock_shared().context("marking the server as used")?;
         let port = match running_port(&home, &bin) {
             Some(port) => port,
             None => start(&home, &bin, &account)?,
         };
-        Ok(Self { bin, port, _in_use: in_use })
+        Ok(Self {
+            bin,
+            port,
+            _in_use: in_use,
+        })
     }
 
     fn sql(&self, statement: &str) -> Result<()> {
@@ -106,20 +121,40 @@ impl Server {
 
 fn psql(bin: &Path, port: u16) -> Command {
     let mut psql = Command::new(bin.join("psql"));
-    psql.args(["-X", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", "postgres", "-d", "postgres"]);
-    psql.args(["-p", &port.to_string()]).env("PGCONNECT_TIMEOUT", "10");
+    psql.args([
+        "-X",
+        "-v",
+        "ON_ERROR_STOP=1",
+        "-h",
+        "127.0.0.1",
+        "-U",
+        "postgres",
+        "-d",
+        "postgres",
+    ]);
+    psql.args(["-p", &port.to_string()])
+        .env("PGCONNECT_TIMEOUT", "10");
     psql
 }
 
 fn find_binaries() -> Result<PathBuf> {
     let mut folders: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
-        .map(|versions| versions.flatten().map(|version| version.path().join("bin")).collect())
+        .map(|versions| {
+            versions
+                .flatten()
+                .map(|version| version.path().join("bin"))
+                .collect()
+        })
         .unwrap_or_default();
     folders.sort();
     folders.reverse();
     let path = std::env::var_os("PATH").unwrap_or_default();
     folders.extend(std::env::split_paths(&path));
-    let complete = |folder: &PathBuf| ["initdb", "postgres", "psql"].iter().all(|name| folder.join(name).is_file());
+    let complete = |folder: &PathBuf| {
+        ["initdb", "postgres", "psql"]
+            .iter()
+            .all(|name| folder.join(name).is_file())
+    };
     folders.into_iter().find(complete).context(
         "PostgreSQL is not installed: `make test` installs it as root, otherwise install the package postgresql",
     )
@@ -135,14 +170,27 @@ struct Account {
 impl Account {
     fn for_server() -> Result<Self> {
         let own = fs::metadata("/proc/self").context("asking who we are")?;
-        let (uid, gid) = (std::os::unix::fs::MetadataExt::uid(&own), std::os::unix::fs::MetadataExt::gid(&own));
+        let (uid, gid) = (
+            std::os::unix::fs::MetadataExt::uid(&own),
+            std::os::unix::fs::MetadataExt::gid(&own),
+        );
         if uid != 0 {
-            return Ok(Self { uid, gid, switch: false });
+            return Ok(Self {
+                uid,
+                gid,
+                switch: false,
+            });
         }
         let accounts = fs::read_to_string("/etc/passwd").context("reading /etc/passwd")?;
         let find = |wanted: &str| accounts.lines().find_map(|line| ids_of(line, wanted));
-        let (uid, gid) = find("postgres").or_else(|| find("nobody")).context("no account postgres or nobody")?;
-        Ok(Self { uid, gid, switch: true })
+        let (uid, gid) = find("postgres")
+            .or_else(|| find("nobody"))
+            .context("no account postgres or nobody")?;
+        Ok(Self {
+            uid,
+            gid,
+            switch: true,
+        })
     }
 
     fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
@@ -167,7 +215,10 @@ fn ids_of(line: &str, wanted: &str) -> Option<(u32, u32)> {
 /// somebody who may not be able to enter the checkout.
 fn home_folder(account: &Account) -> PathBuf {
     let checkout = base::Digest::of(env!("CARGO_MANIFEST_DIR").as_bytes()).short();
-    std::env::temp_dir().join(format!("meguri-test-postgres-{SETUP}-{}-{checkout}", account.uid))
+    std::env::temp_dir().join(format!(
+        "meguri-test-postgres-{SETUP}-{}-{checkout}",
+        account.uid
+    ))
 }
 
 fn make_home(home: &Path, account: &Account) -> io::Result<()> {
@@ -181,12 +232,20 @@ fn make_home(home: &Path, account: &Account) -> io::Result<()> {
 fn lock_file(path: &Path) -> Result<File> {
     let mut options = fs::OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
-    options.open(path).with_context(|| format!("opening {}", path.display()))
+    options
+        .open(path)
+        .with_context(|| format!("opening {}", path.display()))
 }
 
 fn running_port(home: &Path, bin: &Path) -> Option<u16> {
-    let port = fs::read_to_string(home.join("port")).ok()?.trim().parse().ok()?;
-    run(psql(bin, port).args(["-q", "-c", "SELECT 1"])).ok().map(|()| port)
+    let port = fs::read_to_string(home.join("port"))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
+    run(psql(bin, port).args(["-q", "-c", "SELECT 1"]))
+        .ok()
+        .map(|()| port)
 }
 
 fn start(home: &Path, bin: &Path, account: &Account) -> Result<u16> {
@@ -195,8 +254,18 @@ fn start(home: &Path, bin: &Path, account: &Account) -> Result<u16> {
         // Left by a server that was killed; its databases are nobody's.
         fs::remove_dir_all(&data).context("removing the data of a dead server")?;
     }
-    let initdb = ["--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8"];
-    run(account.command(bin.join("initdb")).args(initdb).arg("--pgdata").arg(&data))?;
+    let initdb = [
+        "--no-sync",
+        "--auth=trust",
+        "--username=postgres",
+        "--encoding=UTF8",
+        "--locale=C.UTF-8",
+    ];
+    run(account
+        .command(bin.join("initdb"))
+        .args(initdb)
+        .arg("--pgdata")
+        .arg(&data))?;
     let port = free_port()?;
     run(account
         .command(bin.join("pg_ctl"))
@@ -224,7 +293,11 @@ fn server_options(home: &Path, port: u16) -> String {
         "max_connections=400",
         "shared_buffers=64MB",
     ];
-    settings.iter().fold(format!("-p {port}"), |options, setting| format!("{options} -c {setting}"))
+    settings
+        .iter()
+        .fold(format!("-p {port}"), |options, setting| {
+            format!("{options} -c {setting}")
+        })
 }
 
 /// Another program could take the port before the server does; then the start
@@ -237,7 +310,10 @@ fn free_port() -> Result<u16> {
 fn server_log(home: &Path) -> String {
     let log = fs::read_to_string(home.join("server.log")).unwrap_or_default();
     let lines: Vec<&str> = log.lines().collect();
-    format!("the server's last words: {}", lines[lines.len().saturating_sub(8)..].join(" | "))
+    format!(
+        "the server's last words: {}",
+        lines[lines.len().saturating_sub(8)..].join(" | ")
+    )
 }
 
 /// Stops the server when the lock on `use.lock` was free twelve times in a row.
@@ -262,11 +338,16 @@ done
 
 fn start_watcher(home: &Path, bin: &Path, account: &Account) -> Result<()> {
     for lock in ["start.lock", "use.lock", "port"] {
-        chown(home.join(lock), Some(account.uid), Some(account.gid)).context("handing the lock files over")?;
+        chown(home.join(lock), Some(account.uid), Some(account.gid))
+            .context("handing the lock files over")?;
     }
     let mut watcher = account.command("sh");
     // Its own process group and no pipes of ours: the test runner would wait for them, or kill it with the test.
-    watcher.args(["-c", WATCHER]).env("HOME", home).env("BIN", bin).process_group(0);
+    watcher
+        .args(["-c", WATCHER])
+        .env("HOME", home)
+        .env("BIN", bin)
+        .process_group(0);
     watcher.stdout(Stdio::null()).stderr(Stdio::null());
     watcher.spawn().context("starting the server's watcher")?;
     Ok(())
@@ -275,9 +356,15 @@ fn start_watcher(home: &Path, bin: &Path, account: &Account) -> Result<()> {
 fn run(command: &mut Command) -> Result<()> {
     let program = PathBuf::from(command.get_program());
     // Files and not pipes would be needed for a child that lives on; `pg_ctl --log` gives the server its own.
-    let output = command.output().with_context(|| format!("running {}", program.display()))?;
+    let output = command
+        .output()
+        .with_context(|| format!("running {}", program.display()))?;
     if !output.status.success() {
-        bail!("{} failed: {}", program.display(), String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "{} failed: {}",
+            program.display(),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(())
 }

@@ -47,7 +47,14 @@ pub struct NewJob<'a> {
 impl<'a> NewJob<'a> {
     /// A job that runs now and is tried five times.
     pub fn new(kind: &'a str, payload: Value) -> Self {
-        Self { kind, payload, project: None, idempotency_key: None, run_at: None, max_attempts: 5 }
+        Self {
+            kind,
+            payload,
+            project: None,
+            idempotency_key: None,
+            run_at: None,
+            max_attempts: 5,
+        }
     }
 }
 
@@ -181,7 +188,12 @@ pub async fn enqueue(tx: &mut WriteTx, new: NewJob<'_>) -> Result<JobId, DbError
 ///
 /// # Errors
 /// The database cannot be read or written.
-pub async fn lease(db: &Db, kind: &str, owner: &str, ttl_us: i64) -> Result<Option<Lease>, DbError> {
+pub async fn lease(
+    db: &Db,
+    kind: &str,
+    owner: &str,
+    ttl_us: i64,
+) -> Result<Option<Lease>, DbError> {
     let now = db.now_us();
     // Read first and outside a transaction: an idle queue then never takes the write lock.
     let candidates = due(db, kind, now).await?;
@@ -191,7 +203,13 @@ pub async fn lease(db: &Db, kind: &str, owner: &str, ttl_us: i64) -> Result<Opti
     // Workers that wake together start at different places, or all but one would lose every race.
     let start = spread(owner, now) % candidates.len();
     for (id, fence) in candidates[start..].iter().chain(&candidates[..start]) {
-        let claim = Claim { id, fence: *fence, owner, now, ttl_us };
+        let claim = Claim {
+            id,
+            fence: *fence,
+            owner,
+            now,
+            ttl_us,
+        };
         if let Some(lease) = try_claim(db, &claim).await? {
             return Ok(Some(lease));
         }
@@ -219,7 +237,9 @@ async fn due(db: &Db, kind: &str, now: i64) -> Result<Vec<(String, i64)>, DbErro
     .bind(CANDIDATES)
     .fetch_all(db.read())
     .await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+    rows.iter()
+        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+        .collect()
 }
 
 fn spread(owner: &str, now: i64) -> usize {
@@ -250,7 +270,11 @@ async fn try_claim(db: &Db, claim: &Claim<'_>) -> Result<Option<Lease>, DbError>
     let Some(row) = row else {
         return Ok(None);
     };
-    let lease = Lease { job: job(&row)?, fence: row.try_get(12)?, until };
+    let lease = Lease {
+        job: job(&row)?,
+        fence: row.try_get(12)?,
+        until,
+    };
     let ended = end_unrunnable(tx.conn(), &lease, claim.now).await?;
     tx.commit().await?;
     Ok(if ended { None } else { Some(lease) })
@@ -258,11 +282,21 @@ async fn try_claim(db: &Db, claim: &Claim<'_>) -> Result<Option<Lease>, DbError>
 
 /// A job that took its workers down with it on every attempt, or that was to be
 /// cancelled when its worker died, ends instead of running once more.
-async fn end_unrunnable(connection: &mut AnyConnection, lease: &Lease, now: i64) -> Result<bool, DbError> {
+async fn end_unrunnable(
+    connection: &mut AnyConnection,
+    lease: &Lease,
+    now: i64,
+) -> Result<bool, DbError> {
     let end = if lease.job.cancel_requested {
-        End { state: JobState::Cancelled, error: None }
+        End {
+            state: JobState::Cancelled,
+            error: None,
+        }
     } else if lease.job.attempts > lease.job.max_attempts {
-        End { state: JobState::Dead, error: Some("its worker was lost on every attempt") }
+        End {
+            state: JobState::Dead,
+            error: Some("its worker was lost on every attempt"),
+        }
     } else {
         return Ok(false);
     };
@@ -274,7 +308,12 @@ struct End<'a> {
     error: Option<&'a str>,
 }
 
-async fn finish(connection: &mut AnyConnection, lease: &Lease, end: &End<'_>, now: i64) -> Result<bool, DbError> {
+async fn finish(
+    connection: &mut AnyConnection,
+    lease: &Lease,
+    end: &End<'_>,
+    now: i64,
+) -> Result<bool, DbError> {
     let changed = sqlx::query(
         "UPDATE jobs SET state = $1, error = $2, finished_at = $3, lease_owner = NULL, lease_until = NULL
          WHERE id = $4 AND fence = $5 AND state = 'leased'",
@@ -310,7 +349,11 @@ pub async fn extend(db: &Db, lease: &mut Lease, ttl_us: i64) -> Result<LeaseChec
     };
     lease.until = until;
     let cancel: i64 = row.try_get(0)?;
-    Ok(if cancel == 0 { LeaseCheck::Held } else { LeaseCheck::CancelRequested })
+    Ok(if cancel == 0 {
+        LeaseCheck::Held
+    } else {
+        LeaseCheck::CancelRequested
+    })
 }
 
 /// Marks the job done, in the transaction that writes its result. False means
@@ -320,7 +363,16 @@ pub async fn extend(db: &Db, lease: &mut Lease, ttl_us: i64) -> Result<LeaseChec
 /// The statement failed; the transaction cannot be used further.
 pub async fn complete_in(tx: &mut WriteTx, lease: &Lease) -> Result<bool, DbError> {
     let now = tx.db().now_us();
-    finish(tx.conn(), lease, &End { state: JobState::Done, error: None }, now).await
+    finish(
+        tx.conn(),
+        lease,
+        &End {
+            state: JobState::Done,
+            error: None,
+        },
+        now,
+    )
+    .await
 }
 
 /// [`complete_in`] in a transaction of its own.
@@ -344,9 +396,25 @@ pub async fn fail(db: &Db, lease: &Lease, message: &str, retry: bool) -> Result<
     let message = base::text::cut_bytes(message, 4000).replace('\0', "\u{fffd}");
     let mut tx = db.begin_write().await?;
     let held = if retry && lease.job.attempts < lease.job.max_attempts {
-        put_back(tx.conn(), lease, now + backoff_us(db, lease), Some(&message), 0).await?
+        put_back(
+            tx.conn(),
+            lease,
+            now + backoff_us(db, lease),
+            Some(&message),
+            0,
+        )
+        .await?
     } else {
-        finish(tx.conn(), lease, &End { state: JobState::Dead, error: Some(&message) }, now).await?
+        finish(
+            tx.conn(),
+            lease,
+            &End {
+                state: JobState::Dead,
+                error: Some(&message),
+            },
+            now,
+        )
+        .await?
     };
     tx.commit().await?;
     Ok(held)
@@ -355,7 +423,16 @@ pub async fn fail(db: &Db, lease: &Lease, message: &str, retry: bool) -> Result<
 /// Ends the job as cancelled, when the holder has stopped on request.
 pub(crate) async fn finish_cancelled(db: &Db, lease: &Lease) -> Result<bool, DbError> {
     let mut tx = db.begin_write().await?;
-    let held = finish(tx.conn(), lease, &End { state: JobState::Cancelled, error: None }, db.now_us()).await?;
+    let held = finish(
+        tx.conn(),
+        lease,
+        &End {
+            state: JobState::Cancelled,
+            error: None,
+        },
+        db.now_us(),
+    )
+    .await?;
     tx.commit().await?;
     Ok(held)
 }
@@ -397,7 +474,9 @@ async fn put_back(
 /// Doubles with each attempt, and differs by up to a quarter between jobs that failed together.
 fn backoff_us(db: &Db, lease: &Lease) -> i64 {
     let doublings = u32::try_from(lease.job.attempts - 1).unwrap_or(0).min(20);
-    let wait = BACKOFF_FIRST_US.saturating_mul(1 << doublings).min(BACKOFF_MOST_US);
+    let wait = BACKOFF_FIRST_US
+        .saturating_mul(1 << doublings)
+        .min(BACKOFF_MOST_US);
     let spread = i64::try_from(spread(&lease.job.id.to_string(), db.now_us())).unwrap_or(0);
     wait + wait / 4 * spread / 256
 }
@@ -407,7 +486,11 @@ fn backoff_us(db: &Db, lease: &Lease) -> i64 {
 ///
 /// # Errors
 /// The statement failed; the transaction cannot be used further.
-pub async fn cancel(tx: &mut WriteTx, project: Option<ProjectId>, id: JobId) -> Result<bool, DbError> {
+pub async fn cancel(
+    tx: &mut WriteTx,
+    project: Option<ProjectId>,
+    id: JobId,
+) -> Result<bool, DbError> {
     let now = tx.db().now_us();
     let changed = sqlx::query(
         "UPDATE jobs SET cancel_requested = 1,
@@ -444,9 +527,17 @@ pub async fn get(db: &Db, project: Option<ProjectId>, id: JobId) -> Result<Optio
 ///
 /// # Errors
 /// The database cannot be read, or the cursor was not made here.
-pub async fn list(db: &Db, project: Option<ProjectId>, page: &PageRequest) -> Result<Page<Job>, CatalogError> {
-    let before: (i64, String) =
-        page.cursor.as_ref().map(Cursor::key).transpose()?.unwrap_or((i64::MAX, "z".to_owned()));
+pub async fn list(
+    db: &Db,
+    project: Option<ProjectId>,
+    page: &PageRequest,
+) -> Result<Page<Job>, CatalogError> {
+    let before: (i64, String) = page
+        .cursor
+        .as_ref()
+        .map(Cursor::key)
+        .transpose()?
+        .unwrap_or((i64::MAX, "z".to_owned()));
     let rows = sqlx::query(
         "SELECT id, kind, project, payload, state, attempts, max_attempts, run_at, cancel_requested, error,
                 created_at, finished_at
@@ -460,7 +551,9 @@ pub async fn list(db: &Db, project: Option<ProjectId>, page: &PageRequest) -> Re
     .fetch_all(db.read())
     .await?;
     let jobs = rows.iter().map(job).collect::<Result<Vec<_>, DbError>>()?;
-    Ok(Page::cut(jobs, page.limit(), |job| Cursor::new(&(job.created_at, job.id))))
+    Ok(Page::cut(jobs, page.limit(), |job| {
+        Cursor::new(&(job.created_at, job.id))
+    }))
 }
 
 /// Removes jobs that ended before this time, dead ones excepted. Their
@@ -469,10 +562,11 @@ pub async fn list(db: &Db, project: Option<ProjectId>, page: &PageRequest) -> Re
 /// # Errors
 /// The statement failed; the transaction cannot be used further.
 pub async fn prune(tx: &mut WriteTx, ended_before: i64) -> Result<u64, DbError> {
-    let removed = sqlx::query("DELETE FROM jobs WHERE state IN ('done', 'cancelled') AND finished_at < $1")
-        .bind(ended_before)
-        .execute(tx.conn())
-        .await?;
+    let removed =
+        sqlx::query("DELETE FROM jobs WHERE state IN ('done', 'cancelled') AND finished_at < $1")
+            .bind(ended_before)
+            .execute(tx.conn())
+            .await?;
     Ok(removed.rows_affected())
 }
 
@@ -482,7 +576,10 @@ where
 {
     let text: String = row.try_get(column)?;
     text.parse()
-        .map_err(|source: base::BadId| sqlx::Error::ColumnDecode { index: column.to_string(), source: source.into() })
+        .map_err(|source: base::BadId| sqlx::Error::ColumnDecode {
+            index: column.to_string(),
+            source: source.into(),
+        })
 }
 
 fn job(row: &AnyRow) -> Result<Job, DbError> {

@@ -78,7 +78,11 @@ pub struct Worker {
 impl Worker {
     /// A worker without handlers.
     pub fn new(db: Db, settings: WorkerSettings) -> Self {
-        Self { db, settings, handlers: HashMap::new() }
+        Self {
+            db,
+            settings,
+            handlers: HashMap::new(),
+        }
     }
 
     /// Adds the handler of a kind.
@@ -87,7 +91,8 @@ impl Worker {
         F: Fn(JobContext) -> R + Send + Sync + 'static,
         R: Future<Output = Result<(), JobError>> + Send + 'static,
     {
-        self.handlers.insert(kind, Arc::new(move |context| Box::pin(handler(context))));
+        self.handlers
+            .insert(kind, Arc::new(move |context| Box::pin(handler(context))));
     }
 
     /// Works until `stop` becomes true (or its sender is gone), then lets running
@@ -117,7 +122,11 @@ impl Worker {
     }
 
     /// One round over the kinds, one job of each at most, so that a full kind starves no other.
-    async fn fill(&self, running: &mut JoinSet<()>, stop: &watch::Receiver<bool>) -> Result<bool, DbError> {
+    async fn fill(
+        &self,
+        running: &mut JoinSet<()>,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<bool, DbError> {
         let ttl_us = micros(self.settings.lease_ttl);
         let mut found = false;
         for (kind, handler) in &self.handlers {
@@ -164,7 +173,10 @@ enum Outcome {
 
 impl Attempt {
     async fn run(mut self, handler: Handler, stop: watch::Receiver<bool>) {
-        let context = JobContext { db: self.db.clone(), lease: self.lease.clone() };
+        let context = JobContext {
+            db: self.db.clone(),
+            lease: self.lease.clone(),
+        };
         // On a task of its own, so that a panic in a handler is an attempt that failed, not a worker that died.
         let mut task = JoinSet::new();
         task.spawn(handler(context));
@@ -216,8 +228,12 @@ impl Attempt {
         let job = &self.lease.job;
         let held = match outcome {
             Outcome::Finished(Ok(())) => complete(&self.db, &self.lease).await?,
-            Outcome::Finished(Err(JobError::Retry(message))) => fail(&self.db, &self.lease, &message, true).await?,
-            Outcome::Finished(Err(JobError::Fatal(message))) => fail(&self.db, &self.lease, &message, false).await?,
+            Outcome::Finished(Err(JobError::Retry(message))) => {
+                fail(&self.db, &self.lease, &message, true).await?
+            }
+            Outcome::Finished(Err(JobError::Fatal(message))) => {
+                fail(&self.db, &self.lease, &message, false).await?
+            }
             Outcome::Cancelled => finish_cancelled(&self.db, &self.lease).await?,
             Outcome::Stopped => release(&self.db, &self.lease).await?,
             Outcome::Lost => false,
@@ -231,7 +247,10 @@ impl Attempt {
 }
 
 fn finished(ended: Result<Result<(), JobError>, tokio::task::JoinError>) -> Outcome {
-    Outcome::Finished(ended.unwrap_or_else(|panic| Err(JobError::Retry(format!("the handler panicked: {panic}")))))
+    Outcome::Finished(
+        ended
+            .unwrap_or_else(|panic| Err(JobError::Retry(format!("the handler panicked: {panic}")))),
+    )
 }
 
 fn micros(duration: Duration) -> i64 {

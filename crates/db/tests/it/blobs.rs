@@ -21,17 +21,30 @@ fn content_is_kept_once_under_its_digest() {
     let folder = tempfile::tempdir().unwrap();
     let blobs = store(folder.path(), 1000);
     let first = blobs.put_bytes(b"hello").unwrap();
-    assert_eq!((first.digest, first.size_bytes, first.already_existed), (Digest::of(b"hello"), 5, false));
+    assert_eq!(
+        (first.digest, first.size_bytes, first.already_existed),
+        (Digest::of(b"hello"), 5, false)
+    );
     assert!(blobs.put_bytes(b"hello").unwrap().already_existed);
     assert_eq!(blobs.read(&first.digest).unwrap(), b"hello");
     let hex = first.digest.hex();
-    assert!(folder.path().join("blobs/sha256").join(&hex[..2]).join(&hex).is_file());
+    assert!(
+        folder
+            .path()
+            .join("blobs/sha256")
+            .join(&hex[..2])
+            .join(&hex)
+            .is_file()
+    );
     assert_eq!(temporary_files(folder.path()), 0);
 
     blobs.remove(&first.digest).unwrap();
     blobs.remove(&first.digest).unwrap();
     assert!(!blobs.has(&first.digest));
-    assert!(matches!(blobs.read(&first.digest), Err(BlobError::Missing(_))));
+    assert!(matches!(
+        blobs.read(&first.digest),
+        Err(BlobError::Missing(_))
+    ));
     assert_eq!(blobs.put_bytes(b"").unwrap().size_bytes, 0);
 }
 
@@ -39,7 +52,10 @@ fn content_is_kept_once_under_its_digest() {
 fn what_is_refused_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let blobs = store(folder.path(), 4);
-    assert!(matches!(blobs.put_bytes(b"12345"), Err(BlobError::TooLarge { max_bytes: 4 })));
+    assert!(matches!(
+        blobs.put_bytes(b"12345"),
+        Err(BlobError::TooLarge { max_bytes: 4 })
+    ));
     assert!(blobs.put_bytes(b"1234").is_ok());
     let mut writer = blobs.writer().unwrap();
     writer.write(b"ab").unwrap();
@@ -58,10 +74,19 @@ fn a_changed_file_is_found_out_and_can_be_written_again() {
     let blobs = store(folder.path(), 1000);
     let digest = blobs.put_bytes(b"hello").unwrap().digest;
     std::fs::write(blobs.path(&digest), b"hullo").unwrap();
-    assert!(matches!(blobs.read(&digest), Err(BlobError::WrongDigest { .. })));
-    assert!(matches!(blobs.verify(&digest), Err(BlobError::WrongDigest { .. })));
+    assert!(matches!(
+        blobs.read(&digest),
+        Err(BlobError::WrongDigest { .. })
+    ));
+    assert!(matches!(
+        blobs.verify(&digest),
+        Err(BlobError::WrongDigest { .. })
+    ));
     std::fs::write(blobs.path(&digest), b"hel").unwrap();
-    assert!(!blobs.put_bytes(b"hello").unwrap().already_existed, "a cut file is replaced");
+    assert!(
+        !blobs.put_bytes(b"hello").unwrap().already_existed,
+        "a cut file is replaced"
+    );
     blobs.verify(&digest).unwrap();
 }
 
@@ -74,7 +99,12 @@ fn the_sweep_takes_only_what_nobody_writes() {
     let left_behind = folder.path().join("blobs/tmp/left-behind");
     std::fs::write(&left_behind, b"half").unwrap();
     let long_ago = std::fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH);
-    std::fs::File::options().write(true).open(&left_behind).unwrap().set_times(long_ago).unwrap();
+    std::fs::File::options()
+        .write(true)
+        .open(&left_behind)
+        .unwrap()
+        .set_times(long_ago)
+        .unwrap();
     assert_eq!(blobs.sweep(Duration::from_secs(3600)).unwrap(), 1);
     assert!(!left_behind.exists());
     assert_eq!(alive.finish().unwrap().size_bytes, 3);

@@ -2,13 +2,12 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::SystemClock;
 use db::{DatabaseUrl, Db, Fault, NewVersion, OpenError, PageRequest, sqlx};
 use sqlx::Row;
 use testkit::clock::FixedClock;
 use tokio::task::JoinSet;
 
-use crate::support::{Fixture, ids, on_both, prompt};
+use crate::support::{Fixture, ids, on_both, open_with_real_time, prompt};
 
 on_both!(
     programs_that_start_together_migrate_once,
@@ -21,7 +20,12 @@ on_both!(
 
 async fn open(url: &DatabaseUrl) -> Result<Db, OpenError> {
     let clock = FixedClock::new();
-    tokio::time::timeout(Duration::from_secs(60), Db::open(url, ids(&clock), Arc::new(clock))).await.unwrap()
+    tokio::time::timeout(
+        Duration::from_secs(60),
+        Db::open(url, ids(&clock), Arc::new(clock)),
+    )
+    .await
+    .unwrap()
 }
 
 async fn programs_that_start_together_migrate_once(f: Fixture) {
@@ -46,23 +50,45 @@ async fn programs_that_start_together_migrate_once(f: Fixture) {
         programs.spawn(async move { open(&url).await.unwrap() });
     }
     for db in programs.join_all().await {
-        let row = sqlx::query("SELECT COUNT(*) FROM migrations").fetch_one(db.read()).await.unwrap();
+        let row = sqlx::query("SELECT COUNT(*) FROM migrations")
+            .fetch_one(db.read())
+            .await
+            .unwrap();
         assert_eq!(row.get::<i64, _>(0), 1);
         assert_eq!(db.plan_revision().await.unwrap(), 1);
     }
 }
 
 async fn a_newer_database_is_refused_untouched(f: Fixture) {
-    write(&f.db, "INSERT INTO migrations (number, name, digest, applied_at) VALUES (9999, 'future', 'x', 0)").await;
+    write(
+        &f.db,
+        "INSERT INTO migrations (number, name, digest, applied_at) VALUES (9999, 'future', 'x', 0)",
+    )
+    .await;
     let refused = open(&f.url).await.unwrap_err();
-    assert!(matches!(refused, OpenError::Newer { found: 9999, .. }), "{refused}");
-    assert!(refused.to_string().contains("newer version of this program"), "{refused}");
+    assert!(
+        matches!(refused, OpenError::Newer { found: 9999, .. }),
+        "{refused}"
+    );
+    assert!(
+        refused
+            .to_string()
+            .contains("newer version of this program"),
+        "{refused}"
+    );
 }
 
 async fn a_migration_with_another_text_is_refused(f: Fixture) {
-    write(&f.db, "UPDATE migrations SET digest = 'sha256:other' WHERE number = 1").await;
+    write(
+        &f.db,
+        "UPDATE migrations SET digest = 'sha256:other' WHERE number = 1",
+    )
+    .await;
     let refused = open(&f.url).await.unwrap_err();
-    assert!(matches!(refused, OpenError::Changed { number: 1, .. }), "{refused}");
+    assert!(
+        matches!(refused, OpenError::Changed { number: 1, .. }),
+        "{refused}"
+    );
 }
 
 async fn write(db: &Db, statement: &'static str) {
@@ -73,11 +99,16 @@ async fn write(db: &Db, statement: &'static str) {
 
 async fn setting(db: &Db, name: &str) -> Option<String> {
     let query = sqlx::query("SELECT value FROM settings WHERE name = $1").bind(name.to_owned());
-    query.fetch_optional(db.read()).await.unwrap().map(|row| row.get(0))
+    query
+        .fetch_optional(db.read())
+        .await
+        .unwrap()
+        .map(|row| row.get(0))
 }
 
 async fn a_transaction_is_whole_or_nothing(f: Fixture) {
-    let insert = "INSERT INTO settings (name, value, updated_by, updated_at) VALUES ('a', '1', 'x', 0)";
+    let insert =
+        "INSERT INTO settings (name, value, updated_by, updated_at) VALUES ('a', '1', 'x', 0)";
     let mut tx = f.db.begin_write().await.unwrap();
     sqlx::query(insert).execute(tx.conn()).await.unwrap();
     tx.rollback().await.unwrap();
@@ -88,11 +119,19 @@ async fn a_transaction_is_whole_or_nothing(f: Fixture) {
 
 /// Read, add one, write: the classic lost update, from two handles at once.
 async fn writers_that_read_first_do_not_lose_updates(f: Fixture) {
-    write(&f.db, "INSERT INTO settings (name, value, updated_by, updated_at) VALUES ('n', '', '', 0)").await;
+    write(
+        &f.db,
+        "INSERT INTO settings (name, value, updated_by, updated_at) VALUES ('n', '', '', 0)",
+    )
+    .await;
     let second = f.second().await;
     let mut writers = JoinSet::new();
     for writer in 0..8 {
-        let db = if writer % 2 == 0 { f.db.clone() } else { second.clone() };
+        let db = if writer % 2 == 0 {
+            f.db.clone()
+        } else {
+            second.clone()
+        };
         writers.spawn(async move {
             for _ in 0..10 {
                 add_one(&db).await;
@@ -100,14 +139,20 @@ async fn writers_that_read_first_do_not_lose_updates(f: Fixture) {
         });
     }
     writers.join_all().await;
-    let row = sqlx::query("SELECT updated_at FROM settings WHERE name = 'n'").fetch_one(f.db.read()).await.unwrap();
+    let row = sqlx::query("SELECT updated_at FROM settings WHERE name = 'n'")
+        .fetch_one(f.db.read())
+        .await
+        .unwrap();
     assert_eq!(row.get::<i64, _>(0), 80);
 }
 
 async fn add_one(db: &Db) {
     let mut tx = db.begin_write().await.unwrap();
     tx.serialise().await.unwrap();
-    let row = sqlx::query("SELECT updated_at FROM settings WHERE name = 'n'").fetch_one(tx.conn()).await.unwrap();
+    let row = sqlx::query("SELECT updated_at FROM settings WHERE name = 'n'")
+        .fetch_one(tx.conn())
+        .await
+        .unwrap();
     let next = row.get::<i64, _>(0) + 1;
     let update = sqlx::query("UPDATE settings SET updated_at = $1 WHERE name = 'n'").bind(next);
     update.execute(tx.conn()).await.unwrap();
@@ -133,17 +178,80 @@ async fn sqlite_is_durable_private_and_read_only_for_readers() {
     let pragma = async |name: &'static str| -> String {
         let mut tx = f.db.begin_write().await.unwrap();
         let row = sqlx::query(name).fetch_one(tx.conn()).await.unwrap();
-        row.try_get::<String, _>(0).unwrap_or_else(|_| row.get::<i64, _>(0).to_string())
+        row.try_get::<String, _>(0)
+            .unwrap_or_else(|_| row.get::<i64, _>(0).to_string())
     };
     assert_eq!(pragma("PRAGMA journal_mode").await, "wal");
     assert_eq!(pragma("PRAGMA synchronous").await, "2", "FULL");
     assert_eq!(pragma("PRAGMA foreign_keys").await, "1");
-    let refused = sqlx::query("DELETE FROM settings").execute(f.db.read()).await.unwrap_err();
+    let refused = sqlx::query("DELETE FROM settings")
+        .execute(f.db.read())
+        .await
+        .unwrap_err();
     assert!(refused.to_string().contains("readonly"), "{refused}");
 
     use std::os::unix::fs::PermissionsExt;
-    let mode = std::fs::metadata(f.url.sqlite_path().unwrap()).unwrap().permissions().mode();
+    let mode = std::fs::metadata(f.url.sqlite_path().unwrap())
+        .unwrap()
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_named_and_loses_nothing() {
+    let f = Fixture::sqlite().await;
+    let fill = async |value: String| {
+        let mut tx = f.db.begin_write().await?;
+        sqlx::query(
+            "INSERT INTO settings (name, value, updated_by, updated_at) VALUES ($1, $1, 'x', 0)",
+        )
+        .bind(value)
+        .execute(tx.conn())
+        .await?;
+        tx.commit().await
+    };
+    fill("before".to_owned()).await.unwrap();
+    let mut tx = f.db.begin_write().await.unwrap();
+    let pages = sqlx::query("PRAGMA page_count")
+        .fetch_one(tx.conn())
+        .await
+        .unwrap()
+        .get::<i64, _>(0);
+    assert!(pages < 200, "{pages}");
+    sqlx::query("PRAGMA max_page_count = 200")
+        .execute(tx.conn())
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let refused = fill("x".repeat(2_000_000)).await.unwrap_err();
+    assert_eq!(refused.fault, Fault::DiskFull);
+    assert_eq!(refused.to_string(), "the metadata database's disk is full");
+    assert_eq!(setting(&f.db, "before").await.as_deref(), Some("before"));
+    fill("after".to_owned()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_postgres_connection_that_breaks_is_replaced() {
+    let f = Fixture::postgres().await;
+    let mut tx = f.db.begin_write().await.unwrap();
+    // The row may still arrive before the connection ends; what comes next cannot succeed.
+    let _ =
+        sqlx::query("SELECT CASE WHEN pg_terminate_backend(pg_backend_pid()) THEN 1 ELSE 0 END")
+            .fetch_one(tx.conn())
+            .await;
+    let killed = sqlx::query("DELETE FROM settings")
+        .execute(tx.conn())
+        .await
+        .unwrap_err();
+    assert_eq!(db::DbError::from(killed).fault, Fault::Unavailable);
+    drop(tx);
+    write(
+        &f.db,
+        "INSERT INTO settings (name, value, updated_by, updated_at) VALUES ('a', '1', 'x', 0)",
+    )
+    .await;
+    assert_eq!(setting(&f.db, "a").await.as_deref(), Some("1"));
 }
 
 #[tokio::test]
@@ -154,12 +262,28 @@ async fn files_that_cannot_be_opened_say_why() {
         assert!(refused.contains(says), "{refused}");
     };
     let garbage = folder.path().join("garbage.db");
-    std::fs::write(&garbage, "this is no database, but it is long enough to have a header".repeat(20)).unwrap();
-    check(DatabaseUrl::sqlite(&garbage), "not a SQLite database or is damaged").await;
+    std::fs::write(
+        &garbage,
+        "this is no database, but it is long enough to have a header".repeat(20),
+    )
+    .unwrap();
+    check(
+        DatabaseUrl::sqlite(&garbage),
+        "not a SQLite database or is damaged",
+    )
+    .await;
     check(DatabaseUrl::sqlite(folder.path()), "Is a directory").await;
-    check(DatabaseUrl::sqlite(folder.path().join("no/such/folder.db")), "check that the folder exists").await;
+    check(
+        DatabaseUrl::sqlite(folder.path().join("no/such/folder.db")),
+        "check that the folder exists",
+    )
+    .await;
     // Even root cannot write there.
-    check(DatabaseUrl::sqlite("/proc/meta.db"), "cannot open the database file /proc/meta.db").await;
+    check(
+        DatabaseUrl::sqlite("/proc/meta.db"),
+        "cannot open the database file /proc/meta.db",
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -190,7 +314,10 @@ async fn slow_a_file_locked_by_another_program_is_an_error_and_not_a_hang() {
     sqlx::any::install_default_drivers();
     let url = format!("sqlite://{}?mode=rwc", path.display());
     let mut other = sqlx::AnyConnection::connect(&url).await.unwrap();
-    sqlx::raw_sql("BEGIN EXCLUSIVE; CREATE TABLE t (x TEXT)").execute(&mut other).await.unwrap();
+    sqlx::raw_sql("BEGIN EXCLUSIVE; CREATE TABLE t (x TEXT)")
+        .execute(&mut other)
+        .await
+        .unwrap();
     let refused = open(&DatabaseUrl::sqlite(&path)).await.unwrap_err();
     assert!(matches!(refused, OpenError::Locked { .. }), "{refused}");
     sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
@@ -202,22 +329,49 @@ async fn a_postgres_that_is_not_there_is_named_without_its_password() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
-    let url: DatabaseUrl = format!("postgres://me:hunter2@127.0.0.1:{port}/x").parse().unwrap();
+    let url: DatabaseUrl = format!("postgres://me:hunter2@127.0.0.1:{port}/x")
+        .parse()
+        .unwrap();
     let refused = open(&url).await.unwrap_err();
     let text = refused.to_string();
-    assert!(text.starts_with(&format!("cannot connect to postgres://127.0.0.1:{port}/x: ")), "{text}");
+    assert!(
+        text.starts_with(&format!(
+            "cannot connect to postgres://127.0.0.1:{port}/x: "
+        )),
+        "{text}"
+    );
     assert!(!format!("{text}{refused:?}{url:?}").contains("hunter2"));
 }
 
 #[test]
 fn urls_are_parsed_or_refused_without_showing_a_password() {
-    let check = |text: &str| text.parse::<DatabaseUrl>().map(|url| url.to_string()).map_err(|error| error.to_string());
+    let check = |text: &str| {
+        text.parse::<DatabaseUrl>()
+            .map(|url| url.to_string())
+            .map_err(|error| error.to_string())
+    };
     assert_eq!(check("sqlite:data/meta.db").unwrap(), "sqlite:data/meta.db");
-    assert_eq!(check("sqlite:///var/meta.db").unwrap(), "sqlite:/var/meta.db");
-    assert_eq!(check("postgresql://u:p@db.example/meguri").unwrap(), "postgres://db.example:5432/meguri");
-    for bad in ["", "meta.db", "mysql://u:hunter2@h/d", "sqlite:", "sqlite::memory:", "postgres://u:hunter2@:x/"] {
+    assert_eq!(
+        check("sqlite:///var/meta.db").unwrap(),
+        "sqlite:/var/meta.db"
+    );
+    assert_eq!(
+        check("postgresql://u:p@db.example/meguri").unwrap(),
+        "postgres://db.example:5432/meguri"
+    );
+    for bad in [
+        "",
+        "meta.db",
+        "mysql://u:hunter2@h/d",
+        "sqlite:",
+        "sqlite::memory:",
+        "postgres://u:hunter2@:x/",
+    ] {
         let refused = check(bad).unwrap_err();
-        assert!(refused.contains("is not a database URL") && !refused.contains("hunter2"), "{refused}");
+        assert!(
+            refused.contains("is not a database URL") && !refused.contains("hunter2"),
+            "{refused}"
+        );
     }
 }
 
@@ -235,18 +389,30 @@ fn acknowledged_versions_survive_sigkill() {
     let path = f.url.sqlite_path().unwrap().to_owned();
     for round in 0..3_u64 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "opening::acknowledged_versions_survive_sigkill", "--nocapture"])
+            .args([
+                "--exact",
+                "opening::acknowledged_versions_survive_sigkill",
+                "--nocapture",
+            ])
             .env(CHILD, &path)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let acknowledged = read_then_kill(&mut child, 20 + round * 7);
         let at = "a".parse().unwrap();
-        let page = PageRequest { cursor: None, limit: 1 };
+        let page = PageRequest {
+            cursor: None,
+            limit: 1,
+        };
         let db = runtime.block_on(open(&f.url)).unwrap();
         let catalog = db::Catalog::new(db, f.catalog.kinds().clone());
-        let newest = runtime.block_on(catalog.list_versions(f.scope, "prompt", &at, &page)).unwrap();
-        assert!(newest.items[0].number >= acknowledged, "{acknowledged} was acknowledged");
+        let newest = runtime
+            .block_on(catalog.list_versions(f.scope, "prompt", &at, &page))
+            .unwrap();
+        assert!(
+            newest.items[0].number >= acknowledged,
+            "{acknowledged} was acknowledged"
+        );
     }
 }
 
@@ -255,7 +421,13 @@ fn read_then_kill(child: &mut std::process::Child, lines: u64) -> i64 {
     let mut last = 0;
     let mut seen = 0;
     for line in std::io::BufReader::new(child.stdout.take().unwrap()).lines() {
-        let Some(number) = line.unwrap().strip_prefix("saved ").map(|n| n.parse().unwrap()) else { continue };
+        let Some(number) = line
+            .unwrap()
+            .strip_prefix("saved ")
+            .map(|n| n.parse().unwrap())
+        else {
+            continue;
+        };
         last = number;
         seen += 1;
         if seen == lines {
@@ -268,17 +440,30 @@ fn read_then_kill(child: &mut std::process::Child, lines: u64) -> i64 {
 }
 
 async fn save_until_killed(url: &DatabaseUrl) {
-    let db = Db::open(url, base::Ids::new(Arc::new(SystemClock), Arc::new(base::SystemRandom)), Arc::new(SystemClock))
+    let db = open_with_real_time(url).await;
+    let row = sqlx::query("SELECT id FROM projects WHERE name = 'default'")
+        .fetch_one(db.read())
         .await
         .unwrap();
-    let row = sqlx::query("SELECT id FROM projects WHERE name = 'default'").fetch_one(db.read()).await.unwrap();
-    let scope = db::Scope { project: row.get::<String, _>(0).parse().unwrap(), actor: db::Actor::System };
-    let note = db::Kind { name: "prompt", schema: || true.into(), validate: |_| Ok(()) };
+    let scope = db::Scope {
+        project: row.get::<String, _>(0).parse().unwrap(),
+        actor: db::Actor::System,
+    };
+    let note = db::Kind {
+        name: "prompt",
+        schema: || true.into(),
+        validate: |_| Ok(()),
+    };
     let catalog = db::Catalog::new(db, db::Kinds::new([note]));
     let at = "a".parse().unwrap();
     for n in 0.. {
         let content = prompt(&format!("{}/{n}", std::process::id()));
-        let new = NewVersion { kind: "prompt", name: &at, content: &content, message: "" };
+        let new = NewVersion {
+            kind: "prompt",
+            name: &at,
+            content: &content,
+            message: "",
+        };
         let saved = catalog.save_version(scope, new).await.unwrap();
         println!("saved {}", saved.version.number);
     }

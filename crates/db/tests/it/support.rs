@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use base::{Ids, ProjectId, SystemRandom};
+use base::{Ids, ProjectId, SystemClock, SystemRandom};
 use db::{Actor, Catalog, DatabaseUrl, Db, Kind, Kinds, Problem, Scope, sqlx};
 use serde_json::{Value, json};
 use testkit::clock::FixedClock;
@@ -34,6 +34,8 @@ enum Keep {
 }
 
 pub(crate) struct Fixture {
+    /// With the password and all, for a child process.
+    pub(crate) url_text: String,
     pub(crate) url: DatabaseUrl,
     pub(crate) clock: FixedClock,
     pub(crate) db: Db,
@@ -46,23 +48,40 @@ pub(crate) struct Fixture {
 impl Fixture {
     pub(crate) async fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let url = DatabaseUrl::sqlite(folder.path().join("meta data?#%20.db"));
-        Self::with(url, Keep::Folder(folder)).await
+        let path = folder.path().join("meta data#%20.db");
+        Self::with(format!("sqlite:{}", path.display()), Keep::Folder(folder)).await
     }
 
     pub(crate) async fn postgres() -> Self {
-        let database = tokio::task::spawn_blocking(TestDatabase::new).await.unwrap();
-        let url = database.url.parse().unwrap();
-        Self::with(url, Keep::Database(database)).await
+        let database = tokio::task::spawn_blocking(TestDatabase::new)
+            .await
+            .unwrap();
+        Self::with(database.url.clone(), Keep::Database(database)).await
     }
 
-    async fn with(url: DatabaseUrl, keep: Keep) -> Self {
+    async fn with(url_text: String, keep: Keep) -> Self {
+        let url: DatabaseUrl = url_text.parse().unwrap();
         let clock = FixedClock::new();
         let db = open(&url, &clock).await;
-        let scope = Scope { project: add_project(&db, "default").await, actor: Actor::Operator };
-        let other = Scope { project: add_project(&db, "other").await, actor: Actor::System };
+        let scope = Scope {
+            project: add_project(&db, "default").await,
+            actor: Actor::Operator,
+        };
+        let other = Scope {
+            project: add_project(&db, "other").await,
+            actor: Actor::System,
+        };
         let catalog = Catalog::new(db.clone(), kinds());
-        Self { url, clock, db, catalog, scope, other, _keep: keep }
+        Self {
+            url_text,
+            url,
+            clock,
+            db,
+            catalog,
+            scope,
+            other,
+            _keep: keep,
+        }
     }
 
     /// A second handle with its own connections, as another process has.
@@ -71,8 +90,16 @@ impl Fixture {
     }
 }
 
+/// The database as a program has it, with the real time.
+pub(crate) async fn open_with_real_time(url: &DatabaseUrl) -> Db {
+    let ids = Ids::new(Arc::new(SystemClock), Arc::new(SystemRandom));
+    Db::open(url, ids, Arc::new(SystemClock)).await.unwrap()
+}
+
 async fn open(url: &DatabaseUrl, clock: &FixedClock) -> Db {
-    Db::open(url, ids(clock), Arc::new(clock.clone())).await.unwrap()
+    Db::open(url, ids(clock), Arc::new(clock.clone()))
+        .await
+        .unwrap()
 }
 
 pub(crate) fn ids(clock: &FixedClock) -> Ids {
@@ -95,8 +122,16 @@ async fn add_project(db: &Db, name: &str) -> ProjectId {
 
 fn kinds() -> Kinds {
     Kinds::new([
-        Kind { name: "prompt", schema: || json!({ "type": "object" }), validate: check_prompt },
-        Kind { name: "note", schema: || json!(true), validate: |_| Ok(()) },
+        Kind {
+            name: "prompt",
+            schema: || json!({ "type": "object" }),
+            validate: check_prompt,
+        },
+        Kind {
+            name: "note",
+            schema: || json!(true),
+            validate: |_| Ok(()),
+        },
     ])
 }
 
@@ -108,7 +143,11 @@ fn check_prompt(content: &Value) -> Result<(), Vec<Problem>> {
     if content.get("surprise").is_some() {
         problems.push(Problem::new("/surprise", "is not a field of a prompt"));
     }
-    if problems.is_empty() { Ok(()) } else { Err(problems) }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(problems)
+    }
 }
 
 pub(crate) fn prompt(text: &str) -> Value {
