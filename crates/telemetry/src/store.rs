@@ -187,7 +187,12 @@ impl Store {
     fn roll_if_due(&mut self) {
         let Some(active) = &self.active else { return };
         let empty = active.segment.stat.spans == 0 && active.segment.stat.scores == 0;
-        let due = self.is_old(&active.segment.stat) || self.is_large(&active.segment.path);
+        // The file on disk lags behind the WAL, so the connection knows the size better.
+        let pages = |name: &str| {
+            active.connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0)).unwrap_or(0)
+        };
+        let bytes = pages("page_count").saturating_mul(pages("page_size")).unsigned_abs();
+        let due = self.is_old(&active.segment.stat) || bytes >= self.options.segment_bytes;
         if due && !empty {
             self.roll();
         }

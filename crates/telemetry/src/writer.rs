@@ -311,14 +311,15 @@ fn commit(queue: &Queue, store: &mut Store, tail: &broadcast::Sender<Committed>,
         }
     }
     let answer = result.as_ref().map(|_| ()).map_err(|reason| WriteError::Storage { reason: reason.clone() });
-    for ack in acks {
-        // A caller that no longer waits is fine: the row is durable all the same.
-        let _ = ack.send(answer.clone());
-    }
+    // Followers first: who saw the acknowledgement can rely on the event being there.
     if tail.receiver_count() > 0 {
         for event in result.unwrap_or_default() {
             // Sending fails only when the last follower has just left.
             let _ = tail.send(event);
         }
+    }
+    for ack in acks {
+        // A caller that no longer waits is fine: the row is durable all the same.
+        let _ = ack.send(answer.clone());
     }
 }

@@ -279,3 +279,6 @@ impl FromStr for Filter {
         Self::parse(text)
     }
 }
+
+#[cfg(test)]
+mod tests;

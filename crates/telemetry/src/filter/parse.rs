@@ -142,6 +142,9 @@ impl Parser<'_> {
     fn field(&mut self) -> Result<Field, FilterError> {
         let at = self.bump();
         let name = match &at.token {
+            Token::Word(word) if matches!(word.as_str(), "and" | "or" | "in" | "contains" | "starts_with" | "exists") => {
+                return Err(self.fault(&at, &format!("a condition is missing before {word:?}"), None));
+            }
             Token::Word(name) | Token::QuotedName(name) => name,
             Token::End => return Err(self.fault(&at, "a condition is missing", Some("for example: status = \"error\"".into()))),
             Token::Text(_) => {

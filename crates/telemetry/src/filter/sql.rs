@@ -74,6 +74,22 @@ impl Sql {
 
     fn compare(&mut self, field: &Field, op: Op, literal: &Literal) {
         let want = Want::of(literal);
+        match (field, op, literal) {
+            // The two lookups that must not scan: a partial index wants to hear NOT NULL, ids are stored as bytes.
+            (Field::Session, Op::Equal, Literal::Text(text)) => {
+                self.push("(session_id IS NOT NULL AND session_id = ");
+                self.bind(text.clone());
+                return self.push(")");
+            }
+            (Field::Trace, Op::Equal, Literal::Text(text)) => {
+                if let Ok(trace) = text.parse::<base::TraceId>() {
+                    self.push("(trace = ");
+                    self.bind(trace.0.to_vec());
+                    return self.push(")");
+                }
+            }
+            _ => {}
+        }
         match op {
             Op::Equal | Op::NotEqual => {
                 self.push("(");
