@@ -391,3 +391,12 @@ _BLOCK_DELTAS: dict[str, Callable[[dict[str, Any]], list[dict[str, Any]]]] = {
     "tool_use": lambda b: [{"type": "input_json_delta", "partial_json": t}
                            for t in ["", *_halves(json.dumps(b["input"], ensure_ascii=False))]],
 }
+
+
+if __name__ == "__main__":
+    # For tests in other languages: prints its address and runs until its input is closed.
+    import sys
+
+    provider = FakeProvider()
+    print(provider.url, flush=True)
+    sys.stdin.read()

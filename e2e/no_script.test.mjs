@@ -1,0 +1,142 @@
+// Everything that is not a live view works without JavaScript: links, forms, redirects.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { administrator, openPage, startBrowser, startServer } from "./harness.mjs";
+import { words } from "./words.mjs";
+
+let browser, server, page, context;
+const t = words("en");
+before(async () => {
+  browser = await startBrowser();
+  server = await startServer();
+  ({ page, context } = await openPage(browser, server, { javaScriptEnabled: false }));
+});
+after(async () => { await context?.close(); await browser?.close(); await server?.stop(); });
+
+const button = (key) => page.getByRole("button", { name: t(key), exact: true });
+const go = (path) => page.goto(`${server.url}/default${path}`);
+
+test("setup", async () => {
+  await page.goto(server.setupLink);
+  for (const [name, value] of Object.entries(administrator)) await page.fill(`[name="${name}"]`, value);
+  await button("setup-submit").click();
+  await page.getByRole("heading", { name: t("overview-title"), level: 1 }).waitFor();
+});
+
+test("a short password comes back with its reason", async () => {
+  await go("/prompts/new");
+  await page.fill('[name="name"]', "Not A Name!");
+  await page.fill('[name="system"]', "x");
+  await button("prompts-create").click();
+  await page.locator('[name="name"][aria-invalid="true"]').waitFor();
+  assert.equal(await page.inputValue('[name="system"]'), "x", "what was typed is still there");
+});
+
+test("prompt: create, version, label, undo, difference", async () => {
+  await go("/prompts/new");
+  await page.fill('[name="name"]', "plain");
+  await page.fill('[name="system"]', "One.");
+  await button("prompts-create").click();
+  await button("prompts-move-button").click();
+  await page.locator("summary", { hasText: t("prompts-new-version") }).click();
+  await page.fill('#f-system', "Two.");
+  await button("prompts-save-version").click();
+  await page.getByRole("heading", { name: t("prompts-version", { n: 2 }) }).waitFor();
+  await button("prompts-move-button").click();
+  await page.locator(".moves").getByText("v1 → v2").waitFor();
+  await button("prompts-undo", { n: 1 }).or(page.getByRole("button", { name: t("prompts-undo", { n: 1 }) })).first().click();
+  await page.locator(".moves").getByText("v2 → v1").waitFor();
+  await page.locator(".versions").getByRole("link", { name: t("prompts-diff") }).first().click();
+  await page.locator("td.add", { hasText: "Two." }).waitFor();
+});
+
+test("key: create, see once, revoke", async () => {
+  await go("/keys");
+  await page.fill('[name="name"]', "plain-key");
+  await button("keys-create-button").click();
+  const secret = /mgr_[A-Za-z0-9_-]+/.exec(await page.locator("pre").first().textContent())[0];
+  const ask = () => fetch(`${server.url}/v1/models`, { headers: { authorization: `Bearer ${secret}` } });
+  assert.equal((await ask()).status, 200);
+  await page.getByRole("link", { name: t("keys-done") }).click();
+  const row = page.getByRole("row").filter({ hasText: "plain-key" });
+  await row.getByRole("button", { name: t("keys-revoke") }).click();
+  await page.locator(".dialog:popover-open").getByRole("button", { name: t("keys-revoke") }).click();
+  await row.getByText(t("keys-revoked")).waitFor();
+  assert.equal((await ask()).status, 401);
+});
+
+test("provider: add, edit, remove", async () => {
+  await go("/providers/new");
+  await page.fill('[name="name"]', "plain");
+  await page.fill('[name="base_url"]', "https://api.example.com/v1");
+  await page.getByLabel(t("credential-none")).check();
+  await button("save").click();
+  const row = page.getByRole("row").filter({ hasText: "api.example.com" });
+  await row.getByRole("link", { name: "plain" }).click();
+  await page.fill('[name="base_url"]', "https://api.example.org/v1");
+  await button("save").click();
+  const changed = page.getByRole("row").filter({ hasText: "api.example.org" });
+  await changed.getByRole("button", { name: t("remove") }).click();
+  const dialog = page.locator(".dialog:popover-open");
+  await dialog.getByRole("textbox").fill("plain");
+  await dialog.getByRole("button", { name: t("remove") }).click();
+  await changed.waitFor({ state: "detached" });
+});
+
+test("the UI may not name a private address", async () => {
+  await go("/providers/new");
+  await page.fill('[name="name"]', "inside");
+  await page.fill('[name="base_url"]', "http://127.0.0.1:9/v1");
+  await page.getByLabel(t("credential-none")).check();
+  await button("save").click();
+  await page.locator('[aria-invalid="true"], .note.err').first().waitFor();
+});
+
+test("traces: list, filter, open, rate", async () => {
+  await server.call("/v1/chat/completions", { model: "nobody/x", messages: [{ role: "user", content: "find this" }] });
+  await go("/traces");
+  await page.fill("#filter", 'status = "error"');
+  await button("traces-apply").click();
+  await page.getByRole("row").filter({ hasText: "find this" }).getByRole("link").first().click();
+  await button("thumbs-down").click();
+  await page.locator(".scores").waitFor();
+  assert.equal(await button("thumbs-down").getAttribute("aria-pressed"), "true");
+  await go("/traces?filter=model+%3D");
+  await page.locator("#filter-error").waitFor();
+});
+
+test("members: invite, accept in another browser, change the role, remove", async () => {
+  await go("/members");
+  await page.fill('[name="email"]', "yuki@example.com");
+  await button("members-invite-button").click();
+  const link = /http:\S+/.exec(await page.locator(".note.ok pre").textContent())[0];
+  const other = await openPage(browser, server, { javaScriptEnabled: false });
+  await other.page.goto(link);
+  await other.page.fill('[name="name"]', "Yuki");
+  await other.page.fill('[name="password"]', administrator.password);
+  await other.page.getByRole("button", { name: t("accept-submit") }).click();
+  await other.page.getByRole("heading", { name: t("overview-title"), level: 1 }).waitFor();
+  assert.equal(await other.page.getByRole("link", { name: t("nav-keys") }).count() > 0, true);
+  assert.equal((await other.page.goto(`${server.url}/default/providers/new`)).status(), 403, "a viewer adds no providers");
+  await other.context.close();
+  await go("/members");
+  const row = page.getByRole("row").filter({ hasText: "Yuki" });
+  await row.getByRole("combobox").selectOption("editor");
+  await row.getByRole("button", { name: t("save") }).click();
+  assert.equal(await row.getByRole("combobox").inputValue(), "editor");
+  await row.getByRole("button", { name: t("remove") }).click();
+  await page.locator(".dialog:popover-open").getByRole("button", { name: t("remove") }).click();
+  await row.waitFor({ state: "detached" });
+});
+
+test("language and theme are chosen by a form and stay", async () => {
+  await go("/");
+  const form = page.locator('#account-menu form[action$="/preferences"]');
+  await page.getByRole("button", { name: t("base-account") }).filter({ visible: true }).click();
+  await form.getByRole("button", { name: "日本語" }).click();
+  assert.equal(await page.getAttribute("html", "lang"), "ja");
+  await page.getByRole("button", { name: words("ja")("base-account") }).filter({ visible: true }).click();
+  await form.getByRole("button", { name: words("ja")("base-theme-dark") }).click();
+  assert.equal(await page.getAttribute("html", "data-theme"), "dark");
+});

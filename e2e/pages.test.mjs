@@ -1,0 +1,166 @@
+// Every page in light and dark, English and Japanese: no accessibility fault, no broken policy, no
+// horizontal scroll at 390 px, and a picture of each under target/e2e/pages for people to look at.
+
+import AxeBuilder from "@axe-core/playwright";
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { chatModel, eventually, openPage, shotsDir, signUp, startBrowser, startProvider, startServer } from "./harness.mjs";
+
+let browser, empty, full, provider;
+const paths = {};
+
+before(async () => {
+  browser = await startBrowser();
+  provider = await startProvider();
+  empty = await startServer();
+  empty.state = await signUp(browser, empty);
+  full = await startServer();
+  full.state = await signUp(browser, full);
+  await fill(full);
+});
+after(async () => {
+  await browser?.close();
+  provider?.stop();
+  await empty?.stop();
+  await full?.stop();
+});
+
+/** A project that has seen some use: answers, tools, failures, scores, prompts, providers, an invitation. */
+async function fill(server) {
+  await server.cli("provider", "add", "acme", "--protocol", "openai", "--base-url", `${provider.url}/v1`);
+  await server.cli("provider", "add", "claude", "--protocol", "anthropic", "--base-url", provider.url, "--api-key-env", "HOME");
+  await server.cli("provider", "test", "acme").catch(() => undefined);
+  const text = (system) => ({ content: { messages: [{ role: "system", content: system }] } });
+  await server.call("/api/v1/prompts", { name: "support/answer", message: "first try", ...text("You help customers of a book shop.\nAnswer in one sentence.\nBe kind.") });
+  await server.call("/api/v1/prompts/support%2Fanswer/versions", { message: "two sentences, in the customer's language", ...text("You help customers of a book shop.\nAnswer in two sentences, in {{ language }}.\nBe kind.\nName the shelf.") });
+  await server.call("/api/v1/prompts/support%2Fanswer/labels/production", { version: 1, reason: "launch" }, "PUT");
+  await server.call("/api/v1/prompts/support%2Fanswer/labels/production", { version: 2, reason: "better in the test" }, "PUT");
+  await server.call("/api/v1/prompts", { name: "日本語/要約", message: "最初の版", ...text("次の文章を三行で要約してください。") });
+  await eventually(async () => (await server.call("/v1/models")).text.includes("acme"), "the provider", 10_000).catch(() => undefined);
+  const local = await chatModel(server);
+  const ask = (model, content, more = {}) => server.call("/v1/chat/completions", { model, messages: [{ role: "user", content }], ...more });
+  const tools = [{ type: "function", function: { name: "get_weather", description: "天気", parameters: { type: "object", properties: { city: { type: "string" } } } } }];
+  await ask(local, "Name three colours.", { max_tokens: 24, temperature: 0, stream: true });
+  await ask(local, "巡りとは何ですか。", { max_tokens: 16, temperature: 0 });
+  await ask("acme/japanese", "こんにちは", { stream: true, user: "u-17", meguri: { session: "s-1", tags: { team: "search" } } });
+  for (let i = 0; i < 12; i++) await ask("acme/echo", `Where is the shelf with number ${i}?`, { meguri: { session: "s-2", step: i, tags: { team: i % 2 ? "search" : "support" } } });
+  await ask("acme/echo", "Do you have Kokoro by Sōseki?", { meguri: { prompt: "support/answer", variables: { language: "English" } } });
+  await ask("acme/status-429", "too many");
+  await ask("acme/dies", "never finished", { stream: true }).catch(() => undefined);
+  await ask("nobody/nothing", "to whom?");
+  const tool = await ask("acme/parallel", "What is the weather in 東京 and Oslo?", { tools });
+  const hostile = await ask("acme/echo", "<script>alert(1)</script> <img src=x onerror=alert(2)> **bold** \u202Egnirts desrever\u202C [link](javascript:alert(3))");
+  paths.trace = `/traces/${tool.headers.get("x-meguri-trace-id")}`;
+  paths.hostile = `/traces/${hostile.headers.get("x-meguri-trace-id")}`;
+  paths.peek = `/traces?peek=${tool.headers.get("x-meguri-trace-id")}`;
+  await server.call("/api/v1/scores", { trace_id: tool.headers.get("x-meguri-trace-id"), name: "thumbs", value: -1, comment: "Wrong city" });
+  await server.call("/api/v1/scores", { trace_id: hostile.headers.get("x-meguri-trace-id"), name: "thumbs", value: 1 });
+  await eventually(async () => (await server.call(`/api/v1${paths.hostile}`)).status === 200, "the last trace", 10_000);
+}
+
+const pages = [
+  ["overview-empty", () => [empty, "/"]],
+  ["traces-empty", () => [empty, "/traces"]],
+  ["prompts-empty", () => [empty, "/prompts"]],
+  ["providers-empty", () => [empty, "/providers"]],
+  ["overview", () => [full, "/"]],
+  ["traces", () => [full, "/traces"]],
+  ["traces-filtered", () => [full, "/traces?filter=" + encodeURIComponent('status = "error"')]],
+  ["traces-none", () => [full, "/traces?filter=" + encodeURIComponent('model = "nothing"')]],
+  ["traces-bad-filter", () => [full, "/traces?filter=" + encodeURIComponent("latency_ms >")]],
+  ["traces-peek", () => [full, paths.peek]],
+  ["trace", () => [full, paths.trace]],
+  ["trace-hostile", () => [full, paths.hostile]],
+  ["playground", () => [full, "/playground"]],
+  ["prompts", () => [full, "/prompts"]],
+  ["prompts-new", () => [full, "/prompts/new"]],
+  ["prompt", () => [full, "/prompts/show?name=support%2Fanswer"]],
+  ["prompt-diff", () => [full, "/prompts/diff?name=support%2Fanswer&base=1&version=2"]],
+  ["prompt-diff-split", () => [full, "/prompts/diff?name=support%2Fanswer&base=1&version=2&mode=split"]],
+  ["models", () => [full, "/models"]],
+  ["providers", () => [full, "/providers"]],
+  ["providers-new", () => [full, "/providers/new"]],
+  ["keys", () => [full, "/keys"]],
+  ["members", () => [full, "/members"]],
+  ["not-found", () => [full, "/traces/nothing"]],
+];
+
+const signedOut = [
+  ["sign-in", () => [full, "/sign-in"]],
+  ["setup-used", () => [full, "/setup?token=wrong"]],
+];
+
+async function settled(page) {
+  await page.waitForLoadState("networkidle").catch(() => undefined);
+  await page.waitForFunction(() => [...document.querySelectorAll('[data-island="charts"], [data-island="playground"]')].every((el) => el.childElementCount > 0));
+}
+
+async function check(name, lang, theme, server, path, state, narrow) {
+  const opened = await openPage(browser, server, { lang, theme, storageState: state, width: narrow ? 390 : 1280, height: narrow ? 844 : 900 });
+  try {
+    const { page } = opened;
+    const response = await page.goto(server.url + path);
+    await settled(page);
+    await page.screenshot({ path: join(shotsDir("pages"), `${name}-${narrow ? 390 : 1280}-${theme}-${lang}.png`), fullPage: true });
+    assert.ok(response.status() < 500, `${path} answers ${response.status()}`);
+    assert.equal(await page.getAttribute("html", "lang"), lang);
+    assert.equal(await page.locator("h1").count(), 1, "one h1");
+    const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+    assert.ok(wide <= 0, `${wide} px to scroll sideways`);
+    const { violations } = await new AxeBuilder({ page }).withTags(["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]).analyze();
+    const found = violations.map((v) => `${v.id}: ${v.help}\n    ${v.nodes.slice(0, 4).map((n) => `${n.target.join(" ")} :: ${n.failureSummary.split("\n").slice(1, 3).join(" ").trim()}`).join("\n    ")}`);
+    assert.equal(found.length, 0, `axe:\n  ${found.join("\n  ")}`);
+    // A page that is meant to be an error says so on the console; that is the browser's own note.
+    const own = opened.misdeeds.filter((m) => !(response.status() >= 400 && m.includes("Failed to load resource") && m.includes(path.split("?")[0])));
+    assert.deepEqual(own, []);
+  } finally {
+    await opened.context.close();
+  }
+}
+
+for (const lang of ["en", "ja"]) {
+  for (const theme of ["light", "dark"]) {
+    describe(`${lang} ${theme}`, () => {
+      for (const narrow of [false, true]) {
+        for (const [name, where] of pages) {
+          test(`${name} at ${narrow ? 390 : 1280}`, async () => {
+            const [server, path] = where();
+            await check(name, lang, theme, server, "/default" + path, server.state, narrow);
+          });
+        }
+        for (const [name, where] of signedOut) {
+          test(`${name} at ${narrow ? 390 : 1280}`, async () => {
+            const [server, path] = where();
+            await check(name, lang, theme, server, path, undefined, narrow);
+          });
+        }
+      }
+    });
+  }
+}
+
+test("hostile text stays text", async () => {
+  const { page, context, assertClean } = await openPage(browser, full, { storageState: full.state });
+  await page.goto(`${full.url}/default${paths.hostile}`);
+  const message = page.locator('.msg[data-role="user"]');
+  assert.ok((await message.textContent()).includes("<script>alert(1)</script>"));
+  assert.equal(await message.locator("script, img, a[href^='javascript']").count(), 0);
+  assert.ok(!(await message.textContent()).includes("\u202E"), "deceptive characters are made visible");
+  assertClean();
+  await context.close();
+});
+
+test("new calls wait behind a pill while the list is read", async () => {
+  const { page, context, assertClean } = await openPage(browser, full, { storageState: full.state });
+  await page.goto(`${full.url}/default/traces`);
+  await page.locator('[data-island="traces"] > *').first().waitFor();
+  const first = await page.locator("#trace-rows tbody tr").first().getAttribute("data-id");
+  await full.call("/v1/chat/completions", { model: "acme/echo", messages: [{ role: "user", content: "a call while reading" }] });
+  await page.locator('[data-island="traces"]').getByText(/1/).first().waitFor();
+  assert.equal(await page.locator("#trace-rows tbody tr").first().getAttribute("data-id"), first, "nothing moved");
+  await page.locator('[data-island="traces"]').getByText(/1/).first().click();
+  await page.getByRole("row").filter({ hasText: "a call while reading" }).waitFor();
+  assertClean();
+  await context.close();
+});
