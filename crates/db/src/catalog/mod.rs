@@ -687,6 +687,20 @@ impl Catalog {
         Ok(store::pointed_documents(&mut connection, project, kind).await?)
     }
 
+    /// Every version of every name of a kind, with its content: callers may name
+    /// any of them by its number.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn all_documents(
+        &self,
+        project: ProjectId,
+        kind: &str,
+    ) -> Result<Vec<Document>, CatalogError> {
+        let mut connection = self.db.read().acquire().await?;
+        Ok(store::all_documents(&mut connection, project, kind).await?)
+    }
+
     /// The moves of one pointer of a name, or of all of them, newest first.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use serde_json::Value;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 
-use super::{Label, Move, Name, Pointer, Version};
+use super::{Document, Label, Move, Name, Pointer, Version};
 use crate::DbError;
 
 type Rows<T> = Result<Vec<T>, DbError>;
@@ -357,6 +357,30 @@ pub(super) async fn pointed_documents(
     .await?;
     rows.iter()
         .map(|row| Ok((pointer_of(row)?, json(row, 10)?)))
+        .collect()
+}
+
+pub(super) async fn all_documents(
+    connection: &mut AnyConnection,
+    project: ProjectId,
+    kind: &str,
+) -> Rows<Document> {
+    let rows = sqlx::query(
+        "SELECT v.id, v.kind, v.name, v.number, v.digest, v.message, v.author, v.created_at, d.content
+         FROM versions v JOIN documents d ON d.project = v.project AND d.digest = v.digest
+         WHERE v.project = $1 AND v.kind = $2 ORDER BY v.name, v.number",
+    )
+    .bind(project.to_string())
+    .bind(kind)
+    .fetch_all(connection)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Document {
+                version: version(row)?,
+                content: json(row, 8)?,
+            })
+        })
         .collect()
 }
 

@@ -670,6 +670,31 @@ async fn what_is_pointed_to_can_be_read_at_once(f: Fixture) {
             ("b".to_owned(), 2, prompt("b 2"))
         ]
     );
+    let all = f
+        .catalog
+        .all_documents(f.scope.project, "prompt")
+        .await
+        .unwrap();
+    let shown: Vec<_> = all
+        .into_iter()
+        .map(|d| (d.version.name.to_string(), d.version.number, d.content))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ("a".to_owned(), 1, prompt("1")),
+            ("a".to_owned(), 2, prompt("a 2")),
+            ("b".to_owned(), 1, prompt("1")),
+            ("b".to_owned(), 2, prompt("b 2")),
+        ]
+    );
+    assert!(
+        f.catalog
+            .all_documents(f.other.project, "prompt")
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
 
 async fn nul_in_a_message_is_replaced(f: Fixture) {
