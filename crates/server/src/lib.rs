@@ -1,1 +1,35 @@
-//! The product: one folder per feature, and the binary meguri.
+//! The product: one folder per feature, and what they share.
+//!
+//! The only crate that knows the web framework and HTML, and the only one that
+//! sees all the others. Start at `app.rs` (the wiring) and `http.rs` (the route
+//! table); a feature is a folder with `mod.rs`, `api.rs`, `pages.rs`, `store.rs`.
+
+pub mod app;
+pub mod auth;
+pub mod cli;
+pub mod config;
+pub mod error;
+pub mod extract;
+pub mod http;
+pub mod inference;
+pub mod jobs;
+pub mod keys;
+pub mod members;
+pub mod meta;
+pub mod models;
+pub mod openapi;
+pub mod overview;
+pub mod plan;
+pub mod playground;
+pub mod prices;
+pub mod projects;
+pub mod prompts;
+pub mod providers;
+pub mod scores;
+pub mod secrets;
+pub mod sessions;
+pub mod setup;
+pub mod store;
+pub mod surface;
+pub mod traces;
+pub mod ui;

@@ -7,7 +7,7 @@ base-menu = Menu
 base-nav = Main
 base-rail = Navigation
 base-project = Project
-base-palette = Search or jump to…
+base-palette = Search or jump
 base-help = Keyboard shortcuts
 base-account = Account and preferences
 base-theme = Theme
@@ -174,6 +174,8 @@ traces-count = { $n ->
     [one] { $count } trace
    *[other] { $count } traces
   }
+traces-col-time = Latency / first token
+traces-col-use = Tokens / cost
 traces-chip-remove = Remove this condition
 traces-clear = Clear filters
 traces-export = Export

@@ -1,0 +1,197 @@
+//! What every handler and command shares, and how it is opened and closed.
+//!
+//! [`App`] is wiring only: it owns the leaf crates and knows which of them talks
+//! to which. Features keep no state of their own here.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use base::{Clock, Ids, Random, SystemClock, SystemRandom};
+use db::{Catalog, DatabaseUrl, Db, Kinds};
+use gateway::{Egress, EgressConfig, Gateway};
+use telemetry::Telemetry;
+use tokio::task::JoinSet;
+
+use crate::config::Config;
+use crate::http::Hosts;
+use crate::models::LocalEngine;
+use crate::secrets::Secrets;
+use crate::ui::Ui;
+
+/// The wired-up product. Cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Inner>);
+
+impl std::ops::Deref for App {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+/// The parts of [`App`].
+pub struct Inner {
+    /// The settings that the server runs with.
+    pub config: Config,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// The random source.
+    pub random: Arc<dyn Random>,
+    /// Makes ids.
+    pub ids: Ids,
+    /// The metadata database.
+    pub db: Db,
+    /// Documents, versions and pointers.
+    pub catalog: Catalog,
+    /// Spans and scores.
+    pub telemetry: Telemetry,
+    /// The data plane.
+    pub gateway: Gateway,
+    /// The one client for outgoing connections.
+    pub egress: Egress,
+    /// Models that run in this process.
+    pub engine: Arc<LocalEngine>,
+    /// Encrypts what the database must not hold in the clear.
+    pub secrets: Secrets,
+    /// Templates, translations, assets.
+    pub ui: Ui,
+    /// The names that this server answers to.
+    pub hosts: Hosts,
+    /// Keys that were used since they were last written down.
+    pub keys_used: crate::keys::Used,
+    /// Slows down password guessing.
+    pub sign_in_limits: crate::sessions::Attempts,
+    plan_refresh: tokio::sync::Mutex<i64>,
+}
+
+/// The metadata database of a data directory, as the server and the command line open it.
+///
+/// # Errors
+/// The directory or database cannot be used; the message says what to do.
+pub async fn open_database(config: &Config) -> anyhow::Result<Db> {
+    create_private_dir(&config.data_dir)?;
+    let url: DatabaseUrl = match &config.database_url {
+        Some(url) => url.parse()?,
+        None => DatabaseUrl::sqlite(config.data_dir.join("meguri.db")),
+    };
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let ids = Ids::new(Arc::clone(&clock), Arc::new(SystemRandom));
+    let db = Db::open(&url, ids, clock).await?;
+    crate::projects::ensure_default(&db).await?;
+    Ok(db)
+}
+
+fn create_private_dir(path: &Path) -> anyhow::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path).with_context(|| format!("creating the data directory {}", path.display()))
+}
+
+/// The document kinds that this release knows.
+pub fn kinds() -> Kinds {
+    Kinds::new([crate::prompts::kind()])
+}
+
+impl App {
+    /// Opens everything in the data directory.
+    ///
+    /// # Errors
+    /// Another server holds the directory, or one of its parts cannot be opened.
+    pub async fn open(config: Config) -> anyhow::Result<Self> {
+        let db = open_database(&config).await?;
+        let clock = Arc::clone(db.clock());
+        let random: Arc<dyn Random> = Arc::new(SystemRandom);
+        let ids = db.ids().clone();
+        let telemetry = crate::traces::open_telemetry(&config, Arc::clone(&clock))?;
+        let egress = Egress::new(EgressConfig::default());
+        let engine = Arc::new(LocalEngine::new(db.clone(), &config.data_dir, config.file.engine.threads));
+        let recorder = crate::traces::recorder(telemetry.clone());
+        let gateway = Gateway::new(
+            egress.clone(),
+            Arc::clone(&engine) as Arc<dyn gateway::LocalModels>,
+            Arc::new(recorder),
+            Arc::clone(&clock),
+            ids.clone(),
+        );
+        let app = Self(Arc::new(Inner {
+            catalog: Catalog::new(db.clone(), kinds()),
+            secrets: Secrets::open(&config.data_dir, random.as_ref())?,
+            ui: Ui::new()?,
+            hosts: Hosts::new(&config),
+            keys_used: crate::keys::Used::default(),
+            sign_in_limits: crate::sessions::Attempts::default(),
+            plan_refresh: tokio::sync::Mutex::new(0),
+            config,
+            clock,
+            random,
+            ids,
+            db,
+            telemetry,
+            gateway,
+            egress,
+            engine,
+        }));
+        app.engine.refresh().await?;
+        app.refresh_plan().await?;
+        Ok(app)
+    }
+
+    /// Rebuilds the plan if the database has changed since the last time. Calls
+    /// at the same moment share one rebuild.
+    ///
+    /// # Errors
+    /// The database cannot be read; the old plan stays in force.
+    pub async fn refresh_plan(&self) -> anyhow::Result<()> {
+        let mut seen = self.plan_refresh.lock().await;
+        let revision = self.db.plan_revision().await?;
+        if revision != *seen {
+            let plan = crate::plan::build(self, revision).await?;
+            self.gateway.set_plan(plan);
+            self.engine.refresh().await?;
+            *seen = revision;
+        }
+        Ok(())
+    }
+
+    /// Starts the background work: following changes that other processes make,
+    /// writing down when keys were used, jobs, dropping what is too old.
+    pub fn start_background(&self, tasks: &mut JoinSet<()>, stop: tokio::sync::watch::Receiver<bool>) {
+        tasks.spawn(every(Duration::from_millis(250), self.clone(), "plan", async |app: &App| {
+            app.refresh_plan().await
+        }));
+        tasks.spawn(every(Duration::from_secs(5), self.clone(), "keys", async |app: &App| {
+            crate::keys::write_last_used(app).await
+        }));
+        tasks.spawn(every(Duration::from_secs(3600), self.clone(), "sessions", async |app: &App| {
+            crate::sessions::drop_expired(app).await
+        }));
+        crate::jobs::start(self, tasks, stop);
+    }
+
+    /// Ends in order: background work has stopped, records are on disk, connections closed.
+    pub async fn close(&self) {
+        if let Err(error) = crate::keys::write_last_used(self).await {
+            tracing::warn!(error.message = %format!("{error:#}"), "the last use of keys was not written");
+        }
+        let telemetry = self.telemetry.clone();
+        let _ = tokio::task::spawn_blocking(move || telemetry.shutdown()).await;
+        self.db.close().await;
+    }
+}
+
+/// Runs work again and again; a failure is logged and tried again the next time.
+async fn every(period: Duration, app: App, what: &'static str, work: impl AsyncFn(&App) -> anyhow::Result<()>) {
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = work(&app).await {
+            tracing::warn!(task = what, error.message = %format!("{error:#}"), "background work failed; it will be tried again");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Permissions and the roles that bundle them.
+//!
+//! A permission names one thing that can be done. Routes ask for permissions,
+//! never for roles, so that a new role is one more list here.
+
+use serde::{Deserialize, Serialize};
+
+/// One thing that somebody may be allowed to do inside a project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Permission {
+    /// Call models through `/v1` and the playground.
+    Infer,
+    /// Read traces, their bodies and figures made of them.
+    ReadTraces,
+    /// Add scores to traces.
+    WriteScores,
+    /// Read prompts and their histories.
+    ReadPrompts,
+    /// Save prompt versions and move labels.
+    WritePrompts,
+    /// See which models there are.
+    ReadModels,
+    /// Pull and remove local models.
+    ManageModels,
+    /// See providers, without their credentials.
+    ReadProviders,
+    /// Add, test and remove providers; edit prices.
+    ManageProviders,
+    /// See API keys, without their secrets.
+    ReadKeys,
+    /// Create and revoke API keys.
+    ManageKeys,
+    /// See who is a member.
+    ReadMembers,
+    /// Invite and remove members, change roles.
+    ManageMembers,
+}
+
+use Permission::*;
+
+const CALLER: &[Permission] = &[Infer, ReadTraces, WriteScores, ReadPrompts, ReadModels];
+const VIEWER: &[Permission] =
+    &[ReadTraces, ReadPrompts, ReadModels, ReadProviders, ReadKeys, ReadMembers];
+const EDITOR: &[Permission] = &[
+    Infer, ReadTraces, WriteScores, ReadPrompts, WritePrompts, ReadModels, ReadProviders, ReadKeys, ReadMembers,
+];
+const ADMIN: &[Permission] = &[
+    Infer, ReadTraces, WriteScores, ReadPrompts, WritePrompts, ReadModels, ManageModels, ReadProviders,
+    ManageProviders, ReadKeys, ManageKeys, ReadMembers, ManageMembers,
+];
+
+impl Permission {
+    /// Every permission, in the order of the most powerful role's list.
+    pub const ALL: &'static [Self] = ADMIN;
+
+    /// The name that the API and templates use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Infer => "infer",
+            ReadTraces => "traces_read",
+            WriteScores => "scores_write",
+            ReadPrompts => "prompts_read",
+            WritePrompts => "prompts_write",
+            ReadModels => "models_read",
+            ManageModels => "models_write",
+            ReadProviders => "providers_read",
+            ManageProviders => "providers_write",
+            ReadKeys => "keys_read",
+            ManageKeys => "keys_write",
+            ReadMembers => "members_read",
+            ManageMembers => "members_write",
+        }
+    }
+}
+
+/// A named bundle of permissions that a member or a key has in a project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Everything, members and credentials included.
+    Admin,
+    /// Works on prompts and calls models; changes no credentials or members.
+    Editor,
+    /// Reads everything, changes nothing.
+    Viewer,
+    /// What an application's key needs: calls models, adds scores, reads its traces.
+    Caller,
+}
+
+impl Role {
+    /// Every role, most powerful first.
+    pub const ALL: &'static [Self] = &[Self::Admin, Self::Editor, Self::Viewer, Self::Caller];
+
+    /// What this role allows.
+    pub fn permissions(self) -> &'static [Permission] {
+        match self {
+            Self::Admin => ADMIN,
+            Self::Editor => EDITOR,
+            Self::Viewer => VIEWER,
+            Self::Caller => CALLER,
+        }
+    }
+
+    /// Whether this role allows that.
+    pub fn allows(self, permission: Permission) -> bool {
+        self.permissions().contains(&permission)
+    }
+
+    /// The name that the API, the database and the command line use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Editor => "editor",
+            Self::Viewer => "viewer",
+            Self::Caller => "caller",
+        }
+    }
+}
+
+impl std::str::FromStr for Role {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.iter().copied().find(|role| role.name() == text).ok_or_else(|| {
+            let names: Vec<_> = Self::ALL.iter().map(|role| role.name()).collect();
+            format!("{text:?} is not a role; the roles are {}", names.join(", "))
+        })
+    }
+}

@@ -1,0 +1,58 @@
+//! What machines ask about the server itself: alive, ready, and its API.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::app::App;
+use crate::http::{Access, Route};
+use crate::openapi::{self, Doc};
+
+/// Health, readiness and the OpenAPI document.
+pub fn routes() -> Vec<Route> {
+    vec![
+        Route::get("/healthz", Access::Public, healthz)
+            .doc(Doc::new("server", "Whether the process answers").answer::<Health>()),
+        Route::get("/readyz", Access::Public, readyz)
+            .doc(Doc::new("server", "Whether the server can take calls: 503 when a part of it cannot").answer::<Ready>()),
+        Route::get("/openapi.json", Access::Public, openapi_json).doc(Doc::new("server", "This document")),
+    ]
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Health {
+    /// Always `ok`.
+    status: &'static str,
+    /// The release that runs.
+    version: &'static str,
+}
+
+async fn healthz() -> Json<Health> {
+    Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION") })
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Ready {
+    /// Whether everything below is.
+    ready: bool,
+    /// The metadata database answers.
+    database: bool,
+    /// Records can be written.
+    telemetry: bool,
+}
+
+async fn readyz(State(app): State<App>) -> Response {
+    let database = app.db.plan_revision().await.is_ok();
+    let telemetry = crate::traces::can_write(&app.telemetry);
+    let ready = database && telemetry;
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Ready { ready, database, telemetry })).into_response()
+}
+
+async fn openapi_json() -> Json<Value> {
+    Json(openapi::document(&crate::http::routes()))
+}

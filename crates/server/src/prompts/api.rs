@@ -1,0 +1,368 @@
+//! Prompts over JSON. A name holds slashes, so it is one percent-encoded segment.
+
+use axum::Json as Answer;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use base::Cursor;
+use db::catalog::Selector;
+use db::{Listed, Move, PageRequest, Pointer, Version};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{KIND, PromptContent, parse_label, parse_name};
+use crate::app::App;
+use crate::auth::{Identity, Permission};
+use crate::error::{AppError, Result};
+use crate::extract::{Json, Query};
+use crate::http::{Access, Route};
+use crate::openapi::Doc;
+
+pub(super) fn routes() -> Vec<Route> {
+    let read = Access::Needs(Permission::ReadPrompts);
+    let write = Access::Needs(Permission::WritePrompts);
+    vec![
+        Route::get("/api/v1/prompts", read, list)
+            .doc(Doc::new("prompts", "Prompts by name, with their labels").query::<ListQuery>().answer::<Prompts>()),
+        Route::post("/api/v1/prompts", write, create)
+            .body_limit(5 << 20)
+            .doc(Doc::new("prompts", "Save a version of a prompt; the same content again gives the version that holds it").body::<Create>().answer::<Saved>().status(201)),
+        Route::get("/api/v1/prompts/{name}/versions", read, versions)
+            .doc(Doc::new("prompts", "A prompt's versions, newest first").query::<ListQuery>().answer::<Versions>()),
+        Route::post("/api/v1/prompts/{name}/versions", write, save)
+            .body_limit(5 << 20)
+            .doc(Doc::new("prompts", "Save a version").body::<Save>().answer::<Saved>().status(201)),
+        Route::get("/api/v1/prompts/{name}/versions/{version}", read, version)
+            .doc(Doc::new("prompts", "One version with its content: a number, `latest`, a label or a digest").answer::<VersionDetail>()),
+        Route::get("/api/v1/prompts/{name}/labels", read, labels)
+            .doc(Doc::new("prompts", "Where the labels point").answer::<Labels>()),
+        Route::put("/api/v1/prompts/{name}/labels/{label}", write, move_label)
+            .doc(Doc::new("prompts", "Point a label to a version, in effect on the next request").body::<MoveLabel>().answer::<LabelRow>()),
+        Route::get("/api/v1/prompts/{name}/moves", read, moves)
+            .doc(Doc::new("prompts", "Every move of the labels, newest first").query::<ListQuery>().answer::<Moves>()),
+    ]
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    /// Only names in this folder.
+    folder: Option<String>,
+    /// Where the page before ended.
+    cursor: Option<String>,
+    /// How many rows, at most 200.
+    limit: Option<u32>,
+}
+
+impl ListQuery {
+    fn page(&self) -> PageRequest {
+        PageRequest { cursor: self.cursor.clone().map(Cursor::from_client), limit: self.limit.unwrap_or(0) }
+    }
+}
+
+/// A version without its content.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct VersionRow {
+    /// The number under the name.
+    version: i64,
+    /// The content's identity.
+    digest: String,
+    /// Why it was saved.
+    message: String,
+    /// Who saved it.
+    created_by: String,
+    /// When, microseconds since the epoch.
+    created_at: i64,
+}
+
+impl From<Version> for VersionRow {
+    fn from(version: Version) -> Self {
+        Self {
+            version: version.number,
+            digest: version.digest.to_string(),
+            message: version.message,
+            created_by: version.author,
+            created_at: version.created_at,
+        }
+    }
+}
+
+#[derive(Serialize, JsonSchema)]
+struct PromptRow {
+    /// The prompt's name.
+    name: String,
+    /// Its newest version.
+    latest: VersionRow,
+    /// Label → version.
+    labels: std::collections::BTreeMap<String, i64>,
+}
+
+impl From<Listed> for PromptRow {
+    fn from(listed: Listed) -> Self {
+        let name = listed.latest.name.as_str().to_owned();
+        Self { name, latest: listed.latest.into(), labels: listed.labels.into_iter().collect() }
+    }
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Prompts {
+    /// The prompts, by name.
+    items: Vec<PromptRow>,
+    /// What to ask the next page with.
+    next_cursor: Option<String>,
+}
+
+async fn list(State(app): State<App>, identity: Identity, Query(query): Query<ListQuery>) -> Result<Answer<Prompts>> {
+    let folder = query.folder.as_deref().map(parse_name).transpose()?;
+    let page = app.catalog.list_names(identity.scope(), KIND, folder.as_ref(), &query.page()).await?;
+    let next_cursor = page.next.map(|cursor| cursor.as_str().to_owned());
+    Ok(Answer(Prompts { items: page.items.into_iter().map(PromptRow::from).collect(), next_cursor }))
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Create {
+    /// The prompt's name; `/` makes folders.
+    name: String,
+    /// The document.
+    content: PromptContent,
+    /// What this version changes.
+    #[serde(default)]
+    message: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Save {
+    /// The document.
+    content: PromptContent,
+    /// What this version changes.
+    #[serde(default)]
+    message: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Saved {
+    /// The prompt's name.
+    name: String,
+    /// The version that holds the content.
+    version: i64,
+    /// The content's identity.
+    digest: String,
+    /// Whether the prompt had this content before; nothing was written then.
+    already_existed: bool,
+    /// Other prompts with the same content.
+    same_content: Vec<SameContent>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct SameContent {
+    /// The other prompt.
+    name: String,
+    /// Its version.
+    version: i64,
+}
+
+async fn create(State(app): State<App>, identity: Identity, Json(new): Json<Create>) -> Result<(StatusCode, Answer<Saved>)> {
+    save_content(&app, &identity, &new.name, &new.content, &new.message).await
+}
+
+async fn save(
+    State(app): State<App>,
+    identity: Identity,
+    Path(name): Path<String>,
+    Json(new): Json<Save>,
+) -> Result<(StatusCode, Answer<Saved>)> {
+    save_content(&app, &identity, &name, &new.content, &new.message).await
+}
+
+async fn save_content(
+    app: &App,
+    identity: &Identity,
+    name: &str,
+    content: &PromptContent,
+    message: &str,
+) -> Result<(StatusCode, Answer<Saved>)> {
+    let name = parse_name(name)?;
+    let saved = super::save_version(app, identity.scope(), &name, content, message).await?;
+    let status = if saved.already_existed { StatusCode::OK } else { StatusCode::CREATED };
+    let same_content = saved
+        .same_content
+        .into_iter()
+        .map(|(name, version)| SameContent { name: name.as_str().to_owned(), version })
+        .collect();
+    let answer = Saved {
+        name: name.as_str().to_owned(),
+        version: saved.version.number,
+        digest: saved.version.digest.to_string(),
+        already_existed: saved.already_existed,
+        same_content,
+    };
+    Ok((status, Answer(answer)))
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Versions {
+    /// The versions, newest first.
+    items: Vec<VersionRow>,
+    /// What to ask the next page with.
+    next_cursor: Option<String>,
+}
+
+fn no_prompt(name: &str) -> AppError {
+    AppError::not_found(format!("there is no prompt {name:?}"))
+}
+
+async fn versions(
+    State(app): State<App>,
+    identity: Identity,
+    Path(name): Path<String>,
+    Query(query): Query<ListQuery>,
+) -> Result<Answer<Versions>> {
+    let parsed = parse_name(&name)?;
+    let page = app.catalog.list_versions(identity.scope(), KIND, &parsed, &query.page()).await?;
+    if page.items.is_empty() && query.cursor.is_none() {
+        return Err(no_prompt(&name));
+    }
+    let next_cursor = page.next.map(|cursor| cursor.as_str().to_owned());
+    Ok(Answer(Versions { items: page.items.into_iter().map(VersionRow::from).collect(), next_cursor }))
+}
+
+#[derive(Serialize, JsonSchema)]
+struct VersionDetail {
+    /// The version.
+    #[serde(flatten)]
+    row: VersionRow,
+    /// The document.
+    content: Value,
+}
+
+async fn version(
+    State(app): State<App>,
+    identity: Identity,
+    Path((name, selector)): Path<(String, String)>,
+) -> Result<Answer<VersionDetail>> {
+    let parsed = parse_name(&name)?;
+    let selector: Selector =
+        selector.parse().map_err(|problem: db::Problem| AppError::invalid(problem.message).at("version"))?;
+    let found = app.catalog.version(identity.scope(), KIND, &parsed, &selector).await?;
+    let found = found.ok_or_else(|| AppError::not_found(format!("the prompt {name:?} has no version {selector}")))?;
+    Ok(Answer(VersionDetail { row: found.version.into(), content: found.content }))
+}
+
+#[derive(Serialize, JsonSchema)]
+struct LabelRow {
+    /// The label.
+    label: String,
+    /// The version that it points to.
+    version: i64,
+    /// The content's identity.
+    digest: String,
+    /// Counts the moves; send it back as `expected_revision`.
+    revision: i64,
+    /// Who moved it last.
+    moved_by: String,
+    /// When, microseconds since the epoch.
+    moved_at: i64,
+}
+
+impl From<Pointer> for LabelRow {
+    fn from(pointer: Pointer) -> Self {
+        Self {
+            label: pointer.label,
+            version: pointer.number,
+            digest: pointer.digest.to_string(),
+            revision: pointer.revision,
+            moved_by: pointer.moved_by,
+            moved_at: pointer.moved_at,
+        }
+    }
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Labels {
+    /// The labels, by name.
+    items: Vec<LabelRow>,
+}
+
+async fn labels(State(app): State<App>, identity: Identity, Path(name): Path<String>) -> Result<Answer<Labels>> {
+    let parsed = parse_name(&name)?;
+    let pointers = app.catalog.pointers(identity.scope(), KIND, &parsed).await?;
+    Ok(Answer(Labels { items: pointers.into_iter().map(LabelRow::from).collect() }))
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct MoveLabel {
+    /// The version to point to.
+    version: i64,
+    /// Move only if the label still has this revision; 0 means that it must not exist yet.
+    expected_revision: Option<i64>,
+    /// Why.
+    #[serde(default)]
+    reason: String,
+}
+
+async fn move_label(
+    State(app): State<App>,
+    identity: Identity,
+    Path((name, label)): Path<(String, String)>,
+    Json(change): Json<MoveLabel>,
+) -> Result<Answer<LabelRow>> {
+    let (name, label) = (parse_name(&name)?, parse_label(&label)?);
+    let scope = identity.scope();
+    let moved = super::move_label(&app, scope, &name, &label, change.version, change.expected_revision, &change.reason);
+    Ok(Answer(moved.await?.into()))
+}
+
+#[derive(Serialize, JsonSchema)]
+struct MoveRow {
+    /// The label.
+    label: String,
+    /// Where it pointed before.
+    from: Option<i64>,
+    /// Where it points since.
+    to: i64,
+    /// The label's revision after the move.
+    revision: i64,
+    /// Who.
+    actor: String,
+    /// Why.
+    reason: String,
+    /// When, microseconds since the epoch.
+    moved_at: i64,
+}
+
+impl From<Move> for MoveRow {
+    fn from(moved: Move) -> Self {
+        Self {
+            label: moved.label,
+            from: moved.from,
+            to: moved.to,
+            revision: moved.revision,
+            actor: moved.actor,
+            reason: moved.reason,
+            moved_at: moved.moved_at,
+        }
+    }
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Moves {
+    /// The moves, newest first.
+    items: Vec<MoveRow>,
+    /// What to ask the next page with.
+    next_cursor: Option<String>,
+}
+
+async fn moves(
+    State(app): State<App>,
+    identity: Identity,
+    Path(name): Path<String>,
+    Query(query): Query<ListQuery>,
+) -> Result<Answer<Moves>> {
+    let parsed = parse_name(&name)?;
+    let page = app.catalog.moves(identity.scope(), KIND, &parsed, None, &query.page()).await?;
+    let next_cursor = page.next.map(|cursor| cursor.as_str().to_owned());
+    Ok(Answer(Moves { items: page.items.into_iter().map(MoveRow::from).collect(), next_cursor }))
+}

@@ -1,0 +1,529 @@
+//! Traces, scores and figures, from the outside: the real binary, a fake
+//! provider over real HTTP, and SIGKILL.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use testkit::provider::{Answer, FakeProvider};
+
+/// How long anything may take before the test gives up on it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Runs a command on a data directory.
+fn meguri(dir: &Path, args: &[&str]) -> Output {
+    let (verb, rest) = args.split_at(2);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_meguri"));
+    command.args(verb).arg("--data-dir").arg(dir).args(rest);
+    command.output().unwrap()
+}
+
+fn meguri_json(dir: &Path, args: &[&str]) -> Value {
+    let output = meguri(dir, args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A running server on a data directory. Dropping it kills it.
+struct Live {
+    child: Child,
+    address: SocketAddr,
+    key: String,
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+struct Reply {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Reply {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {}", String::from_utf8_lossy(&self.body)))
+    }
+
+    fn header(&self, name: &str) -> Option<String> {
+        let lines = self.head.lines().filter_map(|line| line.split_once(':'));
+        lines.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim().to_owned()).next()
+    }
+}
+
+impl Live {
+    /// Starts the binary and waits until it can take calls.
+    fn start(dir: &Path, key: &str) -> Self {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let log = std::fs::File::create(dir.join("server.log")).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_meguri"))
+            .args(["serve", "--listen", &address.to_string(), "--data-dir"])
+            .arg(dir)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let live = Self { child, address, key: key.to_owned() };
+        let until = Instant::now() + PATIENCE;
+        while live.try_call("GET", "/readyz", None).is_none_or(|reply| reply.status != 200) {
+            let log = || std::fs::read_to_string(dir.join("server.log")).unwrap_or_default();
+            assert!(Instant::now() < until, "the server is not ready: {}", log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        live
+    }
+
+    /// One request over a connection of its own; `None` when the server is gone.
+    fn try_call(&self, method: &str, path: &str, body: Option<&Value>) -> Option<Reply> {
+        let mut stream = self.send(method, path, body)?;
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).ok()?;
+        let split = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
+        let head = String::from_utf8(bytes[..split].to_vec()).ok()?;
+        let status = head.get(9..12)?.parse().ok()?;
+        let reply = Reply { status, head, body: bytes[split + 4..].to_vec() };
+        match reply.header("transfer-encoding") {
+            Some(_) => unchunk(&reply.body).map(|body| Reply { body, ..reply }),
+            None => Some(reply),
+        }
+    }
+
+    fn send(&self, method: &str, path: &str, body: Option<&Value>) -> Option<TcpStream> {
+        let mut stream = TcpStream::connect(self.address).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
+             connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            self.address,
+            self.key,
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).ok()?;
+        Some(stream)
+    }
+
+    fn get(&self, path: &str) -> Reply {
+        self.try_call("GET", path, None).unwrap()
+    }
+
+    fn post(&self, path: &str, body: &Value) -> Reply {
+        self.try_call("POST", path, Some(body)).unwrap()
+    }
+
+    /// A chat call; returns its trace id.
+    fn chat(&self, request: &Value) -> String {
+        let reply = self.post("/v1/chat/completions", request);
+        assert_eq!(reply.status, 200, "{}", String::from_utf8_lossy(&reply.body));
+        reply.header("x-meguri-trace-id").unwrap()
+    }
+
+    /// Waits until a GET gives what is wanted.
+    fn wait_for(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let reply = self.get(path);
+            if reply.status == 200 {
+                let value = reply.json();
+                if wanted(&value) {
+                    return value;
+                }
+            }
+            assert!(Instant::now() < until, "{path}: {}", String::from_utf8_lossy(&reply.body));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn unchunk(mut rest: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    loop {
+        let end = rest.windows(2).position(|window| window == b"\r\n")?;
+        let size = usize::from_str_radix(std::str::from_utf8(&rest[..end]).ok()?, 16).ok()?;
+        if size == 0 {
+            return Some(out);
+        }
+        out.extend_from_slice(rest.get(end + 2..end + 2 + size)?);
+        rest = rest.get(end + 4 + size..)?;
+    }
+}
+
+/// A fresh data directory with a provider named `fake` and a key.
+struct Place {
+    dir: tempfile::TempDir,
+    fake: FakeProvider,
+    key: String,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let fake = FakeProvider::start();
+        let added = meguri(
+            dir.path(),
+            &["provider", "add", "fake", "--protocol", "openai", "--base-url", &fake.openai_url()],
+        );
+        assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
+        let key = meguri_json(dir.path(), &["key", "create", "--name", "test", "--role", "editor", "--json"]);
+        let key = key["secret"].as_str().unwrap().to_owned();
+        Self { dir, fake, key }
+    }
+
+    fn start(&self) -> Live {
+        Live::start(self.dir.path(), &self.key)
+    }
+}
+
+fn question(text: &str) -> Value {
+    json!({"model": "fake/tiny", "messages": [{"role": "user", "content": text}]})
+}
+
+fn encode(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+}
+
+fn ids(list: &Value) -> Vec<&str> {
+    list["items"].as_array().unwrap().iter().map(|item| item["trace_id"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn a_call_becomes_a_trace_that_is_found_judged_and_counted() {
+    let place = Place::new();
+    let live = place.start();
+    let mut first = question("東京の天気はどうですか");
+    first["meguri"] = json!({"session": "s-1", "user": "u-1", "tags": {"team": "a"}});
+    let asked = live.chat(&first);
+    let other = live.chat(&question("How tall is Mount Fuji?"));
+
+    // Visible with prompt, answer, tokens and time.
+    let trace = live.wait_for(&format!("/api/v1/traces/{asked}"), |_| true);
+    assert_eq!(trace["status"], "ok");
+    assert_eq!(trace["span_count"], 1);
+    let span = &trace["spans"][0];
+    assert_eq!(span["input"][0]["content"], "東京の天気はどうですか");
+    assert_eq!(span["output"][0]["content"], "Hello from the fake provider.");
+    assert_eq!(span["model"], "fake/tiny");
+    assert_eq!(span["provider"], "fake");
+    assert_eq!(span["session"], "s-1");
+    assert_eq!(span["tags"]["team"], "a");
+    assert!(span["input_tokens"].as_u64().unwrap() > 0, "{span}");
+    assert!(span["output_tokens"].as_u64().unwrap() > 0, "{span}");
+    assert!(span["latency_ms"].as_f64().unwrap() > 0.0, "{span}");
+
+    // Judged: on the disk when it is acknowledged, so the next read has it.
+    let score = live.post("/api/v1/scores", &json!({"trace_id": asked, "name": "thumbs", "value": -1, "comment": "wrong city"}));
+    assert_eq!(score.status, 201, "{}", String::from_utf8_lossy(&score.body));
+    let scores = live.get(&format!("/api/v1/scores?trace_id={asked}")).json();
+    assert_eq!(scores["items"][0]["value"], -1.0);
+    assert_eq!(scores["items"][0]["comment"], "wrong city");
+    assert_eq!(scores["items"][0]["source"], "api");
+
+    // Found by filter and by words, Japanese ones too.
+    live.wait_for("/api/v1/traces", |list| ids(list).len() == 2);
+    for (query, wanted) in [
+        (format!("filter={}", encode("score.thumbs < 0")), &asked),
+        (format!("filter={}", encode("model = \"fake/tiny\" and tag.team = \"a\"")), &asked),
+        (format!("q={}", encode("東京")), &asked),
+        (format!("q={}", encode("天気")), &asked),
+        (format!("q={}", encode("Fuji")), &other),
+    ] {
+        let list = live.get(&format!("/api/v1/traces?{query}")).json();
+        assert_eq!(ids(&list), [wanted.as_str()], "{query}");
+    }
+
+    // One page after another, newest first.
+    let page = live.get("/api/v1/traces?limit=1").json();
+    assert_eq!(ids(&page), [other.as_str()]);
+    let rest = live.get(&format!("/api/v1/traces?limit=1&cursor={}", page["next_cursor"].as_str().unwrap())).json();
+    assert_eq!(ids(&rest), [asked.as_str()]);
+
+    // Counted.
+    let figures = live.post(
+        "/api/v1/query",
+        &json!({"from": "-1h", "measures": ["count", "errors", "p95(latency_ms)", "sum(output_tokens)"], "by": ["model"]}),
+    );
+    assert_eq!(figures.status, 200, "{}", String::from_utf8_lossy(&figures.body));
+    let row = &figures.json()["rows"][0];
+    assert_eq!(row["group"]["model"], "fake/tiny");
+    assert_eq!(row["values"]["count"], 2);
+    assert_eq!(row["values"]["errors"], 0);
+    assert!(row["values"]["p95(latency_ms)"].as_f64().unwrap() > 0.0, "{row}");
+    let facets = live.get("/api/v1/traces/facets?fields=model,tag.team").json();
+    assert_eq!(facets["items"][0]["values"], json!([{"value": "fake/tiny", "count": 2}]));
+    assert_eq!(facets["items"][1]["values"], json!([{"value": "a", "count": 1}]));
+
+    // All messages of one span, uncut.
+    let span_id = span["span_id"].as_str().unwrap();
+    let body = live.get(&format!("/api/v1/traces/{asked}/spans/{span_id}/body")).json();
+    assert_eq!(body["input"][0]["content"], "東京の天気はどうですか");
+}
+
+#[test]
+fn failed_calls_are_recorded_with_their_error() {
+    let place = Place::new();
+    let live = place.start();
+    place.fake.always(Answer::status(500, "{}"));
+    let reply = live.post("/v1/chat/completions", &question("hello"));
+    assert!(reply.status >= 500, "{}", reply.status);
+    let id = reply.header("x-meguri-trace-id").unwrap();
+    let trace = live.wait_for(&format!("/api/v1/traces/{id}"), |_| true);
+    assert_eq!(trace["status"], "error");
+    assert!(trace["spans"][0]["error_type"].is_string(), "{trace}");
+    let list = live.get(&format!("/api/v1/traces?filter={}", encode("status = \"error\""))).json();
+    assert_eq!(ids(&list), [id.as_str()]);
+}
+
+#[test]
+fn wrong_requests_say_where_they_are_wrong() {
+    let place = Place::new();
+    let live = place.start();
+    let refused = |path: &str, code: &str, at: &str| {
+        let reply = live.get(path);
+        assert_eq!(reply.status, 400, "{path}: {}", String::from_utf8_lossy(&reply.body));
+        let error = reply.json()["error"].clone();
+        assert_eq!((error["code"].as_str(), error["at"].as_str()), (Some(code), Some(at)), "{path}: {error}");
+        error
+    };
+    let error = refused(&format!("/api/v1/traces?filter={}", encode("model = \"x\" and latency > 3")), "invalid_filter", "filter:17");
+    assert!(error["hint"].as_str().unwrap().contains("latency_ms"), "{error}");
+    refused("/api/v1/traces?from=yesterday", "invalid_time", "from");
+    refused("/api/v1/traces?from=-1h&to=-2h", "invalid", "from");
+    refused("/api/v1/traces?sort=cost", "invalid", "sort");
+    assert_eq!(live.get("/api/v1/traces?filtre=x").status, 400);
+    assert_eq!(live.get("/api/v1/traces?cursor=invented").status, 400);
+
+    let id = live.chat(&question("hello"));
+    let score = |extra: Value| {
+        let mut body = json!({"trace_id": id, "name": "thumbs", "value": 1});
+        body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        live.post("/api/v1/scores", &body).status
+    };
+    assert_eq!(score(json!({})), 201);
+    assert_eq!(score(json!({"valu": 2})), 400);
+    assert_eq!(score(json!({"value": null})), 400);
+    assert_eq!(score(json!({"name": ""})), 400);
+    assert_eq!(score(json!({"name": "a\u{202e}b"})), 400);
+    assert_eq!(score(json!({"span_id": "0123456789abcdef"})), 404);
+    assert_eq!(score(json!({"trace_id": "nonsense"})), 404);
+    let measures = live.post("/api/v1/query", &json!({"measures": ["median(latency_ms)"]}));
+    assert_eq!(measures.json()["error"]["code"], "unknown_measure");
+}
+
+/// A second project, with a key of its own.
+fn other_project(dir: &Path) -> String {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let clock = std::sync::Arc::new(base::SystemClock);
+        let ids = base::Ids::new(clock.clone(), std::sync::Arc::new(base::SystemRandom));
+        let db = db::Db::open(&db::DatabaseUrl::sqlite(dir.join("meguri.db")), ids, clock).await.unwrap();
+        let project: base::ProjectId = db.ids().make();
+        let mut tx = db.begin_write().await.unwrap();
+        db::sqlx::query("INSERT INTO projects (id, name, created_at) VALUES ($1, 'other', 0)")
+            .bind(project.to_string())
+            .execute(tx.conn())
+            .await
+            .unwrap();
+        db::sqlx::query("INSERT INTO environments (project, name, position, created_at) VALUES ($1, 'dev', 0, 0)")
+            .bind(project.to_string())
+            .execute(tx.conn())
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        db.close().await;
+    });
+    let key = meguri_json(dir, &["key", "create", "--name", "o", "--project", "other", "--role", "admin", "--json"]);
+    key["secret"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn another_projects_trace_is_like_one_that_does_not_exist() {
+    let place = Place::new();
+    let live = place.start();
+    let id = live.chat(&question("a secret of the first project"));
+    let trace = live.wait_for(&format!("/api/v1/traces/{id}"), |_| true);
+    let span = trace["spans"][0]["span_id"].as_str().unwrap().to_owned();
+    let mut stranger = Live { child: Command::new("true").spawn().unwrap(), address: live.address, key: other_project(place.dir.path()) };
+    let missing = "0190a5b0c3d47e8f9a0b1c2d3e4f5061";
+    let answer = |reply: Reply| {
+        let mut body = reply.json();
+        body["error"]["request_id"] = json!("");
+        (reply.status, body)
+    };
+    for (known, unknown) in [
+        (format!("/api/v1/traces/{id}"), format!("/api/v1/traces/{missing}")),
+        (format!("/api/v1/traces/{id}/spans/{span}/body"), format!("/api/v1/traces/{missing}/spans/{span}/body")),
+        (format!("/api/v1/scores?trace_id={id}"), format!("/api/v1/scores?trace_id={missing}")),
+    ] {
+        let (theirs, none) = (answer(stranger.get(&known)), answer(stranger.get(&unknown)));
+        assert_eq!(theirs.0, 404, "{known}");
+        assert_eq!(theirs, none, "{known}");
+    }
+    let score = |id: &str| answer(stranger.post("/api/v1/scores", &json!({"trace_id": id, "name": "thumbs", "value": 1})));
+    assert_eq!(score(&id), score(missing));
+    assert_eq!(ids(&stranger.get("/api/v1/traces").json()), [""; 0]);
+    assert_eq!(stranger.post("/api/v1/query", &json!({})).json()["rows"].as_array().map_or(0, |rows| {
+        rows.iter().filter(|row| row["values"]["count"] != 0).count()
+    }), 0);
+    // Nobody without a key sees anything.
+    stranger.key = "mgr_wrong".to_owned();
+    assert_eq!(stranger.get(&format!("/api/v1/traces/{id}")).status, 401);
+}
+
+#[test]
+fn the_live_tail_hears_what_matches() {
+    let place = Place::new();
+    let live = place.start();
+    let path = format!("/api/v1/traces/tail?filter={}", encode("tag.team = \"a\""));
+    let mut stream = BufReader::new(live.send("GET", &path, None).unwrap());
+    let mut line = String::new();
+    while !line.starts_with(": following") {
+        line.clear();
+        assert!(stream.read_line(&mut line).unwrap() > 0, "the tail ended");
+    }
+    live.chat(&question("not for this tail"));
+    let mut wanted = question("for this tail");
+    wanted["meguri"] = json!({"tags": {"team": "a"}});
+    let id = live.chat(&wanted);
+    let mut event = String::new();
+    let until = Instant::now() + PATIENCE;
+    let data = loop {
+        assert!(Instant::now() < until, "no event came");
+        line.clear();
+        assert!(stream.read_line(&mut line).unwrap() > 0, "the tail ended");
+        if let Some(name) = line.strip_prefix("event: ") {
+            event = name.trim().to_owned();
+        } else if let Some(data) = line.strip_prefix("data: ") {
+            break serde_json::from_str::<Value>(data).unwrap();
+        }
+    };
+    assert_eq!((event.as_str(), data["trace_id"].as_str()), ("trace", Some(id.as_str())));
+}
+
+#[test]
+fn a_revoked_key_hears_no_more() {
+    let place = Place::new();
+    let created = meguri_json(place.dir.path(), &["key", "create", "--name", "listener", "--json"]);
+    let mut live = place.start();
+    live.key = created["secret"].as_str().unwrap().to_owned();
+    let mut stream = BufReader::new(live.send("GET", "/api/v1/traces/tail", None).unwrap());
+    let mut line = String::new();
+    while !line.starts_with(": following") {
+        line.clear();
+        assert!(stream.read_line(&mut line).unwrap() > 0, "the tail ended");
+    }
+    let revoked = meguri(place.dir.path(), &["key", "revoke", created["id"].as_str().unwrap()]);
+    assert!(revoked.status.success(), "{}", String::from_utf8_lossy(&revoked.stderr));
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("event: end"), "{rest}");
+}
+
+#[test]
+fn the_command_line_reads_beside_a_running_server() {
+    let place = Place::new();
+    let live = place.start();
+    place.fake.next(Answer { text: vec!["red \u{1b}[31malert\u{202e}".to_owned()], ..Answer::default() });
+    let id = live.chat(&question("what colour?"));
+    live.wait_for(&format!("/api/v1/traces/{id}"), |_| true);
+    let dir = place.dir.path();
+
+    let list = meguri_json(dir, &["traces", "list", "--from", "-1h", "--filter", "provider = \"fake\"", "--json"]);
+    assert_eq!(ids(&list), [id.as_str()]);
+    let table = meguri(dir, &["traces", "list"]);
+    assert!(String::from_utf8_lossy(&table.stdout).contains(&id));
+    let shown = meguri_json(dir, &["traces", "show", &id, "--json"]);
+    assert_eq!(shown["trace_id"], id.as_str());
+    let plain = meguri(dir, &["traces", "show", &id]);
+    let text = String::from_utf8(plain.stdout).unwrap();
+    assert!(text.contains("what colour?") && text.contains("\\u{1b}[31malert\\u{202e}"), "{text}");
+    assert!(!text.chars().any(|c| c != '\n' && c.is_control()), "{text:?}");
+
+    let missing = meguri(dir, &["traces", "show", "0190a5b0c3d47e8f9a0b1c2d3e4f5061"]);
+    assert_eq!(missing.status.code(), Some(3));
+    let wrong = meguri(dir, &["traces", "list", "--filter", "modl = \"x\""]);
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("model"), "{}", String::from_utf8_lossy(&wrong.stderr));
+}
+
+/// What the server has acknowledged: scores whose answer was 201, on traces that it then had.
+type Acknowledged = Mutex<Vec<(String, String)>>;
+
+fn load(live: &Live, stop: &AtomicBool, acknowledged: &Acknowledged) {
+    while !stop.load(Ordering::Relaxed) {
+        let Some(reply) = live.try_call("POST", "/v1/chat/completions", Some(&question("keep this"))) else { return };
+        let Some(trace) = reply.header("x-meguri-trace-id") else { return };
+        let score = json!({"trace_id": trace, "name": "kept", "value": 1});
+        let Some(reply) = live.try_call("POST", "/api/v1/scores", Some(&score)) else { return };
+        if reply.status == 201 {
+            let id = reply.json()["id"].as_str().unwrap().to_owned();
+            acknowledged.lock().unwrap().push((trace, id));
+        }
+    }
+}
+
+#[test]
+fn slow_nothing_acknowledged_is_lost_to_sigkill() {
+    let place = Place::new();
+    let acknowledged = Acknowledged::default();
+    for goal in [15, 60, 100, 170] {
+        let mut live = place.start();
+        let stop = AtomicBool::new(false);
+        let pid = live.child.id();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| load(&live, &stop, &acknowledged));
+            }
+            let until = Instant::now() + PATIENCE;
+            while acknowledged.lock().unwrap().len() < goal {
+                assert!(Instant::now() < until, "too few were acknowledged");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            // SIGKILL, in the middle of the load.
+            assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+            stop.store(true, Ordering::Relaxed);
+        });
+        live.child.wait().unwrap();
+    }
+    let live = place.start();
+    let acknowledged = acknowledged.into_inner().unwrap();
+    assert!(acknowledged.len() >= 170);
+    for (trace, score) in &acknowledged {
+        let reply = live.get(&format!("/api/v1/traces/{trace}"));
+        assert_eq!(reply.status, 200, "the trace {trace} was acknowledged and is gone");
+        let shown = reply.json();
+        assert_eq!(shown["spans"][0]["output"][0]["content"], "Hello from the fake provider.", "{trace}");
+        assert_eq!(shown["scores"][0]["id"], score.as_str(), "the score of {trace} was acknowledged and is gone");
+    }
+}
+
+#[test]
+fn times_are_read_in_every_form_that_people_write() {
+    let now = 1_763_724_600_000_000; // 2025-11-21T11:30:00Z
+    let check = |text: &str, wanted: Option<&str>| {
+        assert_eq!(server::parse_time_for_test(text, now).ok().as_deref(), wanted, "{text}");
+    };
+    check("now", Some("2025-11-21T11:30:00.000Z"));
+    check("-1h", Some("2025-11-21T10:30:00.000Z"));
+    check("-7d", Some("2025-11-14T11:30:00.000Z"));
+    check("1763724600000000", Some("2025-11-21T11:30:00.000Z"));
+    check("2024-02-29T23:59:59.5+09:00", Some("2024-02-29T14:59:59.500Z"));
+    check("2024-02-29", Some("2024-02-29T00:00:00.000Z"));
+    check("1999-12-31T23:59:59Z", Some("1999-12-31T23:59:59.000Z"));
+    check("1763724600", None); // seconds
+    check("2023-02-29", None);
+    check("2025-13-01", None);
+    check("-1y", None);
+    check("-", None);
+    check("yesterday", None);
+    check("２０２５", None);
+    check("2025-11-21T25:00:00Z", None);
+}
