@@ -4,7 +4,7 @@
 import uPlot from "uplot";
 import { bytes, int, ms, short, usd, when, zone } from "../core/format.js";
 import { h, svg } from "../core/dom.js";
-import { words, type Words } from "../core/page.js";
+import { page, words, type Words } from "../core/page.js";
 
 interface Series { key: string; values: (number | null)[] }
 interface Chart { key: string; unit: "count" | "ms" | "usd" | "tokens" | "bytes"; times_s: number[]; bucket_s: number; stacked: boolean; series: Series[]; href: string }
@@ -21,7 +21,7 @@ export function mount(el: HTMLElement, props: Props): () => void {
   const t = words(props.i18n);
   const name = (s: Series) => (`chart-${s.key}` in props.i18n ? t(`chart-${s.key}`) : s.key);
   const format = FORMATS[chart.unit];
-  const colour = (s: Series) => getComputedStyle(el).getPropertyValue(COLOURS[s.key] ?? "--k-other").trim();
+  const colour = (s: Series) => resolved(el, COLOURS[s.key] ?? "--k-other");
 
   if (!chart.series.some((s) => s.values.some((v) => v !== null))) {
     el.replaceChildren(h("div", { class: "chart-none" }, t("chart-empty")));
@@ -91,18 +91,18 @@ function data(chart: Chart): uPlot.AlignedData {
 function options(props: Props, width: number, height: number, colour: (s: Series) => string, format: (n: number) => string, show: (u: uPlot) => void, el: HTMLElement): uPlot.Options {
   const { chart } = props;
   const style = getComputedStyle(el);
-  const css = (name: string) => style.getPropertyValue(name).trim();
+  const css = (name: string) => resolved(el, name);
   const axis: uPlot.Axis = { stroke: css("--faint"), font: `11px ${style.fontFamily}`, ticks: { show: false }, grid: { stroke: css("--line"), width: 1 } };
   const order = chart.stacked ? [...chart.series].reverse() : chart.series;
   return {
     width, height,
-    padding: props.compact ? [4, 0, 0, 0] : [8, 8, 0, 0],
+    padding: props.compact ? [4, 0, 0, 0] : [8, 18, 0, 0],
     legend: { show: false },
     cursor: { y: false, points: { size: 6 }, drag: { x: true, y: false, setScale: false }, ...(props.compact ? {} : { sync: { key: "page" } }) },
     scales: { x: { time: true, range: () => [props.from_us / 1e6, props.to_us / 1e6] }, y: { range: (_u, _min, max) => [0, max > 0 ? max * 1.08 : 1] } },
     axes: props.compact
-      ? [{ ...axis, size: 18, gap: 2, grid: { show: false } }, { show: false }]
-      : [{ ...axis, size: 24, gap: 4, grid: { show: false } }, { ...axis, size: 52, gap: 6, splits: (u) => ticks(u.scales["y"]!.max ?? 1, chart.unit === "count"), values: (_u, list) => list.map((v) => (v === 0 ? "0" : format(v))) }],
+      ? [{ ...axis, size: 18, gap: 2, grid: { show: false }, values: times }, { show: false }]
+      : [{ ...axis, size: 22, gap: 4, grid: { show: false }, values: times }, { ...axis, size: 52, gap: 6, splits: (u) => ticks(u.scales["y"]!.max ?? 1, chart.unit === "count"), values: (_u, list) => list.map((v) => (v === 0 ? "0" : format(v))) }],
     series: [{}, ...order.map((s): uPlot.Series => ({
       label: s.key,
       stroke: colour(s),
@@ -131,6 +131,23 @@ function options(props: Props, width: number, height: number, colour: (s: Series
       }],
     },
   };
+}
+
+/** A canvas cannot read light-dark(): an element resolves the variable first. */
+function resolved(el: HTMLElement, variable: string): string {
+  const probe = h("span");
+  probe.style.color = `var(${variable})`;
+  el.append(probe);
+  const colour = getComputedStyle(probe).color;
+  probe.remove();
+  return colour;
+}
+
+/** Clock time within a day, the date at midnight, in one line. */
+function times(_u: uPlot, splits: number[], _axis: number, _space: number, step_s: number): string[] {
+  const clock = new Intl.DateTimeFormat(page.lang, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+  const day = new Intl.DateTimeFormat(page.lang, { month: "short", day: "numeric" });
+  return splits.map((s) => { const d = new Date(s * 1000); return step_s >= 86_400 || (d.getHours() === 0 && d.getMinutes() === 0) ? day.format(d) : clock.format(d); });
 }
 
 /** At most four lines above zero, at 1, 2 or 5 times a power of ten; counts never get a fraction. */

@@ -5,8 +5,8 @@ import { page } from "./page.js";
 const lang = page.lang || "en";
 const grouped = new Intl.NumberFormat(lang);
 const compact = new Intl.NumberFormat(lang, { notation: "compact", maximumFractionDigits: 1 });
-const today = new Intl.DateTimeFormat(lang, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
-const thisYear = new Intl.DateTimeFormat(lang, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" });
+const today = new Intl.DateTimeFormat(lang, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const thisYear = new Intl.DateTimeFormat(lang, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const older = new Intl.DateTimeFormat(lang, { year: "numeric", month: "short", day: "numeric" });
 const precise = new Intl.DateTimeFormat(lang, { dateStyle: "medium", timeStyle: "medium" });
 

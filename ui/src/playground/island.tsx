@@ -321,7 +321,7 @@ function Param({ s, name, min, max, step }: { s: State; name: keyof Params; min?
     <div class="pg-param">
       <label for={`pg-${name}`}>{label}</label>
       <input class="input" id={`pg-${name}`} inputMode="decimal" value={value === null ? "" : String(value)} placeholder={s.t("playground-default")} onChange={(e) => set(e.currentTarget.value)} />
-      {max !== undefined && <input type="range" class="range" aria-label={label} min={min} max={max} step={step} value={value ?? (name === "max_tokens" ? 512 : 1)} onInput={(e) => set(e.currentTarget.value)} />}
+      {max !== undefined && <input type="range" class="range" aria-label={label} min={min} max={max} step={step} {...(value === null ? { "data-unset": "" } : {})} value={value ?? (name === "max_tokens" ? 512 : 1)} onInput={(e) => set(e.currentTarget.value)} />}
     </div>
   );
 }

@@ -17,16 +17,14 @@ export function mount(el: HTMLElement, props: Props): () => void {
 
   const label = h("span");
   const button = h("button", { class: "btn ghost small", type: "button" }, h("span", { class: "dot" }), label);
-  const pill = h("button", { class: "pill new-pill", type: "button" });
+  const pill = h("button", { class: "pill", type: "button" });
   const status = h("span", { class: "sr", role: "status" });
   pill.hidden = true;
-  el.replaceChildren(button, status);
-  document.body.append(pill);
+  el.replaceChildren(pill, button, status);
 
   const draw = () => {
     button.setAttribute("aria-pressed", String(live));
     button.title = t(live ? "tail-pause" : "tail-resume");
-    button.setAttribute("aria-label", button.title);
     label.textContent = t(live ? "tail-live" : "tail-paused");
     button.append(icon(live ? "pause" : "play"));
     while (button.querySelectorAll("svg").length > 1) button.querySelector("svg")!.remove();
@@ -80,5 +78,5 @@ export function mount(el: HTMLElement, props: Props): () => void {
   document.addEventListener("visibilitychange", onVisible);
   draw();
   void connect();
-  return () => { abort?.abort(); live = false; document.removeEventListener("visibilitychange", onVisible); pill.remove(); el.replaceChildren(); };
+  return () => { abort?.abort(); live = false; document.removeEventListener("visibilitychange", onVisible); el.replaceChildren(); };
 }
