@@ -30,7 +30,7 @@ use crate::body::{GatewayBody, TRACE_ID_HEADER, trace_header};
 use crate::context::CallContext;
 use crate::egress::{Allow, read_capped};
 use crate::error::ApiError;
-use crate::failure::{Failure, Wait};
+use crate::failure::{Again, Failure, Wait};
 use crate::local::LocalKind;
 use crate::meter::{Meter, estimate_tokens};
 use crate::plan::{Plan, Principal, Protocol, Provider, Timeouts};
@@ -157,10 +157,14 @@ impl Source {
         cx: &mut Context<'_>,
         meter: &mut Meter,
     ) -> Poll<Option<Result<Piece, Failure>>> {
-        match self {
+        let polled = match self {
             Self::Http(source) => source.poll_piece(cx, meter),
             Self::Local(source) => source.poll_piece(cx, meter),
+        };
+        if let Poll::Ready(Some(Ok(piece))) = &polled {
+            meter.generated_chunks += u64::from(piece.real);
         }
+        polled
     }
 
     async fn next_piece(&mut self, meter: &mut Meter) -> Option<Result<Piece, Failure>> {
@@ -378,6 +382,7 @@ impl Call<'_> {
         }
         let finished = timeout_at(deadline, run_out(source, guard)).await;
         finished.map_err(|_| Failure::timeout("local", Wait::Total))??;
+        guard.meter.generated_chunks = 1;
         Ok(whole(local::completion(&answer, &guard.meter).to_string()))
     }
 
@@ -423,10 +428,14 @@ impl Call<'_> {
                 Ok(Err(failure)) => failure,
                 Err(_) => Failure::timeout(&provider.name, Wait::Total),
             };
-            let wait = failure.retry_after.unwrap_or(backoff);
+            let wait = match failure.retry {
+                Again::No => return Err(failure),
+                Again::Yes => backoff,
+                Again::After(wait_ms) => Duration::from_millis(wait_ms.into()),
+            };
             let used_up = guard.record_mut().attempts >= provider.retry.attempts.max(1);
             let too_long = wait > provider.retry.longest_wait || Instant::now() + wait >= deadline;
-            if !failure.retry || used_up || too_long {
+            if used_up || too_long {
                 return Err(failure);
             }
             tracing::debug!(
@@ -543,11 +552,11 @@ impl Call<'_> {
             Protocol::OpenAi => {
                 Dialect::OpenAi(openai::Stream::new(provider.clone(), !prepared.wants_usage))
             }
-            Protocol::Anthropic => Dialect::Anthropic(anthropic::Stream::new(
+            Protocol::Anthropic => Dialect::Anthropic(Box::new(anthropic::Stream::new(
                 provider.clone(),
                 guard.started_s(),
                 prepared.wants_usage,
-            )),
+            ))),
         };
         let source = HttpSource::new(
             provider.clone(),
@@ -918,10 +927,10 @@ impl Guard {
     fn fail(&mut self, failure: &Failure) {
         let error = CallError {
             kind: failure.error.code.clone(),
-            message: failure
-                .detail
-                .clone()
-                .unwrap_or_else(|| failure.error.message.clone()),
+            message: match &failure.detail {
+                Some(detail) => detail.to_string(),
+                None => failure.error.message.clone(),
+            },
         };
         self.settle_with(
             CallStatus::Error,

@@ -83,12 +83,15 @@ impl CallContext {
         }
     }
 
-    /// Reads the `x-meguri-*` headers.
+    /// Reads the `x-meguri-*` headers, and the parent span of a `traceparent`
+    /// header that names this trace.
     ///
     /// # Errors
     /// A header that does not mean anything; says which.
     pub fn from_headers(trace_id: TraceId, headers: &HeaderMap) -> Result<Self, ApiError> {
         let mut context = Self::new(trace_id);
+        let parent = traceparent(headers).filter(|(trace, _)| *trace == trace_id);
+        context.parent_span_id = parent.map(|(_, span)| span);
         context.session = text(headers, "x-meguri-session")?;
         context.user = text(headers, "x-meguri-user")?;
         context.prompt = text(headers, "x-meguri-prompt")?.map(|name| PromptRef::parse(&name));
@@ -173,6 +176,19 @@ enum PromptField {
 enum Tags {
     List(Vec<String>),
     Map(BTreeMap<String, String>),
+}
+
+/// The trace and the span of a W3C `traceparent` header. Callers that trace on
+/// their own want our spans in their trace.
+pub fn traceparent(headers: &HeaderMap) -> Option<(TraceId, SpanId)> {
+    let mut parts = headers.get("traceparent")?.to_str().ok()?.trim().split('-');
+    let version = parts
+        .next()
+        .filter(|version| version.len() == 2 && *version != "ff");
+    let trace: TraceId = version.and(parts.next())?.parse().ok()?;
+    let span: SpanId = parts.next()?.parse().ok()?;
+    // All zeros means "none" there.
+    (trace.0 != [0; 16] && span.0 != [0; 8]).then_some((trace, span))
 }
 
 fn parse_tag(text: &str) -> Option<(String, String)> {

@@ -607,3 +607,30 @@ impl Write for Stream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_do_not_go_to_another_origin() {
+        let mut headers = HeaderMap::new();
+        for name in [
+            "authorization",
+            "cookie",
+            "proxy-authorization",
+            "x-api-key",
+            "range",
+        ] {
+            headers.insert(name, HeaderValue::from_static("x"));
+        }
+        drop_credentials(&mut headers);
+        assert_eq!(
+            headers
+                .keys()
+                .map(http::HeaderName::as_str)
+                .collect::<Vec<_>>(),
+            ["range"]
+        );
+    }
+}

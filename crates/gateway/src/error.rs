@@ -17,8 +17,6 @@ use crate::body::{GatewayBody, TRACE_ID_HEADER, trace_header};
 pub struct ApiError {
     /// The HTTP status.
     pub status: StatusCode,
-    /// `error.type`: `invalid_request_error`, `authentication_error`, `api_error` …
-    pub kind: &'static str,
     /// `error.code`: stable, what programs branch on.
     pub code: String,
     /// `error.message`: what a person reads.
@@ -26,17 +24,17 @@ pub struct ApiError {
     /// `error.param`: the request field at fault.
     pub param: Option<String>,
     /// `error.provider`: what the provider said, when it was asked.
-    pub provider: Option<Value>,
+    pub provider: Option<Box<Value>>,
     /// `Retry-After`, in seconds.
     pub retry_after_s: Option<u32>,
 }
 
 impl ApiError {
-    /// An error with this status and code; `error.type` follows from the status.
+    /// An error with this status and code; `error.type` (`invalid_request_error`,
+    /// `api_error` …) follows from the status.
     pub fn new(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
         Self {
             status,
-            kind: kind_of(status),
             code: code.to_owned(),
             message: message.into(),
             param: None,
@@ -61,12 +59,12 @@ impl ApiError {
     pub fn body(&self) -> Value {
         let mut error = json!({
             "message": self.message,
-            "type": self.kind,
+            "type": kind_of(self.status),
             "param": self.param,
             "code": self.code,
         });
         if let Some(provider) = &self.provider {
-            error["provider"] = provider.clone();
+            error["provider"] = provider.as_ref().clone();
         }
         json!({ "error": error })
     }

@@ -21,11 +21,18 @@ pub(crate) struct Failure {
     /// What the client reads.
     pub error: ApiError,
     /// What the record says, when it may say more than the client may know.
-    pub detail: Option<String>,
-    /// Another attempt may work.
-    pub retry: bool,
-    /// The provider asks to wait this long first.
-    pub retry_after: Option<Duration>,
+    pub detail: Option<Box<str>>,
+    /// Whether another attempt may work.
+    pub retry: Again,
+}
+
+/// Whether another attempt may work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Again {
+    No,
+    Yes,
+    /// The provider asks to wait this many milliseconds first.
+    After(u32),
 }
 
 impl From<ApiError> for Failure {
@@ -33,8 +40,7 @@ impl From<ApiError> for Failure {
         Self {
             error,
             detail: None,
-            retry: false,
-            retry_after: None,
+            retry: Again::No,
         }
     }
 }
@@ -121,13 +127,13 @@ impl Failure {
                 let message = format!("the provider {provider:?} cannot be reached");
                 let error = ApiError::new(StatusCode::BAD_GATEWAY, "provider_unreachable", message);
                 Self {
-                    retry: true,
+                    retry: Again::Yes,
                     ..error.into()
                 }
             }
         };
         Self {
-            detail: Some(error.to_string()),
+            detail: Some(error.to_string().into()),
             ..failure
         }
     }
@@ -136,7 +142,7 @@ impl Failure {
     pub(crate) fn died(provider: &str, what: &str) -> Self {
         let message = format!("the provider {provider:?} {what}");
         Self {
-            retry: true,
+            retry: Again::Yes,
             ..ApiError::new(StatusCode::BAD_GATEWAY, "provider_died", message).into()
         }
     }
@@ -155,17 +161,21 @@ impl Failure {
         body: &[u8],
     ) -> Self {
         let mut failure = Self::said(provider, status.as_u16(), &String::from_utf8_lossy(body));
-        failure.retry_after = retry_after(headers);
-        failure.error.retry_after_s = failure
-            .retry_after
-            .map(|wait| u32::try_from(wait.as_secs().max(1)).unwrap_or(u32::MAX));
+        if let Some(wait) = retry_after(headers) {
+            let seconds = u32::try_from(wait.as_secs().max(1)).unwrap_or(u32::MAX);
+            failure.error.retry_after_s = Some(seconds);
+            if failure.retry == Again::Yes {
+                failure.retry = Again::After(u32::try_from(wait.as_millis()).unwrap_or(u32::MAX));
+            }
+        }
         failure
     }
 
     /// An error in the provider's own words, as response or as stream event.
     pub(crate) fn said(provider: &Provider, status: u16, words: &str) -> Self {
-        let words = scrub(provider, base::text::cut_bytes(words, KEPT_WORDS));
+        let words = scrub(provider, words);
         let parsed: Option<Value> = serde_json::from_str(&words).ok();
+        let kept = base::text::cut_bytes(&words, KEPT_WORDS).to_owned();
         let (client_status, code) = client_status(status);
         let inner = parsed
             .as_ref()
@@ -185,14 +195,17 @@ impl Failure {
             let message = format!(
                 "the provider {name:?} does not accept the credential that is stored for it"
             );
-            let detail = Some(format!("{status}: {}", said.unwrap_or(words)));
+            let detail = Some(format!("{status}: {}", said.unwrap_or(kept)).into());
             return Self {
                 detail,
                 ..ApiError::new(client_status, code, message).into()
             };
         }
         let message = match said {
-            Some(said) => format!("the provider {name:?} answered: {said}"),
+            Some(said) => {
+                let said = base::text::cut_bytes(&said, KEPT_WORDS);
+                format!("the provider {name:?} answered: {said}")
+            }
             None => format!("the provider {name:?} answered with status {status}"),
         };
         let code = if client_status.is_client_error() {
@@ -202,10 +215,14 @@ impl Failure {
         };
         let mut error = ApiError::new(client_status, &code, message);
         error.param = text("param");
-        error.provider =
-            Some(json!({ "name": name, "status": status, "body": parsed.unwrap_or(words.into()) }));
+        let whole = words.len() <= KEPT_WORDS;
+        let body = parsed.filter(|_| whole).unwrap_or(kept.into());
+        error.provider = Some(Box::new(
+            json!({ "name": name, "status": status, "body": body }),
+        ));
+        let again = matches!(status, 429 | 502 | 503 | 504 | 529);
         Self {
-            retry: matches!(status, 429 | 502 | 503 | 504 | 529),
+            retry: if again { Again::Yes } else { Again::No },
             ..error.into()
         }
     }

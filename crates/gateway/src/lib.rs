@@ -34,7 +34,7 @@ use http::Response;
 use serde::Serialize;
 
 pub use body::{GatewayBody, TRACE_ID_HEADER};
-pub use context::{CallContext, PromptRef};
+pub use context::{CallContext, PromptRef, traceparent};
 pub use egress::{Allow, Egress, EgressConfig, EgressError};
 pub use error::ApiError;
 pub use local::{
@@ -90,6 +90,14 @@ impl Gateway {
         self.inner.plan.load_full()
     }
 
+    /// See [`test_provider`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn test_provider(&self, provider: &Provider) -> Result<Vec<String>, String> {
+        test_provider(&self.inner.egress, provider).await
+    }
+
     /// Swaps the whole plan; calls that run keep theirs.
     pub fn set_plan(&self, plan: Plan) {
         self.inner.plan.store(Arc::new(plan));
@@ -128,49 +136,6 @@ impl Gateway {
     /// `GET /v1/models`: local models, then each provider's listed ones.
     pub fn models(&self, plan: &Plan, principal: &Principal) -> Vec<ModelEntry> {
         models(&self.inner, plan, principal)
-    }
-
-    /// Whether a provider answers, and the models that it lists.
-    ///
-    /// # Errors
-    /// What a person should know; never the provider's own words.
-    pub async fn test_provider(&self, provider: &Provider) -> Result<Vec<String>, String> {
-        let request = match provider.protocol {
-            Protocol::OpenAi => providers::openai::list_models(provider),
-            Protocol::Anthropic => {
-                providers::anthropic::request(provider, "models?limit=1000", None)
-            }
-        };
-        let words = |error: &EgressError| providers::unreachable_words(error);
-        let allow = if provider.allow_private {
-            Allow::Private
-        } else {
-            Allow::Public
-        };
-        let request = request.map_err(|error| words(&error))?;
-        let response = self.inner.egress.send(request, allow, TEST_TIMEOUT).await;
-        let (head, mut body) = response.map_err(|error| words(&error))?.into_parts();
-        match head.status.as_u16() {
-            200..=299 => {}
-            401 | 403 => return Err("it does not accept the credential".to_owned()),
-            status => {
-                return Err(format!(
-                    "it answered with status {status} when asked for its models"
-                ));
-            }
-        }
-        let body = egress::read_capped(&mut body, TEST_BYTES, TEST_TIMEOUT)
-            .await
-            .map_err(|error| words(&error))?;
-        let answer: serde_json::Value = serde_json::from_slice(&body)
-            .map_err(|_| "its list of models cannot be read".to_owned())?;
-        let models = answer["data"]
-            .as_array()
-            .ok_or("its list of models cannot be read")?;
-        Ok(models
-            .iter()
-            .filter_map(|model| model["id"].as_str().map(str::to_owned))
-            .collect())
     }
 }
 
@@ -227,4 +192,45 @@ pub struct ModelEntry {
     pub created: i64,
     /// `local` or the provider's name.
     pub owned_by: String,
+}
+
+/// Whether a provider answers, and the models that it lists.
+///
+/// # Errors
+/// What a person should know; never the provider's own words.
+pub async fn test_provider(egress: &Egress, provider: &Provider) -> Result<Vec<String>, String> {
+    let request = match provider.protocol {
+        Protocol::OpenAi => providers::openai::list_models(provider),
+        Protocol::Anthropic => providers::anthropic::request(provider, "models?limit=1000", None),
+    };
+    let words = |error: &EgressError| providers::unreachable_words(error);
+    let allow = if provider.allow_private {
+        Allow::Private
+    } else {
+        Allow::Public
+    };
+    let request = request.map_err(|error| words(&error))?;
+    let response = egress.send(request, allow, TEST_TIMEOUT).await;
+    let (head, mut body) = response.map_err(|error| words(&error))?.into_parts();
+    match head.status.as_u16() {
+        200..=299 => {}
+        401 | 403 => return Err("it does not accept the credential".to_owned()),
+        status => {
+            return Err(format!(
+                "it answered with status {status} when asked for its models"
+            ));
+        }
+    }
+    let body = egress::read_capped(&mut body, TEST_BYTES, TEST_TIMEOUT)
+        .await
+        .map_err(|error| words(&error))?;
+    let answer: serde_json::Value = serde_json::from_slice(&body)
+        .map_err(|_| "its list of models cannot be read".to_owned())?;
+    let models = answer["data"]
+        .as_array()
+        .ok_or("its list of models cannot be read")?;
+    Ok(models
+        .iter()
+        .filter_map(|model| model["id"].as_str().map(str::to_owned))
+        .collect())
 }

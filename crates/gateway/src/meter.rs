@@ -397,9 +397,13 @@ impl Meter {
                 [] => Value::Null,
                 entries => json!({ "content": entries, "refusal": null }),
             };
+            let mut message = choice.message();
+            if message.get("refusal").is_none() {
+                message["refusal"] = Value::Null;
+            }
             json!({
                 "index": index,
-                "message": choice.message(),
+                "message": message,
                 "logprobs": logprobs,
                 "finish_reason": choice.finish,
             })

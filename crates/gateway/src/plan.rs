@@ -310,3 +310,96 @@ impl PriceTable {
         fitting.max_by_key(|(rank, _)| *rank).map(|(_, row)| row)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(provider: &str, model: &str, input: i64) -> PriceRow {
+        PriceRow {
+            provider: provider.to_owned(),
+            model: model.to_owned(),
+            input: Price(input),
+            output: Price(0),
+            cache_read: None,
+            cache_write: None,
+        }
+    }
+
+    #[test]
+    fn the_closest_price_wins_and_an_unknown_one_is_none() {
+        let rows = vec![
+            row("*", "*", 1),
+            row("*", "gpt-4o*", 2),
+            row("*", "gpt-4o-mini", 3),
+            row("openai", "gpt*", 4),
+            row("openai", "gpt-4o*", 5),
+            row("openai", "gpt-4o", 6),
+        ];
+        let table = PriceTable {
+            version: "1".to_owned(),
+            rows,
+        };
+        let check = |provider, model, price| {
+            assert_eq!(
+                table.find(provider, model).map(|row| row.input.0),
+                price,
+                "{provider}/{model}"
+            );
+        };
+        check("openai", "gpt-4o", Some(6));
+        check("openai", "gpt-4o-2026-11", Some(5));
+        check("openai", "gpt-5", Some(4));
+        // A provider's own rows come before rows for everybody, however exact those are.
+        check("openai", "gpt-4o-mini", Some(5));
+        check("azure", "gpt-4o-mini", Some(3));
+        check("azure", "gpt-4o-mini-2", Some(2));
+        check("azure", "llama", Some(1));
+        assert_eq!(PriceTable::default().find("openai", "gpt-4o"), None);
+        let no_star = PriceTable {
+            version: "1".to_owned(),
+            rows: vec![row("openai", "gpt-4o", 1)],
+        };
+        assert_eq!(no_star.find("openai", "gpt-4o-mini"), None);
+        assert_eq!(no_star.find("other", "gpt-4o"), None);
+    }
+
+    #[test]
+    fn cached_tokens_are_never_counted_twice_and_never_below_zero() {
+        let mut row = row("*", "*", 1_000_000);
+        row.cache_read = Some(Price(100_000));
+        row.output = Price(2_000_000);
+        let usage = Usage {
+            input: 10,
+            cache_read: 4,
+            output: 3,
+            reasoning: 2,
+            ..Usage::default()
+        };
+        assert_eq!(row.cost(&usage), NanoUsd(6 + 3 * 2), "4 * 0.1 rounds to 0");
+        let odd = Usage {
+            input: 1,
+            cache_read: 40,
+            cache_write: 5,
+            ..Usage::default()
+        };
+        assert_eq!(row.cost(&odd), NanoUsd(4 + 5));
+    }
+
+    #[test]
+    fn keys_end() {
+        let mut plan = Plan::default();
+        let principal = Principal {
+            key_id: None,
+            user_id: None,
+            project: base::Id::from_uuid_bytes([1; 16]),
+            environment: "dev".to_owned(),
+            role: "viewer".to_owned(),
+            expires_at: Some(100),
+        };
+        plan.keys.insert([1; 32], Arc::new(principal));
+        assert!(plan.principal(&[1; 32], 99).is_ok());
+        assert_eq!(plan.principal(&[1; 32], 100), Err(KeyProblem::Expired));
+        assert_eq!(plan.principal(&[2; 32], 0), Err(KeyProblem::Unknown));
+    }
+}

@@ -191,7 +191,7 @@ pub struct Record {
     pub plan_revision: String,
     /// Upstream attempts that were started.
     pub attempts: u32,
-    /// Pieces of text that the model made: stream chunks with content, or 1 for a whole answer.
+    /// Pieces of text that the model made: stream chunks with content or a finish reason, or 1 for a whole answer.
     pub generated_chunks: u64,
     /// Those of them that were handed to the client's connection.
     pub delivered_chunks: u64,

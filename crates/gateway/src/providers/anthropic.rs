@@ -645,7 +645,7 @@ impl Stream {
                 meter.tool(0, index, content["id"].as_str(), content["name"].as_str());
                 let function = json!({ "name": content["name"], "arguments": "" });
                 let call = json!({ "index": index, "id": content["id"], "type": "function", "function": function });
-                out.push_back(self.made(&json!({ "tool_calls": [call] }), meter));
+                out.push_back(self.chunk(&json!({ "tool_calls": [call] }), None, true));
                 Block::Tool { index, empty: true }
             }
             Some("thinking" | "redacted_thinking") => Block::Thinking(content.clone()),
@@ -665,7 +665,7 @@ impl Stream {
                 let more = text("thinking");
                 self.extend_thinking(data, "thinking", more);
                 if meter.reasoning(0, more) {
-                    out.push_back(self.made(&json!({ "reasoning_content": more }), meter));
+                    out.push_back(self.chunk(&json!({ "reasoning_content": more }), None, true));
                 }
             }
             Some("signature_delta") => self.extend_thinking(data, "signature", text("signature")),
@@ -675,7 +675,7 @@ impl Stream {
 
     fn text(&self, text: &str, meter: &mut Meter, out: &mut VecDeque<Piece>) {
         if meter.text(0, text) {
-            out.push_back(self.made(&json!({ "content": text }), meter));
+            out.push_back(self.chunk(&json!({ "content": text }), None, true));
         }
     }
 
@@ -698,7 +698,7 @@ impl Stream {
         let index = *index;
         meter.tool_arguments(0, index, more);
         let call = json!({ "index": index, "function": { "arguments": more } });
-        out.push_back(self.made(&json!({ "tool_calls": [call] }), meter));
+        out.push_back(self.chunk(&json!({ "tool_calls": [call] }), None, true));
     }
 
     fn extend_thinking(&mut self, data: &Value, key: &str, more: &str) {
@@ -714,13 +714,13 @@ impl Stream {
         match self.blocks.remove(&data["index"].as_u64().unwrap_or(0)) {
             Some(Block::Thinking(block)) => {
                 meter.thinking_block(0, block.clone());
-                out.push_back(self.made(&json!({ "thinking_blocks": [block] }), meter));
+                out.push_back(self.chunk(&json!({ "thinking_blocks": [block] }), None, true));
             }
             // A call without arguments sends no delta; OpenAI clients parse the text as JSON.
             Some(Block::Tool { index, empty: true }) => {
                 meter.tool_arguments(0, index, "{}");
                 let call = json!({ "index": index, "function": { "arguments": "{}" } });
-                out.push_back(self.made(&json!({ "tool_calls": [call] }), meter));
+                out.push_back(self.chunk(&json!({ "tool_calls": [call] }), None, true));
             }
             _ => {}
         }
@@ -777,12 +777,6 @@ impl Stream {
             self.usage.update(WireUsage::read(usage));
             meter.usage = Some(self.usage.usage());
         }
-    }
-
-    /// A chunk with something that the model made.
-    fn made(&self, delta: &Value, meter: &mut Meter) -> Piece {
-        meter.generated_chunks += 1;
-        self.chunk(delta, None, true)
     }
 
     fn chunk(&self, delta: &Value, finish_reason: Option<&str>, real: bool) -> Piece {

@@ -307,7 +307,6 @@ impl LocalSource {
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "an index and what a stream gives")]
     fn poll_choices(
         &mut self,
         cx: &mut Context<'_>,
@@ -329,7 +328,6 @@ impl LocalSource {
         match event {
             LocalEvent::Text { text, logprobs } => {
                 meter.text(index, &text);
-                meter.generated_chunks += 1;
                 let entries: Vec<Value> = logprobs.iter().map(logprob_json).collect();
                 let shown = if entries.is_empty() {
                     Value::Null
@@ -348,7 +346,6 @@ impl LocalSource {
                 self.tools[index] += 1;
                 meter.tool(index, at, Some(&id), Some(&name));
                 meter.tool_arguments(index, at, &arguments);
-                meter.generated_chunks += 1;
                 let function = json!({ "name": name, "arguments": arguments });
                 let call =
                     json!({ "index": at, "id": id, "type": "function", "function": function });

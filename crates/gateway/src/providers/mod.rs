@@ -38,7 +38,7 @@ pub(crate) struct Piece {
 /// How one protocol's stream is read.
 pub(crate) enum Dialect {
     OpenAi(openai::Stream),
-    Anthropic(anthropic::Stream),
+    Anthropic(Box<anthropic::Stream>),
 }
 
 impl Dialect {

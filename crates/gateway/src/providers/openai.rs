@@ -118,9 +118,6 @@ impl Stream {
             error: None,
             ..chunk
         });
-        if real {
-            meter.generated_chunks += 1;
-        }
         if !(usage_only && self.hide_usage) {
             out.push_back(Piece {
                 bytes: event.raw,

@@ -1,0 +1,11 @@
+//! The gateway against a provider over real HTTP.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
+mod attachments;
+mod egress;
+mod life_cycle;
+mod local;
+mod random;
+mod rig;
+mod translation;
