@@ -17,7 +17,7 @@ use crate::filter::sql::{Sql, Want, is_numeric};
 use crate::filter::{Field, FieldType, Filter, Subject, value_of};
 use crate::histogram::{Histogram, rank};
 use crate::limits;
-use crate::list::{Selection, Words, words};
+use crate::list::{Selection, Walk, Words, words};
 use crate::query::{
     Aggregate, AggregateQuery, AggregateRow, Facet, FacetQuery, Measure, QueryError, Scope,
 };
@@ -112,8 +112,7 @@ impl Numbers {
     fn merge(&mut self, other: &Self) {
         self.count += other.count;
         self.sum += other.sum;
-        let least = |a: Option<f64>, b: Option<f64>| a.into_iter().chain(b).reduce(f64::min);
-        self.min = least(self.min, other.min);
+        self.min = self.min.into_iter().chain(other.min).reduce(f64::min);
         self.max = self.max.into_iter().chain(other.max).reduce(f64::max);
         self.sample.merge(&other.sample);
     }
@@ -262,7 +261,7 @@ impl Reader {
             let hide = !run.replaced_in(segment).is_empty();
             run.on(segment, |connection, project| {
                 let mut sql = select_shown(&query.fields, None);
-                selection.condition(&mut sql, project, hide);
+                selection.condition(&mut sql, connection, project, hide, Walk::All)?;
                 let mut statement = connection.prepare_cached(&sql.text)?;
                 let mut rows = statement.query(params_from_iter(sql.values))?;
                 while let Some(row) = rows.next()? {
@@ -362,7 +361,7 @@ fn add_rows(
     let hide = !with_rollups && !run.replaced_in(segment).is_empty();
     let fits = run.on(segment, |connection, project| {
         let mut sql = select_shown(&query.by, Some(plan));
-        selection.condition(&mut sql, project, hide);
+        selection.condition(&mut sql, connection, project, hide, Walk::All)?;
         let mut statement = connection.prepare_cached(&sql.text)?;
         let mut rows = statement.query(params_from_iter(sql.values))?;
         while let Some(row) = rows.next()? {
@@ -440,12 +439,15 @@ fn add_totals(cell: &mut Cell, plan: &Plan, totals: &Totals, is_error: bool) {
 }
 
 /// A group with the value it is ordered by and its time buckets.
-type Ranked = (Option<f64>, Group, Vec<(Option<i64>, Cell)>);
+type Ranked = (Option<f64>, Group, Buckets);
+
+/// Cells by the start of their time bucket.
+type Buckets = Vec<(Option<i64>, Cell)>;
 
 fn order_rows(query: &AggregateQuery, plan: &Plan, cells: Cells) -> (Vec<AggregateRow>, usize) {
     let order = query.order.unwrap_or(crate::Order { measure: 0, descending: true });
     let by_measure = &query.measures[order.measure];
-    let mut groups: HashMap<Group, (Cell, Vec<(Option<i64>, Cell)>)> = HashMap::new();
+    let mut groups: HashMap<Group, (Cell, Buckets)> = HashMap::new();
     for ((group, bucket), cell) in cells {
         let entry = groups.entry(group).or_insert_with(|| (Cell::new(plan), Vec::new()));
         entry.0.merge(&cell);

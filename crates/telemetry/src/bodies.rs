@@ -4,6 +4,7 @@
 //! project whether another holds a certain text. The key comes from
 //! `content.key` in the data directory; losing it costs only de-duplication.
 
+use std::cell::RefCell;
 use std::io::{Read as _, Write as _};
 use std::path::Path;
 
@@ -88,13 +89,24 @@ pub(crate) fn prepare(key: &ProjectKey, value: &Value) -> (Prepared, bool) {
     (Prepared { hash, json }, false)
 }
 
+thread_local! {
+    /// Only the writer thread compresses; making a context costs more than a small body.
+    static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
+}
+
 /// Compresses where that helps.
 pub(crate) fn encode(json: &[u8]) -> (i64, Vec<u8>) {
     if json.len() < 256 {
         return (PLAIN, json.to_vec());
     }
-    match zstd::bulk::compress(json, 3) {
-        Ok(packed) if packed.len() < json.len() => (ZSTD, packed),
+    let packed = COMPRESSOR.with_borrow_mut(|known| {
+        if known.is_none() {
+            *known = zstd::bulk::Compressor::new(3).ok();
+        }
+        known.as_mut().map(|compressor| compressor.compress(json))
+    });
+    match packed {
+        Some(Ok(packed)) if packed.len() < json.len() => (ZSTD, packed),
         _ => (PLAIN, json.to_vec()),
     }
 }

@@ -195,10 +195,8 @@ impl Inner {
     fn shutdown(&self) {
         self.queue.close();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
-            if thread.join().is_err() {
-                tracing::error!("the telemetry writer panicked");
-            }
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the telemetry writer panicked");
         }
         self.tail.lock().unwrap_or_else(PoisonError::into_inner).take();
     }

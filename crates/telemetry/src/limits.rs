@@ -13,7 +13,8 @@ pub const TAGS: usize = 64;
 pub const BODY_BYTES: usize = 4 * 1024 * 1024;
 /// Bodies of one span (input, output and tools each).
 pub const BODIES: usize = 10_000;
-/// Bytes of text per span that full-text search sees.
+/// Bytes of text per span that full-text search sees: outputs first, then the
+/// new input messages. What is beyond is stored, but not found by words.
 pub const INDEXED_BYTES: usize = 64 * 1024;
 /// User-perceived characters of a preview.
 pub const PREVIEW_GRAPHEMES: usize = 200;

@@ -1,7 +1,7 @@
 //! Lists, traces and bodies.
 
 use base::{Cursor, ProjectId, SpanId, TraceId};
-use rusqlite::params_from_iter;
+use rusqlite::{Connection, params_from_iter};
 use serde::{Deserialize, Serialize};
 
 use crate::bodies;
@@ -58,7 +58,14 @@ pub(crate) fn words(typed: Option<&str>) -> Words {
 
 impl Selection<'_> {
     /// Appends `WHERE …`.
-    pub(crate) fn condition(&self, sql: &mut Sql, project: i64, any_replaced: bool) {
+    pub(crate) fn condition(
+        &self,
+        sql: &mut Sql,
+        connection: &Connection,
+        project: i64,
+        any_replaced: bool,
+        walk: Walk,
+    ) -> rusqlite::Result<()> {
         sql.push(" WHERE project = ");
         sql.bind(project);
         if self.scope == Scope::Roots {
@@ -78,25 +85,61 @@ impl Selection<'_> {
         match words(self.text) {
             Words::Any => {}
             Words::Nothing => sql.push(" AND 0"),
-            Words::Match(query) if self.scope == Scope::Spans => {
-                sql.push(" AND row IN (SELECT rowid FROM span_text WHERE span_text MATCH ");
-                sql.bind(query);
-                sql.push(")");
-            }
             Words::Match(query) => {
-                // A root stands for its trace: the words may be in any of its spans.
-                sql.push(" AND trace IN (SELECT s.trace FROM span_text t JOIN spans s ON s.row = t.rowid WHERE s.project = ");
-                sql.bind(project);
-                sql.push(" AND t.span_text MATCH ");
-                sql.bind(query);
-                sql.push(")");
+                let probe = walk == Walk::NewestFirst && !is_rare(connection, &query)?;
+                self.text_condition(sql, project, query, probe);
             }
         }
         if let Some(expr) = self.filter.expr() {
             sql.push(" AND ");
             sql.condition(expr);
         }
+        Ok(())
     }
+
+    /// A root stands for its trace: the words may be in any of its spans. With
+    /// `probe`, each row in turn asks the index; without, the index gives all
+    /// rows at once.
+    fn text_condition(&self, sql: &mut Sql, project: i64, query: String, probe: bool) {
+        let (before, after) = match (self.scope, probe) {
+            (Scope::Spans, false) => (" AND row IN (SELECT rowid FROM span_text WHERE span_text MATCH ", ")"),
+            (Scope::Spans, true) => {
+                (" AND EXISTS (SELECT 1 FROM span_text WHERE rowid = spans.row AND span_text MATCH ", ")")
+            }
+            (Scope::Roots, false) => (
+                " AND trace IN (SELECT s.trace FROM span_text t CROSS JOIN spans s ON s.row = t.rowid \
+                 WHERE t.span_text MATCH ",
+                " AND s.project = ",
+            ),
+            (Scope::Roots, true) => (
+                " AND EXISTS (SELECT 1 FROM spans s CROSS JOIN span_text t ON t.rowid = s.row \
+                 WHERE s.trace = spans.trace AND t.span_text MATCH ",
+                " AND s.project = ",
+            ),
+        };
+        sql.push(before);
+        sql.bind(query);
+        sql.push(after);
+        if self.scope == Scope::Roots {
+            sql.bind(project);
+            sql.push(")");
+        }
+    }
+}
+
+/// How a query goes through the rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Walk {
+    /// In time order, ending early.
+    NewestFirst,
+    /// Through all of them.
+    All,
+}
+
+/// Whether so few rows match that starting from them beats walking by time.
+fn is_rare(connection: &Connection, query: &str) -> rusqlite::Result<bool> {
+    let sql = "SELECT count(*) FROM (SELECT 1 FROM span_text WHERE span_text MATCH ?1 LIMIT 1000)";
+    connection.prepare_cached(sql)?.query_row([query], |row| row.get::<_, i64>(0)).map(|found| found < 1000)
 }
 
 impl Reader {
@@ -226,7 +269,7 @@ fn segment_rows(
         sql.push("SELECT ");
         sql.push(rows::SPAN_COLUMNS);
         sql.push(" FROM spans");
-        selection.condition(&mut sql, project, any_replaced);
+        selection.condition(&mut sql, connection, project, any_replaced, Walk::NewestFirst)?;
         if let Some(key) = after {
             sql.push(" AND (start_us, span, trace) < (");
             sql.bind(key.start_us);
@@ -280,7 +323,7 @@ fn with_traces(run: &Query<'_>, rows: Vec<StoredSpan>) -> Result<Vec<TraceRow>, 
 }
 
 fn read_bodies(
-    connection: &rusqlite::Connection,
+    connection: &Connection,
     project: i64,
     refs: &[u8],
     limit_bytes: Option<usize>,

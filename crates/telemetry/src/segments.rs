@@ -56,10 +56,21 @@ impl Stat {
 
     pub(crate) fn write(&self, connection: &Connection) -> rusqlite::Result<()> {
         let sql = "UPDATE stat SET spans = ?1, scores = ?2, replaced = ?3, min_start_us = ?4, max_start_us = ?5, \
-             max_score_us = ?6";
-        let values =
-            (self.spans, self.scores, self.replaced, self.min_start_us, self.max_start_us, self.max_score_us);
+             max_score_us = ?6, opened_us = ?7";
+        let values = (
+            self.spans,
+            self.scores,
+            self.replaced,
+            self.min_start_us,
+            self.max_start_us,
+            self.max_score_us,
+            self.opened_us,
+        );
         connection.prepare_cached(sql)?.execute(values).map(drop)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.spans == 0 && self.scores == 0 && self.replaced == 0
     }
 
     pub(crate) fn saw_span(&mut self, start_us: i64) {

@@ -104,7 +104,9 @@ impl Store {
         let stat = read_stat(&path)?;
         let reusable = match stat {
             None => true,
-            Some(stat) => !segments::is_sealed(&path) && !self.is_old(&stat) && !self.is_large(&path),
+            Some(stat) => {
+                !segments::is_sealed(&path) && (stat.is_empty() || !self.is_old(&stat) && !self.is_large(&path))
+            }
         };
         if !reusable {
             self.adopt(number, path)?;
@@ -185,15 +187,20 @@ impl Store {
     }
 
     fn roll_if_due(&mut self) {
-        let Some(active) = &self.active else { return };
-        let empty = active.segment.stat.spans == 0 && active.segment.stat.scores == 0;
+        let now_us = self.clock.now_us();
+        let Some(active) = &mut self.active else { return };
+        if active.segment.stat.is_empty() {
+            // Nothing in it yet, so its day is today. Stored with the first row.
+            active.segment.stat.opened_us = now_us;
+            return;
+        }
         // The file on disk lags behind the WAL, so the connection knows the size better.
         let pages = |name: &str| {
             active.connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0)).unwrap_or(0)
         };
         let bytes = pages("page_count").saturating_mul(pages("page_size")).unsigned_abs();
-        let due = self.is_old(&active.segment.stat) || bytes >= self.options.segment_bytes;
-        if due && !empty {
+        let stat = active.segment.stat;
+        if self.is_old(&stat) || bytes >= self.options.segment_bytes {
             self.roll();
         }
     }

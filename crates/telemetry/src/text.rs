@@ -7,13 +7,19 @@
 //! the last character stands alone so that one character is found everywhere.
 
 use serde_json::Value;
-use unicode_normalization::UnicodeNormalization as _;
+use unicode_normalization::{IsNormalized, UnicodeNormalization as _, is_nfkc_quick};
 
 use crate::limits;
 
 /// Compatibility form in lower case: `Ａ`, `A` and `a` are alike, so are `ｶﾞ` and `ガ`.
 pub(crate) fn fold(text: &str) -> String {
-    if text.is_ascii() { text.to_ascii_lowercase() } else { text.nfkc().collect::<String>().to_lowercase() }
+    if text.is_ascii() {
+        text.to_ascii_lowercase()
+    } else if is_nfkc_quick(text.chars()) == IsNormalized::Yes {
+        text.to_lowercase()
+    } else {
+        text.nfkc().collect::<String>().to_lowercase()
+    }
 }
 
 fn is_cjk(c: char) -> bool {
@@ -161,8 +167,7 @@ fn preview(message: Option<&Value>) -> String {
     collect_text(content, &mut text);
     let text = text.trim().replace('\0', "\u{fffd}");
     // A grapheme can be arbitrarily long; the byte bound keeps the row small.
-    let shown = base::text::preview(base::text::cut_bytes(&text, limits::PREVIEW_GRAPHEMES * 32), limits::PREVIEW_GRAPHEMES);
-    shown
+    base::text::preview(base::text::cut_bytes(&text, limits::PREVIEW_GRAPHEMES * 32), limits::PREVIEW_GRAPHEMES)
 }
 
 #[cfg(test)]

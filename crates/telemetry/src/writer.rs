@@ -279,8 +279,23 @@ impl Queue {
     }
 }
 
+/// Answers everybody when the thread ends, also by a panic: nobody may wait for
+/// a writer that is gone.
+struct Ending<'a>(&'a Queue);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.closed = true;
+        // Dropping an item answers its ack with `Closed`.
+        state.items.clear();
+        (state.counters.queued_rows, state.counters.queued_bytes) = (0, 0);
+    }
+}
+
 /// Runs the writer until the queue is closed and drained.
 pub(crate) fn run(queue: &Queue, mut store: Store, tail: &broadcast::Sender<Committed>) {
+    let _ending = Ending(queue);
     let mut checked = Instant::now();
     while let Some(group) = queue.next_group() {
         if group.is_empty() || checked.elapsed() > Duration::from_secs(1) {

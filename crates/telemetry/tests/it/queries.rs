@@ -228,3 +228,31 @@ fn a_query_ends_at_its_limit_and_readers_are_bounded() {
     // The refused query has given its place back.
     assert!(matches!(telemetry.list(&ListQuery::new(project(1))), Err(QueryError::TooSlow { .. })));
 }
+
+#[test]
+fn frequent_and_rare_words_and_ids_find_the_same_by_every_road() {
+    let dir = tempfile::tempdir().unwrap();
+    let telemetry = open(dir.path(), &HandClock::at(DAY_ONE));
+    let mut spans: Vec<telemetry::Span> = (1..=1200).map(call).collect();
+    spans[6].session_id = Some("s1".to_owned());
+    // The word of a child counts for its root.
+    let mut child = call(2000);
+    (child.trace_id, child.parent) = (trace(7), Some(span_id(7)));
+    child.output = vec![json!({"role": "assistant", "content": "needle"})];
+    spans.push(child);
+    write(&telemetry, Batch { spans, scores: vec![] });
+    let check = |text: Option<&str>, filter: &str, scope: Scope, expected: &[u64]| {
+        let filter = Filter::parse(filter).unwrap();
+        let text = text.map(str::to_owned);
+        let query = ListQuery { text: text.clone(), filter: filter.clone(), scope, limit: 3, ..ListQuery::new(project(1)) };
+        assert_eq!(numbers(&telemetry, &query), expected, "{filter} {text:?}");
+        telemetry.aggregate(&AggregateQuery { text, filter, scope, ..AggregateQuery::new(project(1)) }).unwrap().rows[0].values[0]
+    };
+    assert_eq!(check(Some("question"), "", Scope::Roots, &[1200, 1199, 1198]), Some(1200.0));
+    assert_eq!(check(Some("question"), "", Scope::Spans, &[2000, 1200, 1199]), Some(1201.0));
+    assert_eq!(check(Some("number"), "input_tokens < 3", Scope::Roots, &[2, 1]), Some(2.0));
+    assert_eq!(check(Some("needle"), "", Scope::Roots, &[7]), Some(1.0));
+    assert_eq!(check(Some("needle"), "", Scope::Spans, &[2000]), Some(1.0));
+    assert_eq!(check(None, "session = s1", Scope::Roots, &[7]), Some(1.0));
+    assert_eq!(check(None, &format!("trace = {}", trace(7)), Scope::Spans, &[2000, 7]), Some(2.0));
+}

@@ -57,7 +57,7 @@ pub(crate) fn call(n: u64) -> Span {
     span.end_us = span.start_us + ms;
     span.name = "chat".to_owned();
     span.environment = "dev".to_owned();
-    span.request_model = Some(if n % 2 == 0 { "even" } else { "odd" }.to_owned());
+    span.request_model = Some(if n.is_multiple_of(2) { "even" } else { "odd" }.to_owned());
     span.usage.input = n;
     span.input = vec![json!({"role": "user", "content": format!("question number {n}")})];
     span.output = vec![json!({"role": "assistant", "content": format!("answer number {n}")})];
