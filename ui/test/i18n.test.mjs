@@ -39,6 +39,7 @@ for (const [, key] of templates.matchAll(/\bt\("([\w-]+[\w])"/g)) used.add(key);
 for (const [, list] of templates.matchAll(/\{# t: ([^#]*)#\}/g)) for (const key of list.trim().split(/\s+/)) used.add(key);
 const quoted = new Set([...scripts.matchAll(/["'`]([a-z]+-[\w-]+)["'`]/g)].map(([, k]) => k).concat([...rust.matchAll(/"([a-z]+-[\w-]+)"/g)].map(([, k]) => k)));
 const stems = [...scripts.matchAll(/`([a-z]+-(?:[\w-]+-)?)\$\{/g)].map(([, s]) => s);
+const rustStems = [...rust.matchAll(/"([a-z]+-(?:[\w-]+-)?)\{\}"/g)].map(([, s]) => s);
 
 test("both languages have the same keys and arguments", () => {
   assert.deepEqual([...en.keys()].filter((k) => !ja.has(k)), [], "missing in ja.ftl");
@@ -50,10 +51,12 @@ test("every key that is used exists", () => {
   assert.deepEqual([...used].filter((k) => !en.has(k)), []);
   const inScripts = [...scripts.matchAll(/\bt\(\s*"([\w-]+)"/g)].map(([, k]) => k);
   assert.deepEqual(inScripts.filter((k) => !en.has(k)), []);
+  const inRust = [...rust.matchAll(/\bpage\.t(?:_with)?\(\s*"([\w-]+)"/g)].map(([, k]) => k);
+  assert.deepEqual(inRust.filter((k) => !en.has(k)), []);
 });
 
 test("no key lies unused", () => {
-  const alive = (key) => used.has(key) || quoted.has(key) || stems.some((s) => key.startsWith(s) && prefixes.some((p) => key.startsWith(p)));
+  const alive = (key) => used.has(key) || quoted.has(key) || rustStems.some((s) => key.startsWith(s)) || stems.some((s) => key.startsWith(s) && prefixes.some((p) => key.startsWith(p)));
   assert.deepEqual([...en.keys()].filter((k) => !alive(k)), []);
 });
 

@@ -2,26 +2,34 @@
 
 import { events, failure, json, post, put, request } from "../core/api.js";
 
-export interface Version { version: number; content: { system?: string; messages?: { role: string; template?: string; content?: string }[] }; message?: string; labels?: string[] }
+/** One version in the list; its text is fetched when it is chosen. */
+export interface Version { version: number; labels: string[] }
+interface Content { system?: string; messages?: { role: string; template?: string; content?: string }[] }
 export interface ChatMessage { role: "system" | "user" | "assistant"; content: string }
 export interface Params { temperature: number | null; top_p: number | null; max_tokens: number | null; seed: number | null }
 export interface Usage { input: number; output: number }
 
 export const promptPath = (name: string): string => `/api/v1/prompts/${encodeURIComponent(name)}`;
 
+/** Newest first, each with the labels that point to it. */
 export async function versions(name: string): Promise<Version[]> {
-  const { items } = await json<{ items: Version[] }>(`${promptPath(name)}/versions`);
-  return items.sort((a, b) => b.version - a.version);
+  const [list, labels] = await Promise.all([
+    json<{ items: { version: number }[] }>(`${promptPath(name)}/versions?limit=200`),
+    json<{ items: { label: string; version: number }[] }>(`${promptPath(name)}/labels`),
+  ]);
+  const at = (version: number) => labels.items.filter((l) => l.version === version).map((l) => l.label);
+  return list.items.map(({ version }) => ({ version, labels: at(version) })).sort((a, b) => b.version - a.version);
 }
 
-export function systemOf(version: Version): string {
-  const { content } = version;
+/** The text of one version: its system message. */
+export async function systemText(name: string, version: number): Promise<string> {
+  const { content } = await json<{ content: Content }>(`${promptPath(name)}/versions/${version}`);
   if (typeof content.system === "string") return content.system;
   const message = content.messages?.find((m) => m.role === "system");
   return message?.template ?? message?.content ?? "";
 }
 
-export const saveVersion = (name: string, system: string, message: string): Promise<{ version: number; created?: boolean }> =>
+export const saveVersion = (name: string, system: string, message: string): Promise<{ version: number; already_existed: boolean }> =>
   post(`${promptPath(name)}/versions`, { content: { system }, message });
 
 export const moveLabel = (name: string, label: string, version: number, reason: string): Promise<unknown> =>

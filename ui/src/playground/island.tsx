@@ -6,11 +6,11 @@ import { render, type ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { ApiError } from "../core/api.js";
 import { toast } from "../core/dom.js";
-import { int, ms, short, usd } from "../core/format.js";
+import { int, ms, usd } from "../core/format.js";
 import { onKey } from "../core/keys.js";
 import { page, words, type Words } from "../core/page.js";
 import { json } from "../core/api.js";
-import { moveLabel, run, saveVersion, score, systemOf, versions, type ChatMessage, type Params, type Usage, type Version } from "./api.js";
+import { moveLabel, run, saveVersion, score, systemText, versions, type ChatMessage, type Params, type Usage, type Version } from "./api.js";
 
 interface Props {
   models: { id: string; label: string; group: string }[];
@@ -64,16 +64,16 @@ function createState(props: Props) {
     prompts: signal(props.prompts.map((p) => p.name)),
     prompt: signal<{ name: string; version: number } | null>(props.prompt && { name: props.prompt.name, version: props.prompt.version }),
     versions: signal<Version[]>([]),
+    savedText: signal<string | null>(null),
     variables: signal<Record<string, string>>({}),
     announce: signal(""),
     saving: signal(false),
     settings: signal(false),
     session: signal(newSession()),
   };
-  const saved = computed(() => s.versions.value.find((v) => v.version === s.prompt.value?.version));
-  const edited = computed(() => saved.value !== undefined && systemOf(saved.value) !== s.system.value);
+  const edited = computed(() => s.prompt.value !== null && s.savedText.value !== null && s.savedText.value !== s.system.value);
   const names = computed(() => [...new Set([...s.system.value.matchAll(/\{\{-?\s*([A-Za-z_]\w*)/g)].map((m) => m[1]!))]);
-  return { ...s, saved, edited, names };
+  return { ...s, edited, names };
 }
 type State = ReturnType<typeof createState>;
 
@@ -86,7 +86,7 @@ function requestParts(s: State, history: Message[]): { messages: ChatMessage[]; 
   const chat: ChatMessage[] = history.map((m) => ({ role: m.role, content: m.text.value }));
   const meguri: Record<string, unknown> = { session: s.session.value, step: history.filter((m) => m.role === "user").length, tags: ["playground"] };
   const used = s.prompt.value;
-  if (used && s.saved.value && !s.edited.value) {
+  if (used && s.savedText.value !== null && !s.edited.value) {
     return { messages: chat, meguri: { ...meguri, prompt: `${used.name}@v${used.version}`, variables: s.variables.value } };
   }
   const system = s.system.value.replace(/\{\{-?\s*([A-Za-z_]\w*)\s*-?\}\}/g, (whole, name: string) => s.variables.value[name] ?? whole);
@@ -222,7 +222,7 @@ function Row({ s, m, at }: { s: State; m: Message; at: number }) {
         {state === "stopped" && <span class="t-warn">{t("playground-stopped")}</span>}
         {m.usage.value && <span>{t("playground-tokens", { in: int(m.usage.value.input), out: int(m.usage.value.output) })}</span>}
         {m.first_ms.value !== null && <span>{t("playground-first", { ms: ms(m.first_ms.value) })}</span>}
-        {m.usage.value && m.total_ms.value !== null && m.first_ms.value !== null && m.usage.value.output > 1 && <span>{t("playground-rate", { rate: short((m.usage.value.output - 1) / Math.max(0.001, (m.total_ms.value - m.first_ms.value) / 1000)) })}</span>}
+        {m.usage.value && m.total_ms.value !== null && m.first_ms.value !== null && m.usage.value.output > 1 && <span>{t("playground-rate", { rate: oneDecimal((m.usage.value.output - 1) / Math.max(0.001, (m.total_ms.value - m.first_ms.value) / 1000)) })}</span>}
         {m.total_ms.value !== null && <span>{t("playground-total", { ms: ms(m.total_ms.value) })}</span>}
         {m.cost_usd.value && <span>{m.cost_usd}</span>}
         {m.trace.value && <a class="link" href={`${page.root}/traces/${m.trace.value}`}>{t("playground-trace")}</a>}
@@ -292,8 +292,8 @@ function Side({ s }: { s: State }) {
             <option value="">{t("playground-catalog-none")}</option>
             {s.prompts.value.map((name) => <option key={name} value={name}>{name}</option>)}
           </select>
-          {s.prompt.value && <select class="select auto" aria-label={t("playground-version")} value={String(s.prompt.value.version)} onChange={(e) => choose(s, Number(e.currentTarget.value))}>
-            {s.versions.value.map((v) => <option key={v.version} value={String(v.version)}>{`v${v.version}${v.labels?.length ? ` · ${v.labels.join(", ")}` : ""}`}</option>)}
+          {s.prompt.value && <select class="select auto" aria-label={t("playground-version")} value={String(s.prompt.value.version)} onChange={(e) => { if (s.prompt.value) void load(s, s.prompt.value.name, Number(e.currentTarget.value)); }}>
+            {s.versions.value.map((v) => <option key={v.version} value={String(v.version)}>{`v${v.version}${v.labels.length ? ` · ${v.labels.join(", ")}` : ""}`}</option>)}
           </select>}
         </div>
       </div>
@@ -337,9 +337,7 @@ function SaveDialog({ s }: { s: State }) {
     const data = new FormData(form.current!);
     const [name, text, label] = ["name", "message", "label"].map((key) => String(data.get(key) ?? "").trim()) as [string, string, string];
     try {
-      const known = new Set(s.versions.value.map((v) => v.version));
-      const { version } = await saveVersion(name, s.system.value, text);
-      const same = s.prompt.value?.name === name && known.has(version);
+      const { version, already_existed: same } = await saveVersion(name, s.system.value, text);
       if (label) await moveLabel(name, label, version, text);
       await load(s, name, version);
       if (!s.prompts.value.includes(name)) s.prompts.value = [...s.prompts.value, name].sort();
@@ -367,22 +365,21 @@ function SaveDialog({ s }: { s: State }) {
 async function load(s: State, name: string, version?: number, keepText = false): Promise<void> {
   try {
     const list = await versions(name);
-    const chosen = list.find((v) => v.version === version) ?? list.find((v) => v.labels?.includes("production")) ?? list[0];
+    const chosen = list.find((v) => v.version === version) ?? list.find((v) => v.labels.includes("production")) ?? list[0];
+    if (!chosen) return;
+    const text = await systemText(name, chosen.version);
     batch(() => {
       s.versions.value = list;
-      if (!chosen) return;
       s.prompt.value = { name, version: chosen.version };
-      if (!keepText) s.system.value = systemOf(chosen);
+      s.savedText.value = text;
+      if (!keepText) s.system.value = text;
     });
   } catch (e) {
     toast((e as Error).message, "err");
   }
 }
 
-function choose(s: State, version: number): void {
-  const found = s.versions.value.find((v) => v.version === version);
-  if (found && s.prompt.value) batch(() => { s.prompt.value = { name: s.prompt.value!.name, version }; s.system.value = systemOf(found); });
-}
+const oneDecimal = (n: number): string => (n < 100 ? n.toFixed(1) : int(n));
 
 function Icon({ d }: { d: string }) {
   return <svg class="icon" viewBox="0 0 16 16" aria-hidden="true"><path d={d} /></svg>;

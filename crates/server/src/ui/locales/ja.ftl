@@ -73,7 +73,6 @@ col-state = 状態
 col-input = 入力と回答
 col-latency = 所要時間
 col-ttft = 初回トークン
-col-ttft-long = 最初のトークンまでの時間
 col-tokens = トークン
 col-feedback = 評価
 col-session = セッション
@@ -466,6 +465,48 @@ members-link = { $email } の招待リンク
 members-link-text = 本人に送ってください。一度だけ使えます。期限:
 members-remove-title = { $name } さんを外しますか
 members-remove-text = 直ちにサインアウトされます。キーと履歴は残ります。
+
+## 処理の結果
+signin-failed = メールアドレスまたはパスワードが違います。
+snippet-prompt = 三つの言語であいさつしてください。
+keys-revoked-flash = キーを失効させました。
+members-invite-revoked = 招待を取り消しました。
+members-last-admin = プロジェクトには管理者が一人以上必要です。
+members-removed = メンバーを外しました。
+members-role-set = 役割を変更しました。
+prompts-saved-flash = 版 { $n } として保存しました。
+prompts-moved-flash = { $label } は版 { $n } を指しています。
+prompts-conflict-flash = ほかの人が先にこのラベルを移しました。履歴を確かめて、もう一度お試しください。
+providers-confirm-flash = 名前が一致しなかったため、削除していません。
+providers-removed-flash = { $name } を削除しました。
+providers-test-ok-flash = { $name } に接続できました。
+providers-test-failed-flash = { $name } に接続できません: { $why }
+form-error-bad-email = メールアドレスの形式ではありません。
+form-error-bad-label = ラベルには英小文字、数字、. _ - が使えます。
+form-error-bad-model-reference = hf:ORG/REPO、pip:PACKAGE==VERSION、またはサーバー上のパスを入力してください。
+form-error-bad-name = この名前は使えません。英数字と . _ - が使えます。
+form-error-bad-prompt-name = 英小文字で入力し、フォルダーは斜線で区切ってください。
+form-error-bad-provider-name = 英小文字、数字、ハイフンが使えます。
+form-error-bad-role = その役割はありません。
+form-error-bad-url = 使えないアドレスです。https:// または http:// で始めてください。
+form-error-bad-variable = 環境変数の名前ではありません。
+form-error-email-taken = このメールアドレスの人はすでに参加しています。
+form-error-last-admin = プロジェクトには管理者が一人以上必要です。
+form-error-link-used = このリンクは使用済みか、期限が切れています。
+form-error-name-taken = この名前はすでに使われています。
+form-error-private-address = このマシンやプライベートネットワークのアドレスには運用者の許可が必要です。サーバー上で meguri provider add を使ってください。
+form-error-short-password = パスワードが短すぎます。12 文字以上にしてください。
+form-error-unknown-environment = その環境はありません。
+error-code-conflict = ほかの人が先に変更しました。
+error-code-cross-site = 別のサイトからのリクエストのため拒否しました。
+error-code-forbidden = あなたの役割ではこの操作を行えません。
+error-code-internal = サーバーで問題が発生しました。
+error-code-not-found = ここには何もありません。
+error-code-span-not-found = そのスパンはありません。
+error-code-too-large = リクエストが大きすぎます。
+error-code-too-many-requests = 試行が多すぎます。少し待ってからお試しください。
+error-code-trace-not-found = そのトレースはありません。
+error-code-unavailable = 現在この処理を行えません。
 
 ## スクリプト
 js-copied = コピーしました
