@@ -4,7 +4,7 @@ import { events, failure, json, post, put, request } from "../core/api.js";
 
 /** One version in the list; its text is fetched when it is chosen. */
 export interface Version { version: number; labels: string[] }
-interface Content { system?: string; messages?: { role: string; template?: string; content?: string }[] }
+interface Content { messages: { role: string; content: string }[] }
 export interface ChatMessage { role: "system" | "user" | "assistant"; content: string }
 export interface Params { temperature: number | null; top_p: number | null; max_tokens: number | null; seed: number | null }
 export interface Usage { input: number; output: number }
@@ -24,13 +24,11 @@ export async function versions(name: string): Promise<Version[]> {
 /** The text of one version: its system message. */
 export async function systemText(name: string, version: number): Promise<string> {
   const { content } = await json<{ content: Content }>(`${promptPath(name)}/versions/${version}`);
-  if (typeof content.system === "string") return content.system;
-  const message = content.messages?.find((m) => m.role === "system");
-  return message?.template ?? message?.content ?? "";
+  return content.messages.filter((m) => m.role === "system").map((m) => m.content).join("\n\n");
 }
 
 export const saveVersion = (name: string, system: string, message: string): Promise<{ version: number; already_existed: boolean }> =>
-  post(`${promptPath(name)}/versions`, { content: { system }, message });
+  post(`${promptPath(name)}/versions`, { content: { messages: [{ role: "system", content: system }] }, message });
 
 export const moveLabel = (name: string, label: string, version: number, reason: string): Promise<unknown> =>
   put(`${promptPath(name)}/labels/${encodeURIComponent(label)}`, { version, reason });
