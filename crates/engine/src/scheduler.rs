@@ -222,6 +222,7 @@ impl Scheduler {
     /// Takes up waiting requests that fit; sleeps while there is nothing to do at all. False
     /// when the model is being unloaded.
     fn admit(&self, sequences: &mut Vec<Sequence>) -> bool {
+        self.report(sequences);
         let mut inbox = self.wakeup.lock();
         while sequences.is_empty() && inbox.waiting.is_empty() && !inbox.stopping {
             inbox = self

@@ -42,10 +42,6 @@ impl DenseLinear {
 }
 
 impl Linear for DenseLinear {
-    fn in_features(&self) -> usize {
-        self.in_features
-    }
-
     fn out_features(&self) -> usize {
         self.out_features
     }

@@ -22,8 +22,6 @@ pub(crate) const BLOCK: usize = 32;
 
 /// A projection. Rows go in, rows come out.
 pub(crate) trait Linear: Send + Sync + std::fmt::Debug {
-    /// Width of an input row.
-    fn in_features(&self) -> usize;
     /// Width of an output row.
     fn out_features(&self) -> usize;
     /// Writes `rows × out_features` values.

@@ -280,10 +280,6 @@ impl QuantLinear {
 }
 
 impl Linear for QuantLinear {
-    fn in_features(&self) -> usize {
-        self.matrix.columns
-    }
-
     fn out_features(&self) -> usize {
         self.matrix.rows
     }

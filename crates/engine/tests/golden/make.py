@@ -84,29 +84,46 @@ def tokens(path):
     print(len(out), "strings;", len(differences), "differ between the two references")
 
 
-def greedy(path):
+def greedy_run(path, count, token_by_token=False, **options):
+    """Greedy answers to all prompts: ids, and per step the runner-up and its distance."""
     import llama_cpp
     import numpy
 
-    llama = llama_cpp.Llama(path, n_ctx=1024, n_threads=2, logits_all=True, verbose=False)
+    llama = llama_cpp.Llama(path, n_ctx=1024, n_threads=2, logits_all=True, verbose=False, **options)
     out = []
     for prompt in json.loads((HERE / "prompts.json").read_text("utf-8")):
         ids = llama.tokenize(prompt.encode(), add_bos=False, special=True)
         llama.reset()
-        llama.eval(ids)
-        answer, margins = [], []
-        for _ in range(48):
+        for part in [[token] for token in ids] if token_by_token else [ids]:
+            llama.eval(part)
+        answer = {"prompt": prompt, "prompt_ids": ids, "ids": [], "second": [], "margins": []}
+        for _ in range(count):
             logits = numpy.array(llama.scores[llama.n_tokens - 1])
-            best = int(logits.argmax())
-            second = float(numpy.partition(logits, -2)[-2])
-            answer.append(best)
-            margins.append(round(float(logits[best]) - second, 4))
+            second, best = (int(i) for i in numpy.argpartition(logits, -2)[-2:])
+            answer["ids"].append(best)
+            answer["second"].append(second)
+            answer["margins"].append(round(float(logits[best] - logits[second]), 4))
             if best == llama.token_eos():
                 break
             llama.eval([best])
-        out.append({"prompt": prompt, "prompt_ids": ids, "ids": answer, "margins": margins})
-        print(len(answer), repr(llama.detokenize(answer).decode("utf-8", "replace"))[:100])
-    (HERE / "greedy.json").write_text(json.dumps(out, ensure_ascii=False, indent=0))
+        out.append(answer)
+    return out
+
+
+def first_difference(a, b):
+    return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), None)
+
+
+def greedy(path):
+    """llama.cpp's default run, and where llama.cpp leaves it when only the order of its own
+    arithmetic changes: prompt read token by token, or flash attention."""
+    out = greedy_run(path, 40)
+    for options in ({"token_by_token": True}, {"flash_attn": True}):
+        for answer, other in zip(out, greedy_run(path, 40, **options)):
+            place = first_difference(answer["ids"], other["ids"])
+            answer.setdefault("llama_cpp_leaves_itself_at", []).append(place)
+    (HERE / "greedy.json").write_text(json.dumps(out, ensure_ascii=False))
+    print(sum(any(p is not None and p < 32 for p in a["llama_cpp_leaves_itself_at"]) for a in out), "of", len(out))
 
 
 def embeddings(path):

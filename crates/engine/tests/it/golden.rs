@@ -57,11 +57,21 @@ fn a_thousand_strings_tokenise_as_the_references_do() {
     }
 }
 
+/// The first 32 tokens are llama.cpp's, or the first that is not is its runner-up in a near tie.
+///
+/// A model this small has ties everywhere: llama.cpp leaves its own answer within 32 tokens on 12
+/// of these 20 prompts when the same prompt is read token by token or with flash attention
+/// (`llama_cpp_leaves_itself_at`, made by make.py). All weights and activations here are the same
+/// integers as there; what differs is the order of the sums and 16-bit roundings in attention.
+/// That moves logits by about 0.1, so a difference is explained only where the two best of
+/// llama.cpp lie closer than `NEAR_TIE`, and where it is that second one that was chosen.
 #[test]
-fn greedy_answers_equal_those_of_llama_cpp() {
+fn greedy_answers_equal_those_of_llama_cpp_or_fall_on_its_near_ties() {
+    const COMPARED: usize = 32;
+    const NEAR_TIE: f64 = 0.35;
     let model = ChatModel::load(&smollm2(), LoadOptions::default()).unwrap();
     let golden = golden("greedy.json");
-    let mut differences = Vec::new();
+    let mut equal = 0;
     for case in golden.as_array().unwrap() {
         let numbers = |key: &str| -> Vec<u32> {
             case[key]
@@ -71,42 +81,47 @@ fn greedy_answers_equal_those_of_llama_cpp() {
                 .map(|id| id.as_u64().unwrap() as u32)
                 .collect()
         };
-        let (prompt, mut expected) = (case["prompt"].as_str().unwrap(), numbers("ids"));
+        let (prompt, expected) = (case["prompt"].as_str().unwrap(), numbers("ids"));
         assert_eq!(
             model.tokenize(prompt).unwrap(),
             numbers("prompt_ids"),
             "{prompt:?}"
         );
-        expected.retain(|token| *token != 2);
         let mut request = GenerateRequest::new(Prompt::Text(prompt.to_owned()));
         request.sampling = Sampling::greedy();
-        request.max_tokens = Some(48);
-        let answer = model
+        request.max_tokens = Some(COMPARED);
+        let mut ids = model
             .generate(request)
             .unwrap()
             .blocking_complete()
-            .unwrap();
-        let same = answer
-            .token_ids
+            .unwrap()
+            .token_ids;
+        if ids.len() < COMPARED {
+            ids.push(2);
+        }
+        let same = ids
             .iter()
             .zip(&expected)
-            .take_while(|(a, b)| a == b)
+            .take_while(|(ours, theirs)| ours == theirs)
             .count();
-        if same < expected.len() || answer.token_ids.len() != expected.len() {
-            let margin = case["margins"][same].as_f64().unwrap_or(0.0);
-            differences.push((prompt.to_owned(), same, margin));
+        if same == ids.len() {
+            equal += 1;
+            continue;
         }
+        let margin = case["margins"][same].as_f64().unwrap();
+        println!("token {same} of {prompt:?}: margin {margin}");
+        assert!(
+            margin < NEAR_TIE,
+            "{prompt:?} differs at {same}, where the margin is {margin}"
+        );
+        assert_eq!(
+            Some(&ids[same]),
+            numbers("second").get(same),
+            "{prompt:?} at {same}"
+        );
     }
-    println!(
-        "{} of {} differ: {differences:#?}",
-        differences.len(),
-        golden.as_array().unwrap().len()
-    );
-    assert!(
-        differences
-            .iter()
-            .all(|(_, same, margin)| *same >= 32 || *margin < 0.0)
-    );
+    println!("{equal} of 20 are equal for {COMPARED} tokens");
+    assert!(equal >= 8, "only {equal} of 20 answers equal");
 }
 
 #[test]

@@ -1,1 +1,356 @@
-//! x
+//! Several requests at once: fairness, cancellation, limits, repeatability.
+
+use std::time::{Duration, Instant};
+
+use engine::{
+    ChatModel, ChatPrompt, Completion, Event, FinishReason, GenerateError, GenerateRequest,
+    Generation, LoadOptions, Prompt, Sampling,
+};
+use serde_json::json;
+
+use crate::support::Tiny;
+
+/// A tiny model; `context` long answers give other requests time to happen.
+fn model(options: LoadOptions) -> ChatModel {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tiny.gguf");
+    Tiny {
+        context: 4096,
+        ..Tiny::default()
+    }
+    .write_gguf(&path, 9);
+    ChatModel::load(&path, options).unwrap()
+}
+
+fn request(prompt: &str, max_tokens: usize) -> GenerateRequest {
+    let mut request = GenerateRequest::new(Prompt::Text(prompt.to_owned()));
+    request.sampling = Sampling {
+        seed: Some(3),
+        ..Sampling::default()
+    };
+    request.max_tokens = Some(max_tokens);
+    request
+}
+
+fn complete(model: &ChatModel, request: GenerateRequest) -> Completion {
+    model
+        .generate(request)
+        .unwrap()
+        .blocking_complete()
+        .unwrap()
+}
+
+/// Polls until the condition holds; the deadline only ends a hung test.
+fn until(condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < deadline, "the condition never came true");
+        std::thread::yield_now();
+    }
+}
+
+/// The next token event's text, skipping nothing.
+fn next_token(generation: &mut Generation) {
+    match generation.blocking_next() {
+        Some(Event::Token(_)) => {}
+        other => panic!("expected a token, got {other:?}"),
+    }
+}
+
+#[test]
+fn alone_and_among_others_the_answer_is_the_same() {
+    let model = model(LoadOptions::default());
+    let prompts: Vec<String> = (0..6)
+        .map(|i| "the other thing in an inner one ".repeat(i * 5 + 1))
+        .collect();
+    let alone: Vec<_> = prompts
+        .iter()
+        .map(|prompt| complete(&model, request(prompt, 40)))
+        .collect();
+    let running: Vec<_> = prompts
+        .iter()
+        .map(|p| model.generate(request(p, 40)).unwrap())
+        .collect();
+    let together: Vec<_> = running
+        .into_iter()
+        .map(|g| g.blocking_complete().unwrap())
+        .collect();
+    for (alone, together) in alone.iter().zip(&together) {
+        assert_eq!(
+            (&alone.text, &alone.token_ids),
+            (&together.text, &together.token_ids)
+        );
+        assert_eq!(alone.done.usage, together.done.usage);
+    }
+}
+
+#[test]
+fn a_seed_repeats_the_answer() {
+    let model = model(LoadOptions::default());
+    let seeded = |seed| {
+        let mut request = request("an answer", 30);
+        request.sampling = Sampling {
+            seed: Some(seed),
+            ..Sampling::default()
+        };
+        complete(&model, request).token_ids
+    };
+    assert_eq!(seeded(1), seeded(1));
+    assert_ne!(seeded(1), seeded(2));
+}
+
+#[test]
+fn a_long_prompt_does_not_hold_up_a_running_answer() {
+    let model = model(LoadOptions::default());
+    let mut running = model.generate(endless(2000)).unwrap();
+    next_token(&mut running);
+    let long = model.generate(GenerateRequest {
+        max_tokens: Some(1),
+        ..GenerateRequest::new(Prompt::Tokens(vec![70; 3000]))
+    });
+    let mut long = long.unwrap();
+    let mut tokens_meanwhile = 0;
+    // Read the running answer until the long prompt has been read too.
+    let reader = std::thread::spawn(move || {
+        let first = long.blocking_next();
+        assert!(
+            matches!(first, Some(Event::Token(_) | Event::Done(_))),
+            "{first:?}"
+        );
+    });
+    while !reader.is_finished() && running.blocking_next().is_some() {
+        tokens_meanwhile += 1;
+    }
+    reader.join().unwrap();
+    // 3,000 prompt tokens in parts of 64 are 47 steps, each with one token of the other; some
+    // of them may be unread yet.
+    assert!(tokens_meanwhile >= 20, "{tokens_meanwhile}");
+}
+
+/// A request whose answer does not end by itself: greedy choices never fall on the end of turn.
+fn endless(tokens: usize) -> GenerateRequest {
+    let mut request = request("on and on", tokens);
+    request.sampling = Sampling::greedy();
+    request
+}
+
+#[test]
+fn dropping_the_handle_frees_the_sequence() {
+    let model = model(LoadOptions::default());
+    let mut generation = model.generate(endless(3000)).unwrap();
+    next_token(&mut generation);
+    assert_eq!(model.load_now().running, 1);
+    assert!(model.load_now().kv_cache_bytes > 0);
+    drop(generation);
+    until(|| model.load_now().running == 0 && model.load_now().kv_cache_bytes == 0);
+}
+
+#[test]
+fn a_reader_that_stops_reading_blocks_nobody_and_is_given_up() {
+    let options = LoadOptions {
+        event_buffer: 4,
+        reader_timeout: Duration::from_millis(50),
+        ..LoadOptions::default()
+    };
+    let model = model(options);
+    let mut stalled = model.generate(endless(3000)).unwrap();
+    assert_eq!(
+        complete(&model, request("another", 20))
+            .done
+            .usage
+            .prompt_tokens,
+        4
+    );
+    until(|| model.load_now().running == 0);
+    let mut last = None;
+    while let Some(event) = stalled.blocking_next() {
+        last = Some(event);
+    }
+    assert!(
+        matches!(
+            last,
+            Some(Event::Failed(GenerateError::ReaderStalled { .. }))
+        ),
+        "{last:?}"
+    );
+}
+
+#[test]
+fn a_full_queue_says_busy_and_recovers() {
+    let options = LoadOptions {
+        max_sequences: 1,
+        max_waiting: 2,
+        event_buffer: 1,
+        ..LoadOptions::default()
+    };
+    let model = model(options);
+    let running = model.generate(endless(3000)).unwrap();
+    until(|| model.load_now().running == 1 && model.load_now().waiting == 0);
+    let waiting: Vec<_> = (0..2)
+        .map(|_| model.generate(request("wait", 1)).unwrap())
+        .collect();
+    let refused = model.generate(request("no room", 1)).unwrap_err();
+    assert_eq!(refused, GenerateError::Busy { waiting: 2 });
+    drop(running);
+    for generation in waiting {
+        generation.blocking_complete().unwrap();
+    }
+    complete(&model, request("room again", 1));
+}
+
+#[test]
+fn too_long_requests_are_refused_with_numbers() {
+    let model = model(LoadOptions {
+        max_context: Some(64),
+        ..LoadOptions::default()
+    });
+    assert_eq!(model.context_length(), 64);
+    let refuse = |prompt: Vec<u32>, max_tokens| {
+        let request = GenerateRequest {
+            max_tokens,
+            ..GenerateRequest::new(Prompt::Tokens(prompt))
+        };
+        model.generate(request).unwrap_err()
+    };
+    assert_eq!(
+        refuse(vec![70; 60], Some(5)),
+        GenerateError::ContextOverflow {
+            prompt_tokens: 60,
+            max_tokens: 5,
+            context_length: 64
+        }
+    );
+    assert!(matches!(
+        refuse(vec![70; 64], None),
+        GenerateError::ContextOverflow { .. }
+    ));
+    assert!(matches!(
+        refuse(vec![], None),
+        GenerateError::InvalidRequest(_)
+    ));
+    assert!(matches!(
+        refuse(vec![9999], None),
+        GenerateError::InvalidRequest(_)
+    ));
+    assert!(matches!(
+        refuse(vec![70], Some(0)),
+        GenerateError::InvalidRequest(_)
+    ));
+    let mut hot = request("x", 1);
+    hot.sampling.temperature = 3.0;
+    let error = model.generate(hot).unwrap_err();
+    assert!(error.to_string().contains("temperature"), "{error}");
+    let full = complete(
+        &model,
+        GenerateRequest {
+            sampling: Sampling::greedy(),
+            ..GenerateRequest::new(Prompt::Tokens(vec![70; 50]))
+        },
+    );
+    assert!(full.done.usage.completion_tokens <= 14);
+}
+
+#[test]
+fn memory_for_keys_and_values_bounds_what_runs() {
+    // One token takes 2 layers × 2 × 2 heads × 16 × 2 bytes = 256 bytes.
+    let model = model(LoadOptions {
+        kv_cache_bytes: 256 * 300,
+        ..LoadOptions::default()
+    });
+    assert_eq!(model.context_length(), 300);
+    let running: Vec<_> = (0..6)
+        .map(|_| model.generate(request("share", 100)).unwrap())
+        .collect();
+    for generation in running {
+        assert!(model.load_now().kv_cache_bytes <= 256 * 300);
+        generation.blocking_complete().unwrap();
+    }
+}
+
+#[test]
+fn a_stop_text_ends_the_answer_before_it() {
+    let model = model(LoadOptions::default());
+    let whole = complete(&model, request("say something", 60));
+    let characters: Vec<char> = whole.text.chars().collect();
+    assert!(characters.len() > 8, "{whole:?}");
+    // Two neighbouring characters usually come from different tokens.
+    let stop: String = characters[4..7].iter().collect();
+    let expected = whole.text.split(&stop).next().unwrap();
+    let mut stopped = request("say something", 60);
+    stopped.stop = vec!["never there".to_owned(), stop.clone()];
+    let answer = complete(&model, stopped);
+    assert_eq!(
+        (answer.text.as_str(), answer.done.finish_reason),
+        (expected, FinishReason::Stop)
+    );
+    assert!(answer.done.usage.completion_tokens < whole.done.usage.completion_tokens);
+}
+
+#[test]
+fn log_probabilities_come_with_every_token() {
+    let model = model(LoadOptions::default());
+    let mut request = request("likely", 12);
+    request.sampling = Sampling::greedy();
+    request.logprobs = Some(3);
+    let answer = complete(&model, request);
+    assert_eq!(answer.logprobs.len(), answer.token_ids.len());
+    for (entry, token) in answer.logprobs.iter().zip(&answer.token_ids) {
+        assert_eq!((entry.chosen.token_id, entry.top.len()), (*token, 3));
+        assert_eq!(entry.top[0], entry.chosen, "greedy takes the likeliest");
+        assert!(
+            entry.top.is_sorted_by(|a, b| a.logprob >= b.logprob) && entry.chosen.logprob <= 0.0
+        );
+    }
+}
+
+#[test]
+fn penalties_change_a_repeating_answer() {
+    let model = model(LoadOptions::default());
+    let greedy = |sampling: Sampling| {
+        let mut request = request("again again", 60);
+        request.sampling = Sampling {
+            temperature: 0.0,
+            ..sampling
+        };
+        complete(&model, request).token_ids
+    };
+    let plain = greedy(Sampling::default());
+    let most = |ids: &[u32]| {
+        ids.iter()
+            .map(|id| ids.iter().filter(|other| *other == id).count())
+            .max()
+            .unwrap_or(0)
+    };
+    let penalised = greedy(Sampling {
+        frequency_penalty: 2.0,
+        presence_penalty: 2.0,
+        ..Sampling::default()
+    });
+    assert!(most(&penalised) <= most(&plain), "{plain:?} {penalised:?}");
+    assert_ne!(plain, penalised);
+}
+
+#[test]
+fn conversations_and_unloading() {
+    let model = model(LoadOptions::default());
+    let chat = ChatPrompt::new(vec![json!({"role": "user", "content": "hi"})]);
+    assert_eq!(
+        model.render_chat(&chat).unwrap(),
+        "<|im_start|>user: hi<|im_end|><|im_start|>"
+    );
+    let answer = complete(
+        &model,
+        GenerateRequest {
+            max_tokens: Some(3),
+            ..GenerateRequest::new(Prompt::Chat(chat))
+        },
+    );
+    // `<|im_start|>` and `<|im_end|>` are one token each, the rest is bytes.
+    assert_eq!(answer.done.usage.prompt_tokens, 3 + "user: hi".len() - 1);
+    let running = model.generate(endless(3000)).unwrap();
+    drop(model);
+    assert_eq!(
+        running.blocking_complete().unwrap_err(),
+        GenerateError::Stopped
+    );
+}

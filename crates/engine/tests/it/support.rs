@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 /// The directory with real models; a test that needs one fails without it, because a skipped
 /// proof looks like a passed one.
-pub fn test_model(name: &str) -> PathBuf {
+pub(crate) fn test_model(name: &str) -> PathBuf {
     let root = match std::env::var_os("MEGURI_TEST_MODELS") {
         Some(root) => PathBuf::from(root),
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/test-models"),
@@ -21,7 +21,7 @@ pub fn test_model(name: &str) -> PathBuf {
 }
 
 /// The GGUF file of SmolLM2.
-pub fn smollm2() -> PathBuf {
+pub(crate) fn smollm2() -> PathBuf {
     let directory = test_model("smollm2");
     let files = std::fs::read_dir(&directory).expect("read the model directory");
     files
@@ -39,7 +39,7 @@ pub fn smollm2() -> PathBuf {
 }
 
 /// A committed golden file.
-pub fn golden(name: &str) -> Value {
+pub(crate) fn golden(name: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/golden")
         .join(name);
@@ -48,7 +48,7 @@ pub fn golden(name: &str) -> Value {
 }
 
 /// Lines of the committed corpus.
-pub fn corpus_lines() -> Vec<String> {
+pub(crate) fn corpus_lines() -> Vec<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/corpus.jsonl");
     let text = std::fs::read_to_string(path).expect("read the corpus");
     text.lines()
@@ -57,10 +57,10 @@ pub fn corpus_lines() -> Vec<String> {
 }
 
 /// Numbers that look random and are the same everywhere.
-pub struct Noise(pub u64);
+pub(crate) struct Noise(pub(crate) u64);
 
 impl Noise {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -69,22 +69,22 @@ impl Noise {
     }
 
     /// Between -1 and 1.
-    pub fn float(&mut self) -> f32 {
+    pub(crate) fn float(&mut self) -> f32 {
         (self.next() as f32 / (1u64 << 30) as f32) - 1.0
     }
 }
 
 /// The shape of a tiny model.
 #[derive(Clone, Copy)]
-pub struct Tiny {
-    pub family: &'static str,
-    pub hidden: usize,
-    pub layers: usize,
-    pub heads: usize,
-    pub kv_heads: usize,
-    pub head_width: usize,
-    pub feed_forward: usize,
-    pub context: usize,
+pub(crate) struct Tiny {
+    pub(crate) family: &'static str,
+    pub(crate) hidden: usize,
+    pub(crate) layers: usize,
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) head_width: usize,
+    pub(crate) feed_forward: usize,
+    pub(crate) context: usize,
 }
 
 impl Default for Tiny {
@@ -103,18 +103,18 @@ impl Default for Tiny {
 }
 
 /// Tokens of the tiny vocabulary: the 256 bytes, a few merges, and two control tokens.
-pub const VOCABULARY: usize = 264;
+pub(crate) const VOCABULARY: usize = 264;
 
 /// A named tensor of random floats.
-pub struct RandomTensor {
-    pub name: String,
-    pub shape: Vec<usize>,
-    pub values: Vec<f32>,
+pub(crate) struct RandomTensor {
+    pub(crate) name: String,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) values: Vec<f32>,
 }
 
 impl Tiny {
     /// All tensors by their safetensors names, from a seed.
-    pub fn tensors(&self, seed: u64) -> Vec<RandomTensor> {
+    pub(crate) fn tensors(&self, seed: u64) -> Vec<RandomTensor> {
         let mut noise = Noise(seed);
         let mut out = Vec::new();
         let mut add = |name: String, shape: Vec<usize>, centre: f32, spread: f32| {
@@ -217,6 +217,13 @@ impl Tiny {
                 );
             }
         }
+        // A logit of 0 for the end of turn: never the largest of 264, so greedy answers go on.
+        if let Some(head) = out
+            .iter_mut()
+            .find(|tensor| tensor.name == "lm_head.weight")
+        {
+            head.values[263 * self.hidden..].fill(0.0);
+        }
         out
     }
 
@@ -231,7 +238,7 @@ impl Tiny {
     }
 
     /// Writes a model directory: config, tokenizer, one safetensors file or two shards.
-    pub fn write_directory(&self, directory: &Path, seed: u64, shards: usize) {
+    pub(crate) fn write_directory(&self, directory: &Path, seed: u64, shards: usize) {
         write_json(&directory.join("config.json"), &self.config());
         write_json(&directory.join("tokenizer.json"), &tokenizer_json());
         write_json(
@@ -264,12 +271,12 @@ impl Tiny {
     }
 
     /// Writes the same model as a GGUF file of floats.
-    pub fn write_gguf(&self, path: &Path, seed: u64) {
+    pub(crate) fn write_gguf(&self, path: &Path, seed: u64) {
         std::fs::write(path, self.gguf_bytes(seed)).expect("write the model");
     }
 
     /// The bytes of that file.
-    pub fn gguf_bytes(&self, seed: u64) -> Vec<u8> {
+    pub(crate) fn gguf_bytes(&self, seed: u64) -> Vec<u8> {
         let mut tensors = self.tensors(seed);
         for tensor in &mut tensors {
             // GGUF files of `llama` hold queries and keys permuted to neighbouring pairs.
@@ -308,7 +315,7 @@ impl Tiny {
     }
 }
 
-pub const CHAT_TEMPLATE: &str = "{% for m in messages %}<|im_start|>{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>{% endif %}";
+pub(crate) const CHAT_TEMPLATE: &str = "{% for m in messages %}<|im_start|>{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>{% endif %}";
 
 /// Byte tokens in GPT-2's alphabet, six merges, two control tokens.
 fn vocabulary() -> (Vec<String>, Vec<String>) {
