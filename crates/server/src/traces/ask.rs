@@ -127,7 +127,7 @@ impl Ask {
 }
 
 /// A query that gave no answer, as the caller sees it.
-pub fn query_error(error: QueryError) -> AppError {
+fn query_error(error: QueryError) -> AppError {
     match error {
         QueryError::Invalid(message) => AppError::invalid(message),
         slow @ QueryError::TooSlow { .. } => AppError::unavailable(slow.to_string()).code("query_too_slow"),

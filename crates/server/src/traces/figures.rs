@@ -6,11 +6,12 @@ use axum::Json as JsonAnswer;
 use axum::extract::State;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Number, Value};
+use serde_json::Number;
 use telemetry::{Aggregate, AggregateRow, Field, Measure};
 
 use super::api::field;
 use super::ask::{AskText, read};
+use super::json::number;
 use crate::app::App;
 use crate::auth::Identity;
 use crate::error::{AppError, Result};
@@ -107,7 +108,13 @@ pub(super) async fn query(
     query.by = request.by.iter().map(|name| field(name, "by")).collect::<Result<_>>()?;
     query.every_us = every_us(request.every_s)?;
     query.top = request.limit.map(|limit| limit.clamp(1, 10_000));
-    let aggregate = read(&app.telemetry, move |reader| reader.aggregate(&query)).await?;
+    let total = query.by.is_empty() && query.every_us.is_none();
+    let nothing = query.measures.iter().map(|measure| matches!(measure, Measure::Count | Measure::Errors).then_some(0.0)).collect();
+    let mut aggregate = read(&app.telemetry, move |reader| reader.aggregate(&query)).await?;
+    if total && aggregate.rows.is_empty() {
+        // Asked for one number, answer with one: how many of none is zero.
+        aggregate.rows.push(AggregateRow { bucket_us: None, group: Vec::new(), values: nothing });
+    }
     Ok(JsonAnswer(answer(&aggregate, &names, &request.by)))
 }
 
@@ -154,17 +161,5 @@ fn answer(aggregate: &Aggregate, measures: &[String], by: &[String]) -> QueryAns
         rows: aggregate.rows.iter().map(row).collect(),
         groups_left_out: aggregate.groups_left_out,
         exact: aggregate.exact,
-    }
-}
-
-/// Whole numbers without a fraction, so that a count reads as `3`, not `3.0`.
-fn number(value: f64) -> Option<Number> {
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    if value.fract() == 0.0 && value.abs() < EXACT {
-        return Some(Number::from(value as i64));
-    }
-    match serde_json::json!(value) {
-        Value::Number(number) => Some(number),
-        _ => None,
     }
 }

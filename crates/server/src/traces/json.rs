@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Number, Value, json};
 use telemetry::{Bodies, Body, BodyContent, Score, StoredSpan, Trace, TraceRow};
 
 /// A page of a list.
@@ -193,11 +193,21 @@ impl TraceRowJson {
 #[serde(untagged)]
 pub enum ScoreValue {
     /// `0.8`, `-1`
-    Number(f64),
+    Number(#[serde(serialize_with = "whole_or_fraction")] f64),
     /// `true`
     Bool(bool),
     /// `"helpful"`
     Label(String),
+}
+
+/// A number as JSON; a whole one without a fraction, so that a thumb reads as `-1`.
+pub(super) fn number(value: f64) -> Option<Number> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if value.fract() == 0.0 && value.abs() < EXACT { Some(Number::from(value as i64)) } else { Number::from_f64(value) }
+}
+
+fn whole_or_fraction<S: serde::Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    number(*value).serialize(serializer)
 }
 
 /// One judgement.
@@ -242,7 +252,7 @@ impl ScoreJson {
 
 /// A flag is stored as number and word together, so that `score.x > 0` and
 /// `score.x = "true"` both find it.
-pub fn score_value(score: &Score) -> Option<ScoreValue> {
+pub(super) fn score_value(score: &Score) -> Option<ScoreValue> {
     match (score.value, score.label.as_deref()) {
         (Some(_), Some(word @ ("true" | "false"))) => Some(ScoreValue::Bool(word == "true")),
         (Some(number), _) => Some(ScoreValue::Number(number)),
@@ -347,7 +357,7 @@ pub struct TraceJson {
 
 /// Figures over all spans of a trace.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Totals {
+pub(super) struct Totals {
     /// First start.
     pub start_us: i64,
     /// Last end.
@@ -364,7 +374,7 @@ pub struct Totals {
 
 impl Totals {
     /// Sums a trace up.
-    pub fn of(trace: &Trace) -> Self {
+    pub(super) fn of(trace: &Trace) -> Self {
         let spans = || trace.spans.iter().map(|stored| &stored.span);
         let costs = || spans().filter_map(|span| span.cost);
         let roots = || spans().filter(|span| span.parent.is_none());

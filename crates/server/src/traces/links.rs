@@ -87,7 +87,7 @@ impl ListLink {
 }
 
 /// Percent-encodes everything but unreserved characters: right for a path segment and for a query value.
-pub fn encode(text: &str) -> String {
+pub(super) fn encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

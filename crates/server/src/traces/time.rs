@@ -157,9 +157,3 @@ fn date_of_days(days: i64) -> (i64, i64, i64) {
     let month = (1..=12).rev().find(|month| days_before(year, *month) <= days).unwrap_or(1);
     (year, month, days - days_before(year, month) + 1)
 }
-
-/// The readings, for the integration tests (this library has no unit tests of its own).
-#[doc(hidden)]
-pub fn parse_time_for_test(text: &str, now_us: i64) -> Result<String, String> {
-    parse_time(text, now_us).map(format_rfc3339)
-}

@@ -15,7 +15,7 @@ use super::time::parse_duration_us;
 use crate::scores::THUMBS;
 
 /// The time ranges that pages offer.
-pub const RANGES: &[&str] = &["1h", "6h", "24h", "7d", "30d"];
+const RANGES: &[&str] = &["1h", "6h", "24h", "7d", "30d"];
 
 /// The range picker.
 #[derive(Debug, Clone, Serialize)]
@@ -557,7 +557,8 @@ pub(super) fn detail(stored: &StoredSpan, bodies: &Bodies, root: &str) -> SpanDe
 
 /// Speed of generation after the first token, where both are known.
 fn tokens_per_s(span: &Span) -> Option<f64> {
-    let generating_us = span.latency_us() - span.ttft_us?;
+    // Without a stream, the first token is known when the last one is.
+    let generating_us = span.latency_us() - span.ttft_us.filter(|_| span.streamed)?;
     let after_first = span.usage.output.checked_sub(1).filter(|count| *count > 0)?;
     (generating_us > 0).then(|| after_first as f64 / (generating_us as f64 / 1e6))
 }
