@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fake_provider import FakeProvider
+from polling import eventually
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -79,6 +80,10 @@ class Running:
         request = urllib.request.Request(self.url + path, headers={"authorization": f"Bearer {self.key}"})
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
+
+    def trace(self, trace_id: str) -> dict:
+        """A call's trace, which is there a moment after its answer."""
+        return eventually(lambda: self.get(f"/api/v1/traces/{trace_id}"))
 
     def stop(self) -> None:
         self.process.terminate()

@@ -6,7 +6,6 @@ import json
 
 from pydantic import BaseModel
 
-from polling import eventually
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -41,7 +40,7 @@ def test_the_provider_gets_its_own_credential_and_not_the_callers(client, fake, 
 
 def test_trace_id_header_leads_to_the_trace(client, server):
     raw = client.chat.completions.with_raw_response.create(model="fake/echo", messages=[{"role": "user", "content": "find me"}])
-    trace = server.get(f"/api/v1/traces/{raw.headers['x-meguri-trace-id']}")
+    trace = server.trace(raw.headers["x-meguri-trace-id"])
     assert "find me" in json.dumps(trace) and "echo: find me" in json.dumps(trace)
     assert trace["spans"][0]["input_tokens"] == 11
 
@@ -135,6 +134,6 @@ def test_a_client_that_leaves_early_is_a_cancelled_trace(client, server):
         for chunk in stream:
             if chunk.choices[0].delta.content:
                 break
-    trace = eventually(lambda: server.get(f"/api/v1/traces/{trace_id}"))
+    trace = server.trace(trace_id)
     assert trace["status"] == "cancelled"
     assert trace["spans"][0]["tokens_estimated"] is True

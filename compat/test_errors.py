@@ -115,7 +115,7 @@ def test_a_stream_that_dies_upstream_never_ends_cleanly(client, server, model):
             for chunk in stream:
                 text += (chunk.choices[0].delta.content or "") if chunk.choices else ""
     assert text, "what came before the failure was delivered"
-    trace = eventually(lambda: server.get(f"/api/v1/traces/{trace_id}"))
+    trace = server.trace(trace_id)
     assert trace["status"] == "error" and text in json.dumps(trace["spans"][0]["output"], ensure_ascii=False)
 
 

@@ -8,7 +8,6 @@ import threading
 import openai
 import pytest
 
-from polling import eventually
 
 COUNT = [{"role": "user", "content": "Count from one to ten in words."}]
 
@@ -27,7 +26,7 @@ def test_stream_comes_token_by_token(client, chat_model, server):
     assert len(pieces) > 8
     assert chunks[0].choices[0].delta.role == "assistant"
     assert chunks[-1].usage.completion_tokens <= 24 and chunks[-1].usage.prompt_tokens > 5
-    trace = eventually(lambda: server.get(f"/api/v1/traces/{trace_id}"))
+    trace = server.trace(trace_id)
     assert json.dumps("".join(pieces), ensure_ascii=False)[1:-1] in json.dumps(trace["spans"][0]["output"], ensure_ascii=False)
     assert trace["spans"][0]["ttft_ms"] > 0
 

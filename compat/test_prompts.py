@@ -61,7 +61,7 @@ def test_prompt_by_name_label_and_version(admin, client, fake, server):
     text, trace_id = eventually(is_served)
     assert text == "You help Aoi."
     assert system_of({"version": 2})[0] == "You are short with Aoi."
-    span = server.get(f"/api/v1/traces/{trace_id}")["spans"][0]
+    span = server.trace(trace_id)["spans"][0]
     assert (span["prompt"], span["prompt_version"]) == ("support/answer", 1)
 
     admin("PUT", f"{path}/support%2Fanswer/labels/production", {"version": 2, "reason": "shorter"})
@@ -78,7 +78,7 @@ def test_session_user_and_tags_are_in_the_trace(client, server):
     raw = client.chat.completions.with_raw_response.create(
         model="fake/echo", messages=[{"role": "user", "content": "hi"}], user="u-1",
         extra_headers={"x-meguri-session": "s-42"}, extra_body={"meguri": {"tags": {"team": "a"}}})
-    span = server.get(f"/api/v1/traces/{raw.headers['x-meguri-trace-id']}")["spans"][0]
+    span = server.trace(raw.headers["x-meguri-trace-id"])["spans"][0]
     assert (span["session"], span["user"], span["tags"]) == ("s-42", "u-1", {"team": "a"})
 
 

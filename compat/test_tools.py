@@ -85,5 +85,5 @@ def test_the_stream_helper_assembles_calls(client):
 
 def test_calls_are_in_the_trace(client, server):
     raw = client.chat.completions.with_raw_response.create(model="fake/parallel", messages=ASK, tools=TOOLS)
-    span = server.get(f"/api/v1/traces/{raw.headers['x-meguri-trace-id']}")["spans"][0]
+    span = server.trace(raw.headers["x-meguri-trace-id"])["spans"][0]
     assert "call_oslo" in json.dumps(span["output"]) and "get_weather" in json.dumps(span["tools"])
