@@ -56,6 +56,8 @@ fn templates() -> anyhow::Result<Environment<'static>> {
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
     environment.set_auto_reload(cfg!(debug_assertions));
+    // A debug dump of a template's variables would put prompts and answers into the log.
+    environment.set_debug(false);
     format::add_filters(&mut environment);
     if cfg!(debug_assertions) {
         environment.set_loader(minijinja::path_loader(concat!(env!("CARGO_MANIFEST_DIR"), "/src")));
