@@ -180,14 +180,12 @@ struct Call<'a> {
     principal: &'a Principal,
 }
 
-/// A request that was read and understood.
+/// A request that was read and understood. Its messages and parameters live in
+/// the record, so that nothing is kept twice.
 struct Prepared {
     request: Request,
-    fields: Map<String, Value>,
     /// Rendered from the catalog, to stand before the caller's messages.
     prompt: Vec<Value>,
-    /// Prompt and caller together.
-    messages: Vec<Value>,
     stream: bool,
     wants_usage: bool,
 }
@@ -210,7 +208,7 @@ impl Call<'_> {
                 guard.record_mut().attempts = 1;
                 match self.kind {
                     CallKind::Chat => self.local_chat(&model, &name, &prepared, guard).await,
-                    CallKind::Embedding => self.local_embed(&model, &name, &prepared, guard).await,
+                    CallKind::Embedding => self.local_embed(&model, &name, guard).await,
                 }
             }
             Target::Remote(provider, name) => {
@@ -243,12 +241,10 @@ impl Call<'_> {
             }
         }
         guard.set_context(&context);
-        guard.record_mut().parameters.clone_from(&fields);
+        guard.record_mut().parameters = fields;
         let mut prepared = Prepared {
             request,
-            fields,
             prompt: Vec::new(),
-            messages: Vec::new(),
             stream: false,
             wants_usage: false,
         };
@@ -258,11 +254,10 @@ impl Call<'_> {
                 let input: Option<Value> = prepared.request.field("input", "a text or a list")?;
                 let input =
                     input.ok_or_else(|| ApiError::invalid("input", "\"input\" is missing"))?;
-                guard.record_mut().input = match &input {
-                    Value::Array(list) => list.clone(),
-                    one => vec![one.clone()],
+                guard.record_mut().input = match input {
+                    Value::Array(list) => list,
+                    one => vec![one],
                 };
-                prepared.fields.insert("input".to_owned(), input);
             }
         }
         Ok(prepared)
@@ -289,18 +284,16 @@ impl Call<'_> {
             guard.record_mut().prompt = Some(used);
             prepared.prompt = rendered;
         }
-        guard.record_mut().input.clone_from(&messages);
         if messages.is_empty() {
             return Err(ApiError::invalid(
                 "messages",
                 "\"messages\" must hold at least one message",
             ));
         }
-        prepared.messages = messages;
-        prepared.wants_usage = prepared
-            .fields
-            .get("stream_options")
-            .is_some_and(|o| o["include_usage"] == true);
+        let record = guard.record_mut();
+        record.input = messages;
+        let options = record.parameters.get("stream_options");
+        prepared.wants_usage = options.is_some_and(|options| options["include_usage"] == true);
         Ok(())
     }
 
@@ -359,12 +352,10 @@ impl Call<'_> {
         prepared: &Prepared,
         guard: &mut Guard,
     ) -> Result<Answer, Failure> {
-        let checked = local::check_chat(
-            name,
-            &prepared.fields,
-            &prepared.messages,
-            &self.plan.limits,
-        )?;
+        let checked = {
+            let record = guard.record_mut();
+            local::check_chat(name, &record.parameters, &record.input, &self.plan.limits)?
+        };
         let answer = local::Answer {
             id: format!("chatcmpl-{}", guard.record_mut().span_id),
             model: shown.to_owned(),
@@ -390,10 +381,12 @@ impl Call<'_> {
         &self,
         shown: &str,
         name: &str,
-        prepared: &Prepared,
         guard: &mut Guard,
     ) -> Result<Answer, Failure> {
-        let request = local::check_embed(name, &prepared.fields, &self.plan.limits)?;
+        let request = {
+            let record = guard.record_mut();
+            local::check_embed(name, &record.parameters, &record.input, &self.plan.limits)?
+        };
         let deadline = Instant::now() + Timeouts::default().total;
         let result = timeout_at(deadline, self.gateway.local.embed(request.embed.clone())).await;
         let result = result.map_err(|_| Failure::timeout("local", Wait::Total))??;
@@ -417,7 +410,7 @@ impl Call<'_> {
         prepared: &Prepared,
         guard: &mut Guard,
     ) -> Result<Answer, Failure> {
-        let upstream = self.upstream(provider, model, prepared)?;
+        let upstream = self.upstream(provider, model, prepared, guard.record_mut())?;
         let deadline = Instant::now() + provider.timeouts.total;
         let mut backoff = provider.retry.backoff;
         loop {
@@ -456,6 +449,7 @@ impl Call<'_> {
         provider: &Provider,
         model: &str,
         prepared: &Prepared,
+        record: &Record,
     ) -> Result<Bytes, ApiError> {
         match provider.protocol {
             Protocol::OpenAi => {
@@ -477,8 +471,8 @@ impl Call<'_> {
             Protocol::Anthropic => {
                 let body = anthropic::translate_request(
                     model,
-                    &prepared.fields,
-                    &prepared.messages,
+                    &record.parameters,
+                    &record.input,
                     prepared.stream,
                 )?;
                 Ok(body.to_string().into())
@@ -775,6 +769,11 @@ impl Body for Relay {
             return Poll::Ready(None);
         };
         let settled = this.guard.is_settled();
+        // Also while pieces come without a pause, when nothing ever waits for the timer.
+        if !settled && Instant::now() >= this.total.deadline() {
+            let failure = Failure::timeout(this.provider(), Wait::Total);
+            return Poll::Ready(Some(Ok(this.break_off(&failure))));
+        }
         match source.poll_piece(cx, &mut this.guard.meter) {
             Poll::Ready(Some(Ok(piece))) => {
                 this.stop_idle();

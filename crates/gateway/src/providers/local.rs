@@ -459,22 +459,15 @@ pub(crate) struct CheckedEmbed {
 pub(crate) fn check_embed(
     model: &str,
     fields: &Map<String, Value>,
+    input: &[Value],
     limits: &Limits,
 ) -> Result<CheckedEmbed, ApiError> {
     let wrong = |message: &str| ApiError::invalid("input", message);
-    let inputs = match fields.get("input") {
-        Some(Value::String(text)) => vec![text.clone()],
-        Some(Value::Array(list)) if list.iter().all(Value::is_string) => list
-            .iter()
-            .filter_map(|text| text.as_str().map(str::to_owned))
-            .collect(),
-        Some(Value::Array(_)) => {
-            return Err(wrong(
-                "local models embed text; lists of token numbers are not supported",
-            ));
-        }
-        _ => return Err(wrong("\"input\" must be a text or a list of texts")),
-    };
+    let texts = input.iter().map(|text| text.as_str().map(str::to_owned));
+    let inputs: Option<Vec<String>> = texts.collect();
+    let inputs = inputs.ok_or_else(|| {
+        wrong("local models embed a text or a list of texts; token numbers are not supported")
+    })?;
     if inputs.is_empty()
         || inputs.len() > limits.local_inputs
         || inputs.iter().any(String::is_empty)
@@ -491,7 +484,7 @@ pub(crate) fn check_embed(
             "encoding_format" if value == "float" => {}
             "encoding_format" if value == "base64" => base64 = true,
             "encoding_format" => return Err(field.wrong("float or base64")),
-            "input" | "model" | "user" | "metadata" | "meguri" => {}
+            "user" | "metadata" => {}
             _ => return Err(field.unsupported("is not supported by local models")),
         }
     }

@@ -99,7 +99,9 @@ async fn a_stream_passes_byte_for_byte_and_hides_the_usage_that_we_asked_for() {
 
 #[tokio::test]
 async fn connections_are_used_again() {
+    fn can_run_on_any_thread<T: Send>(_: &T) {}
     let rig = Rig::new();
+    can_run_on_any_thread(&rig.chat(""));
     for _ in 0..5 {
         rig.chat_text(request("open/fake-large")).await;
         rig.chat_text(stream_request("open/fake-large")).await;
