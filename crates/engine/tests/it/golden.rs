@@ -64,7 +64,8 @@ fn a_thousand_strings_tokenise_as_the_references_do() {
 /// (`llama_cpp_leaves_itself_at`, made by make.py). All weights and activations here are the same
 /// integers as there; what differs is the order of the sums and 16-bit roundings in attention.
 /// That moves logits by about 0.1, so a difference is explained only where the two best of
-/// llama.cpp lie closer than `NEAR_TIE`, and where it is that second one that was chosen.
+/// llama.cpp lie closer than `NEAR_TIE`, and where that second one was chosen or llama.cpp leaves
+/// itself at the same token (three-way ties).
 #[test]
 fn greedy_answers_equal_those_of_llama_cpp_or_fall_on_its_near_ties() {
     const COMPARED: usize = 32;
@@ -114,10 +115,15 @@ fn greedy_answers_equal_those_of_llama_cpp_or_fall_on_its_near_ties() {
             margin < NEAR_TIE,
             "{prompt:?} differs at {same}, where the margin is {margin}"
         );
-        assert_eq!(
-            Some(&ids[same]),
-            numbers("second").get(same),
-            "{prompt:?} at {same}"
+        let is_second = numbers("second").get(same) == Some(&ids[same]);
+        let places = case["llama_cpp_leaves_itself_at"].as_array().unwrap();
+        let leaves_itself_here = places
+            .iter()
+            .any(|place| place.as_u64() == Some(same as u64));
+        assert!(
+            is_second || leaves_itself_here,
+            "{prompt:?} differs at {same} by {}",
+            ids[same]
         );
     }
     println!("{equal} of 20 are equal for {COMPARED} tokens");
