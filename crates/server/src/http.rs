@@ -374,6 +374,11 @@ impl IntoResponse for AppError {
     }
 }
 
+/// How long a client may leave written bytes untaken before its connection is
+/// closed. A stream to a client that stopped reading would otherwise hold its
+/// upstream call for ever.
+const WRITE_STALL: Duration = Duration::from_secs(60);
+
 /// Accepts connections until `stop` resolves, then lets calls in flight finish
 /// for at most `drain`.
 ///
@@ -427,6 +432,7 @@ fn open_connection(
     // Without this, small streamed frames wait up to 40 ms for the client's delayed ACK.
     stream.set_nodelay(true).ok()?;
     let local = stream.local_addr().ok()?;
+    let stream = crate::stall::StallGuard::new(stream, WRITE_STALL);
     let connection = Connection { local, peer };
     let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let http = http.clone();

@@ -29,6 +29,7 @@ pub mod scores;
 pub mod secrets;
 pub mod sessions;
 pub mod setup;
+pub mod stall;
 pub mod store;
 pub mod surface;
 pub mod traces;
