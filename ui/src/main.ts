@@ -56,10 +56,10 @@ async function copyText(button: HTMLElement): Promise<void> {
   }
 }
 
-/** Menus open beside their button; without this they would sit in the corner. */
+/** Style sheets place menus beside their button; browsers without anchors get it done here. */
 function placeMenu(event: Event): void {
   const menu = event.target as HTMLElement;
-  if (!menu.matches?.("[popover][data-menu]") || (event as ToggleEvent).newState !== "open") return;
+  if (CSS.supports("position-area", "block-end") || !menu.matches?.("[popover][data-menu]") || (event as ToggleEvent).newState !== "open") return;
   const opener = [...document.querySelectorAll<HTMLElement>(`[popovertarget="${menu.id}"]`)].find((b) => b.offsetParent !== null);
   if (!opener) return;
   const at = opener.getBoundingClientRect();

@@ -96,7 +96,7 @@ function options(props: Props, width: number, height: number, colour: (s: Series
   const order = chart.stacked ? [...chart.series].reverse() : chart.series;
   return {
     width, height,
-    padding: props.compact ? [4, 0, 0, 0] : [8, 18, 0, 0],
+    padding: props.compact ? [4, 18, 0, 18] : [8, 18, 0, 0],
     legend: { show: false },
     cursor: { y: false, points: { size: 6 }, drag: { x: true, y: false, setScale: false }, ...(props.compact ? {} : { sync: { key: "page" } }) },
     scales: { x: { time: true, range: () => [props.from_us / 1e6, props.to_us / 1e6] }, y: { range: (_u, _min, max) => [0, max > 0 ? max * 1.08 : 1] } },
@@ -107,7 +107,7 @@ function options(props: Props, width: number, height: number, colour: (s: Series
       label: s.key,
       stroke: colour(s),
       width: 1.5,
-      points: { show: chart.times_s.length < 3, size: 5 },
+      points: { show: true, size: 5, filter: (u, i) => lonely(u.data[i] as (number | null)[]) },
       ...(chart.stacked ? { fill: colour(s), width: 0, paths: uPlot.paths.bars!({ size: [0.78, 40], align: 1 }), points: { show: false } } : {}),
     }))],
     hooks: {
@@ -148,6 +148,12 @@ function times(_u: uPlot, splits: number[], _axis: number, _space: number, step_
   const clock = new Intl.DateTimeFormat(page.lang, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
   const day = new Intl.DateTimeFormat(page.lang, { month: "short", day: "numeric" });
   return splits.map((s) => { const d = new Date(s * 1000); return step_s >= 86_400 || (d.getHours() === 0 && d.getMinutes() === 0) ? day.format(d) : clock.format(d); });
+}
+
+/** A line needs two neighbours: a bucket between two empty ones is drawn as a dot. */
+function lonely(values: (number | null)[]): number[] {
+  const gone = (v: number | null | undefined) => v === null || v === undefined;
+  return values.flatMap((v, i) => (!gone(v) && gone(values[i - 1]) && gone(values[i + 1]) ? [i] : []));
 }
 
 /** At most four lines above zero, at 1, 2 or 5 times a power of ten; counts never get a fraction. */
