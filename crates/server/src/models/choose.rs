@@ -8,7 +8,7 @@ use super::error::{PullError, PullFault};
 
 /// A file that a source offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Offered {
+pub(super) struct Offered {
     /// Its path in the source, with `/`.
     pub path: String,
     /// Its length.
@@ -17,7 +17,7 @@ pub struct Offered {
 
 /// The files to take.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Choice {
+pub(super) struct Choice {
     /// Indexes into the offered files.
     pub files: Vec<usize>,
     /// What is cut off the front of their paths.
@@ -28,13 +28,13 @@ pub struct Choice {
 
 impl Choice {
     /// The path under which a file is kept.
-    pub fn kept_path<'a>(&self, path: &'a str) -> &'a str {
+    pub(super) fn kept_path<'a>(&self, path: &'a str) -> &'a str {
         path.strip_prefix(self.root.as_str()).unwrap_or(path)
     }
 
     /// What the model's name is made of: the GGUF file's name or the folder's,
     /// unless those say nothing.
-    pub fn label<'a>(&'a self, fallback: &'a str) -> &'a str {
+    pub(super) fn label<'a>(&'a self, fallback: &'a str) -> &'a str {
         let own = match &self.gguf {
             Some(file) => file.as_str(),
             None => self.root.trim_end_matches('/').rsplit('/').next().unwrap_or_default(),
@@ -54,7 +54,7 @@ const LARGEST_MODEL: u64 = 1 << 40;
 ///
 /// # Errors
 /// There is no model, or more than one; the message lists what there is.
-pub fn choose(offered: &[Offered], wanted: Option<&str>) -> Result<Choice, PullError> {
+pub(super) fn choose(offered: &[Offered], wanted: Option<&str>) -> Result<Choice, PullError> {
     let choice = match wanted {
         Some(path) => choose_file(offered, path)?,
         None => match model_folder(offered)? {

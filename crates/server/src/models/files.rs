@@ -159,7 +159,7 @@ impl Drop for Staging {
 }
 
 /// The identity of a model: the digest of its files' names and digests.
-pub fn digest_of(files: &[ModelFile]) -> Digest {
+pub(super) fn digest_of(files: &[ModelFile]) -> Digest {
     let mut list: Vec<_> = files.iter().map(|file| (file.path.as_str(), file.sha256.to_string())).collect();
     list.sort_unstable();
     // Strings only, so a canonical form always exists.
@@ -196,7 +196,7 @@ fn sync_folder(path: &Path) -> Result<(), PullError> {
 ///
 /// # Errors
 /// The reader or the disk failed, or there is more than the limit.
-pub fn copy_hashed(
+pub(super) fn copy_hashed(
     reader: &mut impl Read,
     target: &Path,
     limit: u64,

@@ -30,11 +30,11 @@ use super::pull::{Content, Naming};
 use super::reference;
 
 /// The public hub.
-pub const DEFAULT_HUB: &str = "https://huggingface.co";
+const DEFAULT_HUB: &str = "https://huggingface.co";
 const LARGEST_LIST: usize = 8 << 20;
 const MOST_PAGES: usize = 20;
 /// Attempts in a row that bring nothing before a download is given up.
-const FRUITLESS_ATTEMPTS: u32 = 4;
+const FRUITLESS_ATTEMPTS: u32 = 5;
 
 /// How to reach a hub.
 #[derive(Debug, Clone)]
@@ -73,7 +73,7 @@ impl Hub {
             answer_timeout: Duration::from_secs(30),
             file_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(60),
-            retry_pause: Duration::from_millis(500),
+            retry_pause: Duration::from_millis(200),
         })
     }
 
@@ -345,7 +345,7 @@ impl Download<'_> {
                 return Err(error);
             }
             tracing::debug!(file = %file.path, bytes = partial.length, "a download broke off and will be continued");
-            tokio::time::sleep(self.hub.retry_pause * 2_u32.saturating_pow(fruitless)).await;
+            tokio::time::sleep(self.hub.retry_pause * 2_u32.saturating_pow(fruitless.saturating_sub(1))).await;
         }
         Ok(partial)
     }

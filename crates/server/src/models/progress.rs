@@ -45,7 +45,7 @@ pub enum Stage {
 }
 
 /// Counts bytes and tells somebody, a few times a second.
-pub struct Meter<'a> {
+pub(super) struct Meter<'a> {
     tell: &'a (dyn Fn(Progress) + Send + Sync),
     now: Progress,
     told: Option<Instant>,
@@ -58,31 +58,31 @@ const SPEED_OVER: Duration = Duration::from_secs(8);
 
 impl<'a> Meter<'a> {
     /// A meter at zero.
-    pub fn new(tell: &'a (dyn Fn(Progress) + Send + Sync)) -> Self {
+    pub(super) fn new(tell: &'a (dyn Fn(Progress) + Send + Sync)) -> Self {
         Self { tell, now: Progress::default(), told: None, marks: VecDeque::new() }
     }
 
     /// Begins something else.
-    pub fn stage(&mut self, stage: Stage, file: &str) {
+    pub(super) fn stage(&mut self, stage: Stage, file: &str) {
         self.now.stage = stage;
         file.clone_into(&mut self.now.file);
         self.tell_now();
     }
 
     /// How many bytes there will be.
-    pub fn total(&mut self, bytes: Option<u64>) {
+    pub(super) fn total(&mut self, bytes: Option<u64>) {
         self.now.total_bytes = bytes;
     }
 
     /// Bytes that were here already: they count as done, not as speed.
-    pub fn found(&mut self, bytes: u64) {
+    pub(super) fn found(&mut self, bytes: u64) {
         self.now.done_bytes += bytes;
         self.marks.clear();
         self.tell_now();
     }
 
     /// Bytes that have come.
-    pub fn add(&mut self, bytes: u64) {
+    pub(super) fn add(&mut self, bytes: u64) {
         self.now.done_bytes += bytes;
         let now = Instant::now();
         self.marks.push_back((now, self.now.done_bytes));
@@ -92,7 +92,7 @@ impl<'a> Meter<'a> {
     }
 
     /// Bytes that came and are of no use.
-    pub fn take_back(&mut self, bytes: u64) {
+    pub(super) fn take_back(&mut self, bytes: u64) {
         self.now.done_bytes = self.now.done_bytes.saturating_sub(bytes);
         self.marks.clear();
     }

