@@ -85,7 +85,7 @@ impl Telemetry {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(dir: &Path, options: Options, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        std::fs::create_dir_all(dir).map_err(|error| segments::io_error(dir, &error))?;
+        create_dir(dir).map_err(|error| segments::io_error(dir, &error))?;
         let lock = lock(dir)?;
         let catalog = Arc::<segments::Catalog>::default();
         let pool = Arc::new(reader::Pool::new(4 * options.readers.max(1)));
@@ -206,6 +206,15 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.shutdown();
     }
+}
+
+/// Makes the directory if need be, for this user's eyes only: it holds prompts.
+fn create_dir(dir: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir)
 }
 
 fn lock(dir: &Path) -> Result<std::fs::File, OpenError> {

@@ -188,7 +188,7 @@ proptest! {
 
 proptest! {
     // Each case opens a directory and asks thirty questions.
-    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases / 8))]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases / 32))]
 
     #[test]
     fn sql_and_memory_give_the_same_answer(
