@@ -170,6 +170,9 @@ impl App {
         tasks.spawn(every(Duration::from_secs(3600), self.clone(), "sessions", async |app: &App| {
             crate::sessions::drop_expired(app).await
         }));
+        tasks.spawn(every(Duration::from_secs(3600), self.clone(), "retention", async |app: &App| {
+            crate::traces::drop_expired(app).await.map(drop)
+        }));
         crate::jobs::start(self, tasks, stop);
     }
 
