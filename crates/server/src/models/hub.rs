@@ -422,15 +422,15 @@ impl Download<'_> {
                     }
                     meter.add(length);
                 }
-                Ok(None) if room > 0 => {
+                Ok(None) if room == 0 => break Ok(()),
+                ended => {
+                    let why = ended.err().map(|error| format!(" ({error})")).unwrap_or_default();
                     let message = format!(
-                        "hf:{}: the connection ended {room} bytes before the end of {}",
+                        "hf:{}: the download broke off {room} bytes before the end of {}{why}",
                         self.wanted.repository, file.path
                     );
                     break Err(PullError::new(PullFault::Unreachable, message));
                 }
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(self.unreachable(&error)),
             }
         };
         drop(pieces);

@@ -39,6 +39,7 @@ pub use progress::{Progress, Stage};
 pub use pull::{Puller, pull_now};
 pub use reference::{BadRef, FORMS, HubRef, ModelRef, check_name, name_from};
 pub use terminal::Bar;
+pub use tool_calls::{Piece, split_tool_calls};
 
 use crate::app::App;
 use crate::error::{AppError, Result};

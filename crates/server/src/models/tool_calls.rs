@@ -10,10 +10,25 @@ use serde::Deserialize;
 use serde_json::Value;
 
 /// A piece of an answer.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Piece {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// Ordinary text.
     Text(String),
-    Call { name: String, arguments: String },
+    /// A call of a tool that was offered.
+    Call {
+        /// The tool's name.
+        name: String,
+        /// JSON text.
+        arguments: String,
+    },
+}
+
+/// All pieces of an answer that comes in these parts.
+pub fn split_tool_calls(tools: &[Value], parts: &[&str]) -> Vec<Piece> {
+    let mut splitter = ToolCalls::new(tools);
+    let mut pieces: Vec<Piece> = parts.iter().flat_map(|part| splitter.push(part)).collect();
+    pieces.extend(splitter.finish());
+    pieces
 }
 
 const OPEN: &str = "<tool_call>";
