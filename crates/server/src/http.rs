@@ -34,6 +34,7 @@ use crate::app::App;
 use crate::auth::{self, Permission};
 use crate::error::AppError;
 use crate::openapi::Doc;
+use crate::surface::Surface;
 
 /// Who may call a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,7 +136,8 @@ struct Rule {
     body_limit: usize,
 }
 
-type Rules = HashMap<(Method, &'static str), Rule>;
+/// By path, then by method.
+type Rules = HashMap<&'static str, Vec<(Method, Rule)>>;
 
 /// The router behind all checks.
 #[derive(Clone)]
@@ -155,7 +157,8 @@ impl Http {
             } else {
                 route.body_limit
             };
-            rules.insert((route.method.clone(), route.path), Rule { access: route.access, body_limit: limit });
+            let rule = Rule { access: route.access, body_limit: limit };
+            rules.entry(route.path).or_default().push((route.method.clone(), rule));
             router = router.route(route.path, route.handler);
         }
         let gate = Gate { app: app.clone(), rules: Arc::new(rules) };
@@ -212,7 +215,7 @@ pub struct RequestContext {
 
 impl RequestContext {
     fn new(app: &App, request: &Request) -> Self {
-        let wants_page = crate::surface::Surface::of(request.uri().path()) == crate::surface::Surface::Page;
+        let wants_page = Surface::of(request.uri().path()) == Surface::Page;
         let nonce = if wants_page {
             let mut bytes = [0; 16];
             app.random.fill(&mut bytes);
@@ -247,13 +250,18 @@ pub struct ErrorView {
     pub method: Method,
     /// The path as it was sent.
     pub path: String,
-    /// Headers, for language, theme and what the client accepts.
+    /// Headers, for language and theme; only pages need them.
     pub headers: axum::http::HeaderMap,
 }
 
 impl ErrorView {
     fn of(head: &Parts) -> Self {
-        Self { method: head.method.clone(), path: head.uri.path().to_owned(), headers: head.headers.clone() }
+        let path = head.uri.path().to_owned();
+        let headers = match Surface::of(&path) {
+            Surface::Page => head.headers.clone(),
+            Surface::OpenAi | Surface::Api => axum::http::HeaderMap::new(),
+        };
+        Self { method: head.method.clone(), path, headers }
     }
 }
 
@@ -293,10 +301,10 @@ async fn authorise(State(gate): State<Gate>, request: Request, next: Next) -> Re
 
 async fn admit(gate: &Gate, request: Request) -> Result<Request, AppError> {
     let (mut head, body) = request.into_parts();
-    let method = if head.method == Method::HEAD { Method::GET } else { head.method.clone() };
-    let matched = head.extensions.get::<MatchedPath>().map(|path| path.as_str().to_owned()).unwrap_or_default();
-    let Some(rule) = gate.rules.iter().find_map(|((m, path), rule)| (*m == method && *path == matched).then_some(*rule))
-    else {
+    let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
+    let matched = head.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let rule = gate.rules.get(matched).and_then(|rules| rules.iter().find(|(known, _)| known == method));
+    let Some(&(_, rule)) = rule else {
         return Err(AppError::not_found("there is nothing at this address"));
     };
     check_length(&head, rule.body_limit)?;
