@@ -153,13 +153,7 @@ fn add_scaled<const FUSED: bool>(output: &mut [f32], values: &[f32], scale: f32)
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
     const MAGIC: f32 = 12_582_912.0;
-    let x = if x < -87.0 {
-        -87.0
-    } else if x > 88.0 {
-        88.0
-    } else {
-        x
-    };
+    let x = x.clamp(-87.0, 88.0);
     let shifted = x * std::f32::consts::LOG2_E + MAGIC;
     let whole = shifted - MAGIC;
     // ln 2 in two parts keeps the remainder exact.

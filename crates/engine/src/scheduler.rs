@@ -309,7 +309,8 @@ impl Scheduler {
                 });
             }
         }
-        sequences.retain(|s| !s.output.closed && !(s.finished && s.output.unsent.is_empty()));
+        let is_over = |s: &Sequence| s.output.closed || (s.finished && s.output.unsent.is_empty());
+        sequences.retain(|sequence| !is_over(sequence));
     }
 
     fn wait_for_reader(&self, sequences: &mut Vec<Sequence>) {
