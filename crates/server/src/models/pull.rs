@@ -269,6 +269,8 @@ async fn pull_either(
             continue;
         }
         let label = source.to_string();
+        // The only sign of life where there is no terminal for a bar.
+        tracing::info!(source = %source, "fetching {source}");
         let tell = |progress| tell(&label, progress);
         let done = Box::pin(pull_now(puller, &source, None, Actor::System, &tell)).await;
         app.engine.pulls.note(&source, done.as_ref().err());
@@ -278,8 +280,8 @@ async fn pull_either(
         }
     }
     Err(format!(
-        "no model could be fetched: {}. Without a network, copy a GGUF file to this machine and run: \
-         meguri model pull /path/to/model.gguf",
+        "no model could be fetched: {}. Without a network, copy a GGUF file or a folder with safetensors to this \
+         machine and run: meguri model pull PATH",
         failures.join("; ")
     ))
 }

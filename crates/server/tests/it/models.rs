@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex};
 
 use base::Digest;
 use serde_json::{Value, json};
+
+use crate::harness::Place;
 use server::models::{ModelRef, Piece, name_from, split_tool_calls};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -430,6 +432,70 @@ fn a_disk_that_does_not_take_it_leaves_nothing_behind() {
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(said(&output).contains("cannot write"), "{}", said(&output));
     assert_eq!(place.files(), []);
+}
+
+#[test]
+fn a_server_pulls_in_the_background_and_removes() {
+    let hub = tiny_hub();
+    let place = Place::new().with_key("admin");
+    place.configure(&format!("[egress]\nhub_url = \"http://{}\"\n", hub.address));
+    let live = place.start();
+    let asked = live.post("/api/v1/models/pull", &json!({"ref": format!("hf:{REPOSITORY}")}));
+    assert_eq!(asked.status, 202, "{asked:?}");
+    let job = asked.json()["job_id"].as_str().unwrap().to_owned();
+    let ended = |pull: &Value| !matches!(pull["state"].as_str(), Some("queued" | "running"));
+    let pull = live.wait_for(&format!("/api/v1/models/pulls/{job}"), ended);
+    assert_eq!((pull["state"].as_str(), &pull["error"]), (Some("done"), &Value::Null), "{pull}");
+    let listed = live.get("/api/v1/models").json();
+    assert_eq!(listed["items"][0]["id"], "local/tiny-embedder");
+    assert_eq!(listed["items"][0]["state"], "ready");
+    assert_eq!(live.get("/v1/models").json()["data"][0]["id"], "local/tiny-embedder");
+
+    // Its header was good, its content is not: the call says so, and so does the list.
+    let call = live.post("/v1/embeddings", &json!({"model": "local/tiny-embedder", "input": "x"}));
+    assert!(call.status >= 400 && call.text().contains("could not be loaded"), "{call:?}");
+    assert!(!call.text().contains(&place.data().display().to_string()), "{call:?}");
+    assert_eq!(live.get("/api/v1/models").json()["items"][0]["state"], "error");
+
+    assert_eq!(live.delete("/api/v1/models/tiny-embedder").status, 204);
+    assert_eq!(live.delete("/api/v1/models/tiny-embedder").status, 404);
+    assert_eq!(live.get("/api/v1/models").json()["items"], json!([]));
+}
+
+#[test]
+fn a_server_takes_no_paths_and_says_why_a_pull_failed() {
+    let hub = tiny_hub();
+    let place = Place::new().with_key("admin");
+    place.configure(&format!("[egress]\nhub_url = \"http://{}\"\n", hub.address));
+    let live = place.start();
+    for path in ["/etc/passwd", "../model.gguf", "model.gguf"] {
+        let refused = live.post("/api/v1/models/pull", &json!({"ref": path}));
+        assert_eq!(refused.status, 400, "{refused:?}");
+        assert_eq!(refused.json()["error"]["code"], "bad_model_reference");
+        assert!(refused.text().contains("command line"), "{refused:?}");
+    }
+    let asked = live.post("/api/v1/models/pull", &json!({"ref": "hf:test/unknown"}));
+    let job = asked.json()["job_id"].as_str().unwrap().to_owned();
+    let pull = live.wait_for(&format!("/api/v1/models/pulls/{job}"), |pull| pull["state"] == "failed");
+    assert!(pull["error"].as_str().unwrap().contains("does not exist"), "{pull}");
+    assert_eq!(live.get("/api/v1/models/pulls/nonsense").status, 404);
+
+    let admin = place.add_person("default", "admin");
+    let browser = live.browser_of(&admin);
+    let page = browser.get("/default/models");
+    assert_eq!(page.status, 200, "{page:?}");
+    assert!(page.text().contains("hf:test/unknown"), "{}", page.text());
+    let refused = browser.form("/default/models/pull", &[("ref", "/etc/passwd")]);
+    assert_eq!(refused.status, 422, "{refused:?}");
+    let accepted = browser.form("/default/models/pull", &[("ref", &format!("hf:{REPOSITORY}"))]);
+    assert_eq!(accepted.status, 303, "{accepted:?}");
+    live.wait_for("/api/v1/models", |models| models["items"][0]["name"] == "tiny-embedder");
+    // The slash is escaped on the page.
+    assert!(browser.get("/default/models").text().contains("tiny-embedder"));
+    assert_eq!(browser.form("/default/models/remove", &[("id", "tiny-embedder"), ("confirm", "no")]).status, 422);
+    let removed = [("id", "tiny-embedder"), ("confirm", "local/tiny-embedder")];
+    assert_eq!(browser.form("/default/models/remove", &removed).status, 303);
+    assert_eq!(live.get("/api/v1/models").json()["items"], json!([]));
 }
 
 /// A ZIP archive of stored entries.
