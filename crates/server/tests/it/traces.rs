@@ -34,7 +34,8 @@ fn meguri_json(dir: &Path, args: &[&str]) -> Value {
 struct Live {
     child: Child,
     address: SocketAddr,
-    key: String,
+    /// The header lines that say who calls.
+    credential: String,
 }
 
 impl Drop for Live {
@@ -42,6 +43,10 @@ impl Drop for Live {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn bearer(key: &str) -> String {
+    format!("authorization: Bearer {key}\r\n")
 }
 
 struct Reply {
@@ -53,6 +58,10 @@ struct Reply {
 impl Reply {
     fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {}", String::from_utf8_lossy(&self.body)))
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
     }
 
     fn header(&self, name: &str) -> Option<String> {
@@ -73,7 +82,7 @@ impl Live {
             .stderr(log)
             .spawn()
             .unwrap();
-        let live = Self { child, address, key: key.to_owned() };
+        let live = Self { child, address, credential: bearer(key) };
         let until = Instant::now() + PATIENCE;
         while live.try_call("GET", "/readyz", None).is_none_or(|reply| reply.status != 200) {
             let log = || std::fs::read_to_string(dir.join("server.log")).unwrap_or_default();
@@ -101,12 +110,17 @@ impl Live {
     fn send(&self, method: &str, path: &str, body: Option<&Value>) -> Option<TcpStream> {
         let mut stream = TcpStream::connect(self.address).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
-        let body = body.map(Value::to_string).unwrap_or_default();
+        let (kind, body) = match body {
+            // A text is a form as it stands.
+            Some(Value::String(form)) => ("application/x-www-form-urlencoded", form.clone()),
+            Some(json) => ("application/json", json.to_string()),
+            None => ("application/json", String::new()),
+        };
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\n{}content-type: {kind}\r\n\
              connection: close\r\ncontent-length: {}\r\n\r\n{body}",
             self.address,
-            self.key,
+            self.credential,
             body.len()
         );
         stream.write_all(request.as_bytes()).ok()?;
@@ -155,6 +169,25 @@ fn unchunk(mut rest: &[u8]) -> Option<Vec<u8>> {
         }
         out.extend_from_slice(rest.get(end + 2..end + 2 + size)?);
         rest = rest.get(end + 4 + size..)?;
+    }
+}
+
+impl Live {
+    /// The first administrator, in a browser: the same server with a cookie instead of a key.
+    fn sign_in(&self, dir: &Path) -> Self {
+        let log = std::fs::read_to_string(dir.join("server.log")).unwrap();
+        let token = log.split_once("/setup?token=").unwrap().1.split_whitespace().next().unwrap();
+        let mut browser = Self {
+            child: Command::new("true").spawn().unwrap(),
+            address: self.address,
+            credential: format!("origin: http://{}\r\n", self.address),
+        };
+        let form = format!("token={token}&name=Ann&email=ann%40example.com&password=correct-horse-battery");
+        let reply = browser.post("/setup", &Value::String(form));
+        assert_eq!(reply.status, 303, "{}", reply.text());
+        let cookie = reply.header("set-cookie").unwrap();
+        browser.credential += &format!("cookie: {}\r\n", cookie.split(';').next().unwrap());
+        browser
     }
 }
 
@@ -352,7 +385,7 @@ fn another_projects_trace_is_like_one_that_does_not_exist() {
     let id = live.chat(&question("a secret of the first project"));
     let trace = live.wait_for(&format!("/api/v1/traces/{id}"), |_| true);
     let span = trace["spans"][0]["span_id"].as_str().unwrap().to_owned();
-    let mut stranger = Live { child: Command::new("true").spawn().unwrap(), address: live.address, key: other_project(place.dir.path()) };
+    let mut stranger = Live { child: Command::new("true").spawn().unwrap(), address: live.address, credential: bearer(&other_project(place.dir.path())) };
     let missing = "0190a5b0c3d47e8f9a0b1c2d3e4f5061";
     let answer = |reply: Reply| {
         let mut body = reply.json();
@@ -373,7 +406,7 @@ fn another_projects_trace_is_like_one_that_does_not_exist() {
     assert_eq!(ids(&stranger.get("/api/v1/traces").json()), [""; 0]);
     assert_eq!(stranger.post("/api/v1/query", &json!({})).json()["rows"], json!([{"group": {}, "values": {"count": 0}}]));
     // Nobody without a key sees anything.
-    stranger.key = "mgr_wrong".to_owned();
+    stranger.credential = bearer("mgr_wrong");
     assert_eq!(stranger.get(&format!("/api/v1/traces/{id}")).status, 401);
 }
 
@@ -412,7 +445,7 @@ fn a_revoked_key_hears_no_more() {
     let place = Place::new();
     let created = meguri_json(place.dir.path(), &["key", "create", "--name", "listener", "--json"]);
     let mut live = place.start();
-    live.key = created["secret"].as_str().unwrap().to_owned();
+    live.credential = bearer(created["secret"].as_str().unwrap());
     let mut stream = BufReader::new(live.send("GET", "/api/v1/traces/tail", None).unwrap());
     let mut line = String::new();
     while !line.starts_with(": following") {
@@ -451,6 +484,78 @@ fn the_command_line_reads_beside_a_running_server() {
     let wrong = meguri(dir, &["traces", "list", "--filter", "modl = \"x\""]);
     assert_eq!(wrong.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("model"), "{}", String::from_utf8_lossy(&wrong.stderr));
+}
+
+/// A page without what its copy buttons hold, which is the text as it was.
+fn shown(page: &str) -> String {
+    let mut parts = page.split("data-copy=\"");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.filter_map(|part| part.split_once('"')).fold(first, |text, (_, rest)| text + rest)
+}
+
+#[test]
+fn pages_show_what_happened_and_lead_to_it() {
+    let place = Place::new();
+    let live = place.start();
+    let browser = live.sign_in(place.dir.path());
+    let page = |path: &str| {
+        let reply = browser.get(path);
+        // The templates escape slashes too.
+        (reply.status, reply.text().replace("&#x2f;", "/"))
+    };
+    // Before the first call: how to make one.
+    for path in ["/default/", "/default/traces"] {
+        let (status, text) = page(path);
+        assert_eq!(status, 200, "{text}");
+        assert!(text.contains("/v1/chat/completions"), "{path} has no call to copy: {text}");
+    }
+    place.fake.next(Answer { text: vec!["<script>alert(1)</script> \u{202e}evil".to_owned()], ..Answer::default() });
+    let mut request = question("<img src=x onerror=alert(1)> 東京");
+    request["meguri"] = json!({"session": "s-1", "tags": {"team": "a"}});
+    let id = live.chat(&request);
+    live.wait_for(&format!("/api/v1/traces/{id}"), |_| true);
+
+    let filter = encode("tag.team = \"a\" and latency_ms >= 0");
+    for path in [
+        "/default/traces".to_owned(),
+        format!("/default/traces?from=-1h&filter={filter}&q={}", encode("東京")),
+        format!("/default/traces?peek={id}"),
+        format!("/default/traces/{id}"),
+    ] {
+        let (status, text) = page(&path);
+        assert_eq!(status, 200, "{path}: {text}");
+        assert!(text.contains(&id) && text.contains("fake/tiny") && text.contains("東京"), "{path}: {text}");
+        // What people and models wrote is text, and what could deceive is visible.
+        assert!(text.contains("&lt;script&gt;alert(1)&lt;/script&gt;") && !text.contains("<script>alert(1)"), "{path}: {text}");
+        assert!(text.contains("\\u{202e}evil") && !shown(&text).contains('\u{202e}'), "{path}: {text}");
+        assert!(!text.contains("<img"), "{path}: {text}");
+    }
+    let (status, overview) = page("/default/?from=-1h");
+    assert_eq!(status, 200, "{overview}");
+    assert!(overview.contains("/default/traces?from=-1h"), "the numbers lead nowhere: {overview}");
+    for range in ["-24h", "-7d", "-30d", "2026-01-01"] {
+        assert_eq!(page(&format!("/default/?from={range}")).0, 200, "{range}");
+    }
+
+    // A pasted id is found, a wrong filter is shown where it was typed.
+    let found = browser.get(&format!("/default/traces?q={id}&from=-1h"));
+    assert_eq!((found.status, found.header("location")), (303, Some(format!("/default/traces/{id}"))));
+    let (status, text) = page(&format!("/default/traces?filter={}", encode("modl = 1")));
+    assert_eq!(status, 400);
+    assert!(text.contains("filter-error") && text.contains("model"), "{text}");
+    assert_eq!(page("/default/traces/0190a5b0c3d47e8f9a0b1c2d3e4f5061").0, 404);
+
+    // A thumb without scripts: the form, and back.
+    let back = format!("/default/traces/{id}?span=x");
+    let form = format!("value=-1&back={}", encode(&back));
+    let given = browser.post(&format!("/default/traces/{id}/thumbs"), &Value::String(form));
+    assert_eq!((given.status, given.header("location")), (303, Some(back)));
+    let scores = live.get(&format!("/api/v1/scores?trace_id={id}")).json();
+    assert_eq!((&scores["items"][0]["value"], &scores["items"][0]["source"]), (&json!(-1), &json!("human")));
+    let away = Value::String("value=1&back=https%3A%2F%2Fevil.example%2F".to_owned());
+    let given = browser.post(&format!("/default/traces/{id}/thumbs"), &away);
+    assert_eq!(given.header("location"), Some(format!("/default/traces/{id}")));
+    assert!(page(&format!("/default/traces/{id}")).1.contains("Ann"));
 }
 
 /// What the server has acknowledged: scores whose answer was 201, on traces that it then had.
