@@ -1,6 +1,6 @@
 // Ctrl/Cmd+K: pages, prompts, models, a pasted trace id, actions. Also the list of keys behind "?".
 
-import { json } from "./api.js";
+import { json, type Schemas } from "./api.js";
 import { h } from "./dom.js";
 import { letterKeys, onKey } from "./keys.js";
 import { page, t } from "./page.js";
@@ -29,7 +29,7 @@ let fetched: Promise<Entry[]> | undefined;
 /** Prompts and models are asked for once per page, when the palette first opens. */
 function objects(): Promise<Entry[]> {
   fetched ??= Promise.all([
-    json<{ items: { name: string }[] }>("/api/v1/prompts").then((r) => r.items.map((p) => (
+    json<Schemas["Prompts"]>("/api/v1/prompts").then((r) => r.items.map((p) => (
       { text: p.name, kind: t("js-palette-prompt"), run: go(`${page.root}/prompts/show?name=${encodeURIComponent(p.name)}`) }))),
     json<{ data: { id: string }[] }>("/v1/models").then((r) => r.data.map((m) => (
       { text: m.id, kind: t("js-palette-model"), run: go(`${page.root}/playground?model=${encodeURIComponent(m.id)}`) }))),

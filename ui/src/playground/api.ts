@@ -1,11 +1,10 @@
 // What the playground asks of the public API, and the shapes it relies on.
 
-import { events, failure, json, post, put, request } from "../core/api.js";
+import { events, failure, json, post, put, request, type Schemas } from "../core/api.js";
 
 /** One version in the list; its text is fetched when it is chosen. */
 export interface Version { version: number; labels: string[] }
-interface Content { messages: { role: string; content: string }[] }
-export interface ChatMessage { role: "system" | "user" | "assistant"; content: string }
+export type ChatMessage = Schemas["PromptMessage"];
 export interface Params { temperature: number | null; top_p: number | null; max_tokens: number | null; seed: number | null }
 export interface Usage { input: number; output: number }
 
@@ -14,8 +13,8 @@ export const promptPath = (name: string): string => `/api/v1/prompts/${encodeURI
 /** Newest first, each with the labels that point to it. */
 export async function versions(name: string): Promise<Version[]> {
   const [list, labels] = await Promise.all([
-    json<{ items: { version: number }[] }>(`${promptPath(name)}/versions?limit=200`),
-    json<{ items: { label: string; version: number }[] }>(`${promptPath(name)}/labels`),
+    json<Schemas["Versions"]>(`${promptPath(name)}/versions?limit=200`),
+    json<Schemas["Labels"]>(`${promptPath(name)}/labels`),
   ]);
   const at = (version: number) => labels.items.filter((l) => l.version === version).map((l) => l.label);
   return list.items.map(({ version }) => ({ version, labels: at(version) })).sort((a, b) => b.version - a.version);
@@ -23,18 +22,18 @@ export async function versions(name: string): Promise<Version[]> {
 
 /** The text of one version: its system message. */
 export async function systemText(name: string, version: number): Promise<string> {
-  const { content } = await json<{ content: Content }>(`${promptPath(name)}/versions/${version}`);
-  return content.messages.filter((m) => m.role === "system").map((m) => m.content).join("\n\n");
+  const { content } = await json<Schemas["VersionDetail"]>(`${promptPath(name)}/versions/${version}`);
+  return (content as Schemas["PromptContent"]).messages.filter((m) => m.role === "system").map((m) => m.content).join("\n\n");
 }
 
-export const saveVersion = (name: string, system: string, message: string): Promise<{ version: number; already_existed: boolean }> =>
-  post(`${promptPath(name)}/versions`, { content: { messages: [{ role: "system", content: system }] }, message });
+export const saveVersion = (name: string, system: string, message: string): Promise<Schemas["Saved"]> =>
+  post(`${promptPath(name)}/versions`, { content: { messages: [{ role: "system", content: system }] }, message } satisfies Schemas["Save"]);
 
 export const moveLabel = (name: string, label: string, version: number, reason: string): Promise<unknown> =>
-  put(`${promptPath(name)}/labels/${encodeURIComponent(label)}`, { version, reason });
+  put(`${promptPath(name)}/labels/${encodeURIComponent(label)}`, { version, reason } satisfies Schemas["MoveLabel"]);
 
 export const score = (trace_id: string, value: number, comment?: string): Promise<unknown> =>
-  post("/api/v1/scores", { trace_id, name: "thumbs", value, ...(comment ? { comment } : {}) });
+  post("/api/v1/scores", { trace_id, name: "thumbs", value, ...(comment ? { comment } : {}) } satisfies Schemas["NewScore"]);
 
 export interface Run {
   model: string;

@@ -4,12 +4,11 @@
 import { batch, computed, effect, signal, type Signal } from "@preact/signals";
 import { render, type ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
-import { ApiError } from "../core/api.js";
+import { ApiError, json, type Schemas } from "../core/api.js";
 import { toast } from "../core/dom.js";
 import { int, ms, usd } from "../core/format.js";
 import { onKey } from "../core/keys.js";
 import { page, words, type Words } from "../core/page.js";
-import { json } from "../core/api.js";
 import { moveLabel, run, saveVersion, score, systemText, versions, type ChatMessage, type Params, type Usage, type Version } from "./api.js";
 
 interface Props {
@@ -140,7 +139,7 @@ async function recorded(reply: Message): Promise<void> {
   for (let tries = 0; tries < 4; tries++) {
     await new Promise((done) => setTimeout(done, 400 * (tries + 1)));
     try {
-      const trace = await json<{ cost_nanousd?: number | null }>(`/api/v1/traces/${reply.trace.value}`);
+      const trace = await json<Schemas["TraceJson"]>(`/api/v1/traces/${reply.trace.value}`);
       if (typeof trace.cost_nanousd === "number") reply.cost_usd.value = usd(trace.cost_nanousd / 1e9);
       return;
     } catch { /* Not yet written; the next look is a little later. */ }

@@ -1,12 +1,12 @@
 // Progress of one model download, asked for every second while it runs and the tab is visible.
 
-import { json } from "../core/api.js";
+import { json, type Schemas } from "../core/api.js";
 import { h } from "../core/dom.js";
 import { bytes } from "../core/format.js";
 import { page, words, type Words } from "../core/page.js";
 
-interface Pull { state: "queued" | "running" | "done" | "failed"; done_bytes: number; total_bytes: number | null; bytes_per_s: number | null; seconds_left: number | null; error: string | null }
-interface Props extends Pull { id: string; ref: string; i18n: Words }
+type Pull = Pick<Schemas["PullState"], "id" | "ref" | "state" | "done_bytes" | "total_bytes" | "bytes_per_s" | "seconds_left" | "error">;
+type Props = Pull & { i18n: Words };
 
 export function mount(el: HTMLElement, props: Props): () => void {
   const t = words(props.i18n);
@@ -24,7 +24,7 @@ export function mount(el: HTMLElement, props: Props): () => void {
     const parts = [
       p.total_bytes ? t("pull-progress", { done: bytes(p.done_bytes), total: bytes(p.total_bytes) }) : p.done_bytes ? bytes(p.done_bytes) : "",
       p.state === "running" && p.bytes_per_s ? t("pull-speed", { speed: bytes(p.bytes_per_s) }) : "",
-      p.state === "running" && p.seconds_left !== null ? t("pull-left", { time: left(p.seconds_left) }) : "",
+      p.state === "running" && typeof p.seconds_left === "number" ? t("pull-left", { time: left(p.seconds_left) }) : "",
     ].filter(Boolean);
     line.replaceChildren(parts.join(" · "));
     error.textContent = p.error ?? "";
@@ -34,7 +34,7 @@ export function mount(el: HTMLElement, props: Props): () => void {
   const look = async () => {
     if (!document.hidden) {
       try {
-        const p = await json<Pull>(`/api/v1/models/pulls/${encodeURIComponent(props.id)}`);
+        const p = await json<Schemas["PullState"]>(`/api/v1/models/pulls/${encodeURIComponent(props.id)}`);
         draw(p);
         if (p.state === "done" || p.state === "failed") return;
       } catch { /* The server may be restarting; the bar stays as it was. */ }

@@ -1,7 +1,7 @@
 // The span tree: arrows move and fold, f searches, thumbs are posted without leaving the page.
 // The rows are the server's own links; this island owns no data.
 
-import { post } from "../core/api.js";
+import { post, type Schemas } from "../core/api.js";
 import { toast } from "../core/dom.js";
 import { letterKeys, onKey } from "../core/keys.js";
 import { words, type Words } from "../core/page.js";
@@ -103,7 +103,7 @@ export function mount(el: HTMLElement, props: Props): () => void {
     const up = button === form.querySelector('button[name="value"]');
     const value = button.getAttribute("aria-pressed") === "true" ? 0 : up ? 1 : -1;
     try {
-      await post("/api/v1/scores", { trace_id: props.trace_id, name: "thumbs", value });
+      await post("/api/v1/scores", { trace_id: props.trace_id, name: "thumbs", value } satisfies Schemas["NewScore"]);
       for (const b of form.querySelectorAll<HTMLButtonElement>('button[name="value"]')) b.setAttribute("aria-pressed", String(b === button && value !== 0));
       toast(t("tree-rated"));
     } catch {

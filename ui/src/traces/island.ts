@@ -2,7 +2,7 @@
 // under somebody's eyes. Pause is in the URL (live=0). The connection closes while the tab is hidden.
 
 import htmx from "htmx.org/dist/htmx.esm.js";
-import { events, request } from "../core/api.js";
+import { events, request, type Schemas } from "../core/api.js";
 import { h, icon } from "../core/dom.js";
 import { words, type Words } from "../core/page.js";
 
@@ -40,14 +40,14 @@ export function mount(el: HTMLElement, props: Props): () => void {
       if (!response.ok || !response.body) throw new Error(String(response.status));
       retry = 0;
       label.title = "";
-      for await (const e of events(response)) if (e.event === "trace") arrived(JSON.parse(e.data) as { trace_id: string });
+      for await (const e of events(response)) if (e.event === "trace") arrived(JSON.parse(e.data) as Schemas["TraceRowJson"]);
     } catch { /* Told below: the tail tries again, a little later each time. */ }
     if (mine.signal.aborted) return;
     label.title = t("tail-lost");
     window.setTimeout(() => void connect(), Math.min(30_000, 1000 * 2 ** retry++));
   };
 
-  const arrived = (row: { trace_id: string }) => {
+  const arrived = (row: Schemas["TraceRowJson"]) => {
     const listed = [...document.querySelectorAll<HTMLElement>("#trace-rows tr[data-id]")].some((tr) => tr.dataset["id"] === row.trace_id);
     if (listed || seen.has(row.trace_id)) return;
     seen.add(row.trace_id);

@@ -7,6 +7,7 @@ use axum::extract::Path;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use rust_embed::RustEmbed;
+use serde::Serialize;
 
 use crate::error::{AppError, Result};
 use crate::http::{Access, Route};
@@ -38,6 +39,25 @@ impl Assets {
         let names = fresh.as_ref().map_or(&self.names, |fresh| &fresh.names);
         format!("/assets/{}", names.get(name).map_or(name, String::as_str))
     }
+}
+
+/// A package whose code is in the scripts that pages load.
+#[derive(Debug, Serialize)]
+pub(super) struct Package {
+    /// Name, version and licence in one line.
+    title: String,
+    /// The licence's text.
+    text: String,
+}
+
+/// The packages of `licences.txt`, which the UI's build writes: a line of dashes
+/// between them, the first line of each its title.
+pub(super) fn licences() -> Vec<Package> {
+    let file = Files::get("licences.txt");
+    let text = file.map(|file| String::from_utf8_lossy(&file.data).into_owned()).unwrap_or_default();
+    let between = format!("\n{}\n", "-".repeat(78));
+    let parts = text.split(between.as_str()).filter_map(|part| part.trim().split_once('\n'));
+    parts.map(|(title, text)| Package { title: title.to_owned(), text: text.trim().to_owned() }).collect()
 }
 
 pub(super) fn routes() -> Vec<Route> {

@@ -262,15 +262,17 @@ pub async fn error_page(app: &App, error: &AppError, context: &RequestContext, v
         query: String::new(),
         lang: Lang::of(&view.headers),
         headers: view.headers.clone(),
-        identity: None,
+        identity: reader(app, view).await,
     };
+    let (message, detail, hint) = error_texts(&page, error);
     let body = context! {
         status => error.status.as_u16(),
         code => error.code,
-        message => translated(&page, error),
-        hint => error.hint.clone().unwrap_or_default(),
+        message,
+        detail,
+        hint,
         request_id => context.id.to_string(),
-        home_href => "/",
+        home_href => format!("{}/", page.root()),
     };
     match page.render_with_status(error.status, "ui/error.html", body).await {
         Ok(response) => response,
@@ -281,14 +283,50 @@ pub async fn error_page(app: &App, error: &AppError, context: &RequestContext, v
     }
 }
 
-/// The message in the reader's language where there is one; details stay as they are.
-fn translated(page: &PageContext, error: &AppError) -> String {
-    let key = format!("error-code-{}", error.code.replace('_', "-"));
-    if page.lang != Lang::En && page.app.ui.locales.has(&key) { page.t(&key) } else { error.message.clone() }
+/// Who reads an error page, so that the frame and its way back stay. The error may have come before
+/// anybody was identified, or be that the address names a foreign project: then the reader's own project
+/// frames it. Nothing here can fail; a stranger gets the bare page.
+async fn reader(app: &App, view: &ErrorView) -> Option<Identity> {
+    crate::sessions::cookie(app, &view.headers)?;
+    for path in [view.path.as_str(), "/"] {
+        let mut head = axum::http::Request::builder().uri(path).body(()).ok()?.into_parts().0;
+        head.headers = view.headers.clone();
+        match crate::auth::identify(app, &mut head).await {
+            Ok(identity) => return Some(identity),
+            Err(error) if error.status == StatusCode::NOT_FOUND => {}
+            Err(_) => return None,
+        }
+    }
+    None
+}
+
+/// What an error page says: the message and hint in the reader's language where there are such texts,
+/// and then the original message too, because it may name what was wrong.
+fn error_texts(page: &PageContext, error: &AppError) -> (String, String, String) {
+    let code = error.code.replace('_', "-");
+    let known = |key: String| page.app.ui.locales.has(&key).then(|| page.t(&key));
+    let hint = known(format!("error-hint-{}", code)).or_else(|| error.hint.clone()).unwrap_or_default();
+    match known(format!("error-code-{}", code)).filter(|_| page.lang != Lang::En) {
+        Some(message) => (message, error.message.clone(), hint),
+        None => (error.message.clone(), String::new(), hint),
+    }
 }
 
 pub(super) fn routes() -> Vec<Route> {
-    vec![Route::get("/", Access::Public, home), Route::post("/preferences", Access::Public, save_preferences)]
+    vec![
+        Route::get("/", Access::Public, home),
+        Route::get("/{project}/about", Access::SignedIn, about),
+        Route::post("/preferences", Access::Public, save_preferences),
+    ]
+}
+
+/// What runs here, and under which licences.
+async fn about(page: PageContext) -> Result<Response> {
+    let view = context! {
+        licence => env!("CARGO_PKG_LICENSE"),
+        packages => Value::from(Serde(super::assets::licences())),
+    };
+    page.render("ui/about.html", view).await
 }
 
 /// The address without a project: on to the first project, or to the way in.
@@ -327,9 +365,10 @@ async fn save_preferences(State(app): State<App>, Form(form): Form<Preferences>)
 }
 
 /// A path of this server that a form may return to; anything else is the home page.
+/// Browsers drop tabs and line ends from an address, so that `/<tab>/host` would lead elsewhere.
 pub(crate) fn local_path(path: Option<&str>) -> String {
     match path {
-        Some(path) if path.starts_with('/') && !path.starts_with("//") && !path.contains(['\\', '\n', '\r']) => path.to_owned(),
+        Some(path) if path.starts_with('/') && !path.starts_with("//") && !path.contains(|c: char| c == '\\' || c.is_control()) => path.to_owned(),
         _ => "/".to_owned(),
     }
 }

@@ -500,6 +500,7 @@ providers-confirm-flash = The name did not match, so nothing was removed.
 providers-removed-flash = { $name } is removed.
 providers-test-ok-flash = { $name } answers.
 providers-test-failed-flash = { $name } does not answer: { $why }
+form-error-account-exists = This email has an account already. Enter the password of that account.
 form-error-bad-email = This is not an email address.
 form-error-bad-label = A label is made of lower-case letters, digits and the signs . _ -
 form-error-bad-model-reference = Write hf:ORG/REPO, pip:PACKAGE==VERSION or a path on the server.
@@ -526,6 +527,31 @@ error-code-too-large = The request is too large.
 error-code-too-many-requests = Too many tries. Wait a little and try again.
 error-code-trace-not-found = There is no such trace.
 error-code-unavailable = The server cannot do this at the moment.
+error-code-invalid = This request is not valid.
+error-code-invalid-filter = The filter cannot be read.
+error-code-invalid-time = The time cannot be read.
+error-code-link-used = This link was used or has expired.
+error-code-method-not-allowed = This address does not take that method.
+error-code-model-not-found = There is no such model.
+error-code-moved-meanwhile = The label was moved by somebody else meanwhile.
+error-code-name-taken = The name is taken.
+error-code-not-stored = The score was not stored.
+error-code-query-busy = Too many questions are being answered at once.
+error-code-query-too-slow = The question took too long.
+error-code-unauthenticated = You are not signed in.
+error-code-unknown-field = There is no such field.
+error-hint-conflict = Open the page again to see what changed, then repeat what you did.
+error-hint-cross-site = Open the page at this server’s own address and try again.
+error-hint-forbidden = Ask an administrator of this project.
+error-hint-internal = Try again. If it happens again, the server’s log has the cause under the request id below.
+error-hint-method-not-allowed = Go back and use the buttons of the page.
+error-hint-not-found = The address may be wrong, or what was here was removed or belongs to a project that you are no member of.
+error-hint-query-busy = Wait a moment, then try again.
+error-hint-query-too-slow = Choose a shorter time range or a narrower filter.
+error-hint-span-not-found = It may have been dropped after the retention period.
+error-hint-too-many-requests = Wait a minute, then try again.
+error-hint-trace-not-found = It may have been dropped after the retention period, or its id is incomplete.
+error-hint-unavailable = Try again in a moment.
 
 ## Scripts
 js-copied = Copied
@@ -582,3 +608,11 @@ tail-lost = Connection lost, trying again
 tree-none = No span matches
 tree-matches = {"{$n}"} found
 tree-rated = Feedback saved
+
+## About
+about-title = About Meguri
+about-version = Version
+about-licence = Licence
+about-address = Address
+about-packages = Software in these pages
+about-packages-text = The scripts of these pages contain the packages below. The Rust crates in the server, with their versions, are in the Cargo.lock of this release.

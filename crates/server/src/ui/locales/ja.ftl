@@ -481,6 +481,7 @@ providers-confirm-flash = 名前が一致しなかったため、削除してい
 providers-removed-flash = { $name } を削除しました。
 providers-test-ok-flash = { $name } に接続できました。
 providers-test-failed-flash = { $name } に接続できません: { $why }
+form-error-account-exists = このメールアドレスのアカウントはすでにあります。そのアカウントのパスワードを入力してください。
 form-error-bad-email = メールアドレスの形式ではありません。
 form-error-bad-label = ラベルには英小文字、数字、. _ - が使えます。
 form-error-bad-model-reference = hf:ORG/REPO、pip:PACKAGE==VERSION、またはサーバー上のパスを入力してください。
@@ -507,6 +508,31 @@ error-code-too-large = リクエストが大きすぎます。
 error-code-too-many-requests = 試行が多すぎます。少し待ってからお試しください。
 error-code-trace-not-found = そのトレースはありません。
 error-code-unavailable = 現在この処理を行えません。
+error-code-invalid = リクエストの内容が正しくありません。
+error-code-invalid-filter = フィルターを読み取れません。
+error-code-invalid-time = 時刻を読み取れません。
+error-code-link-used = このリンクは使用済みか、期限が切れています。
+error-code-method-not-allowed = このアドレスではその操作を行えません。
+error-code-model-not-found = そのモデルはありません。
+error-code-moved-meanwhile = ほかの人が先にラベルを移しました。
+error-code-name-taken = この名前はすでに使われています。
+error-code-not-stored = 評価を保存できませんでした。
+error-code-query-busy = 同時に処理中の問い合わせが多すぎます。
+error-code-query-too-slow = 問い合わせに時間がかかりすぎました。
+error-code-unauthenticated = サインインしていません。
+error-code-unknown-field = その項目はありません。
+error-hint-conflict = ページを開き直して変更を確かめてから、もう一度お試しください。
+error-hint-cross-site = このサーバーのアドレスでページを開き、もう一度お試しください。
+error-hint-forbidden = このプロジェクトの管理者に依頼してください。
+error-hint-internal = もう一度お試しください。繰り返す場合は、下のリクエスト ID でサーバーのログから原因を確かめられます。
+error-hint-method-not-allowed = 前のページに戻り、ページ上のボタンから操作してください。
+error-hint-not-found = アドレスが間違っているか、削除されたか、参加していないプロジェクトのものです。
+error-hint-query-busy = 少し待ってからお試しください。
+error-hint-query-too-slow = 期間を短くするか、条件を絞り込んでください。
+error-hint-span-not-found = 保存期間を過ぎて削除された可能性があります。
+error-hint-too-many-requests = 1 分ほど待ってからお試しください。
+error-hint-trace-not-found = 保存期間を過ぎて削除されたか、ID の一部が欠けています。
+error-hint-unavailable = しばらくしてからお試しください。
 
 ## スクリプト
 js-copied = コピーしました
@@ -563,3 +589,11 @@ tail-lost = 接続が切れました。再接続しています
 tree-none = 一致するスパンはありません
 tree-matches = {"{$n}"} 件
 tree-rated = 評価を保存しました
+
+## About
+about-title = Meguri について
+about-version = バージョン
+about-licence = ライセンス
+about-address = アドレス
+about-packages = このページに含まれるソフトウェア
+about-packages-text = 各ページのスクリプトには、次のパッケージが含まれています。サーバーに含まれる Rust クレートとそのバージョンは、このリリースの Cargo.lock に記載されています。
