@@ -304,7 +304,10 @@ async fn admit(gate: &Gate, request: Request) -> Result<Request, AppError> {
     let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
     let matched = head.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let rule = gate.rules.get(matched).and_then(|rules| rules.iter().find(|(known, _)| known == method));
-    let Some(&(_, rule)) = rule else {
+    // `/v1/traces` has the form of a project's page, but a program that asks there for an API must not get a page.
+    let first = head.uri.path().split('/').nth(1).unwrap_or_default();
+    let is_mistaken = matched.starts_with("/{project}") && crate::ui::is_reserved(first);
+    let Some(&(_, rule)) = rule.filter(|_| !is_mistaken) else {
         return Err(AppError::not_found("there is nothing at this address"));
     };
     check_length(&head, rule.body_limit)?;
@@ -404,12 +407,17 @@ pub async fn serve(
     let mut tasks = JoinSet::new();
     tokio::pin!(stop);
     loop {
-        let permit = Arc::clone(&connections).acquire_owned().await.context("the connection limit is closed")?;
+        // One arm: at the connection limit the server must still hear that it shall stop.
+        let accept = async {
+            let permit = Arc::clone(&connections).acquire_owned().await;
+            (permit, listener.accept().await)
+        };
         tokio::select! {
             () = &mut stop => break,
             Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
-            accepted = listener.accept() => match accepted {
+            (permit, accepted) = accept => match accepted {
                 Ok((stream, peer)) => {
+                    let permit = permit.context("the connection limit is closed")?;
                     if let Some(connection) = open_connection(http.clone(), stream, peer, &graceful) {
                         tasks.spawn(async move {
                             connection.await;

@@ -188,26 +188,43 @@ pub(crate) struct Offer {
     pub(crate) invited_by: String,
 }
 
-/// Makes the account that an invitation is for, and the membership.
+/// Makes the membership that an invitation is for, and the account unless there
+/// is one: then the password must be that account's, since a link alone must not
+/// open it.
 ///
 /// # Errors
 /// The link is over, or a field is wrong.
-pub(crate) async fn accept_invite(app: &App, token: &str, name: String, password: String) -> Result<UserId> {
+pub(crate) async fn accept_invite(app: &App, token: &str, name: String, password: String, from: &str) -> Result<UserId> {
     let hash = hex(&crate::auth::hash_token(token));
     let now = app.clock.now_us();
     let over = || AppError::not_found("this invitation was used, taken back or is too old").code("link_used");
     let offer = store::offer(&app.db, &hash, now).await?.ok_or_else(over)?;
-    let account = crate::setup::NewAccount { name, email: offer.email.clone(), password }.check().await?;
+    let joining = if crate::sessions::has_account(app, &offer.email).await? {
+        let known = crate::sessions::check_password(app, &offer.email, password, from).await?;
+        let wrong = || AppError::invalid("this address has an account: its password is needed").code("account_exists");
+        Joining::Known(known.ok_or_else(|| wrong().at("password"))?)
+    } else {
+        Joining::New(crate::setup::NewAccount { name, email: offer.email.clone(), password }.check().await?)
+    };
     let mut tx = app.db.begin_write().await?;
     if !store::use_invite(&mut tx, &hash, now).await? {
         return Err(over());
     }
-    let user = crate::setup::insert_user(&mut tx, &account, now).await?;
+    let user = match joining {
+        Joining::Known(user) => user,
+        Joining::New(account) => crate::setup::insert_user(&mut tx, &account, now).await?,
+    };
     insert(&mut tx, offer.project, user, offer.role, now).await?;
     let detail = json!({"role": offer.role.name()});
     db::audit::write(&mut tx, Some(offer.project), Actor::User(user), "member.join", &user.to_string(), &detail).await?;
     tx.commit().await?;
     Ok(user)
+}
+
+/// Who accepts an invitation.
+enum Joining {
+    Known(UserId),
+    New(crate::setup::CheckedAccount),
 }
 
 /// The name behind an actor text (`user:ID`, `key:ID`, `operator`), for pages.

@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::auth::{Identity, Permission, Role};
 use crate::error::{AppError, Result};
 use crate::extract::{Form, Query};
-use crate::http::{Access, Route};
+use crate::http::{Access, Connection, Route};
 use crate::sessions::hex;
 use crate::setup::form_errors;
 use crate::ui::{PageContext, redirect};
@@ -195,10 +195,12 @@ struct Acceptance {
 async fn accept(
     State(app): State<App>,
     page: PageContext,
+    connection: axum::Extension<Connection>,
     headers: HeaderMap,
     Form(form): Form<Acceptance>,
 ) -> Result<Response> {
-    let user = match super::accept_invite(&app, &form.token, form.name.clone(), form.password).await {
+    let from = connection.peer.ip().to_string();
+    let user = match super::accept_invite(&app, &form.token, form.name.clone(), form.password, &from).await {
         Ok(user) => user,
         Err(AppError { status: StatusCode::NOT_FOUND, .. }) => {
             return page.render_with_status(StatusCode::GONE, "setup/used.html", json!({"has_admin": true})).await;

@@ -30,10 +30,10 @@ pub(super) async fn role_in(db: &Db, user: UserId, name: Option<&str>) -> Result
     Ok(Some((project, role(&row)?)))
 }
 
-/// Adds a member in this transaction.
+/// Adds a member in this transaction; somebody who is one already keeps their role.
 pub(crate) async fn insert(tx: &mut WriteTx, project: ProjectId, user: UserId, role: Role, now: i64) -> Result<(), DbError> {
     let member: MemberId = tx.db().ids().make();
-    query("INSERT INTO members (id, project, user_id, role, created_at) VALUES ($1, $2, $3, $4, $5)")
+    query("INSERT INTO members (id, project, user_id, role, created_at) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (project, user_id) DO NOTHING")
         .bind(member.to_string())
         .bind(project.to_string())
         .bind(user.to_string())

@@ -56,6 +56,38 @@ fn may_sign_in(found: &store::Found) -> bool {
     !found.disabled && !found.revoked
 }
 
+/// The account with this address, if the password is its own. Every way in that
+/// takes a password comes through here, so that none is without the limit.
+///
+/// # Errors
+/// 429 after too many failures of this account or from this network address.
+pub async fn check_password(app: &App, email: &str, password: String, from: &str) -> Result<Option<UserId>> {
+    let now = app.clock.now_us();
+    // Longer ones are no addresses, and would only fill the memory of failures.
+    let email = base::text::cut_bytes(email.trim(), 254).to_lowercase();
+    app.sign_in_limits.check(&email, now)?;
+    app.sign_in_limits.check(from, now)?;
+    let account = store::account(&app.db, &email).await?;
+    let hash = account.as_ref().and_then(|account| account.password_hash.clone());
+    let good = auth::verify_password(password, hash).await?;
+    match account {
+        Some(account) if good && !account.disabled => Ok(Some(account.id)),
+        _ => {
+            app.sign_in_limits.note_failure(&email, now);
+            app.sign_in_limits.note_failure(from, now);
+            Ok(None)
+        }
+    }
+}
+
+/// Whether somebody has an account with this address.
+///
+/// # Errors
+/// The database cannot be read.
+pub async fn has_account(app: &App, email: &str) -> Result<bool> {
+    Ok(store::account(&app.db, email).await?.is_some())
+}
+
 /// Begins a session: a new id at every sign-in, so that none can be planted before.
 ///
 /// # Errors
@@ -118,6 +150,13 @@ impl Attempts {
         let mut attempts = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if attempts.len() >= Self::REMEMBERED {
             attempts.retain(|_, (_, since)| now - *since < Self::WINDOW_US);
+        }
+        if attempts.len() >= Self::REMEMBERED {
+            // A flood of invented names must not fill the memory, nor make us forget who is refused already.
+            attempts.retain(|_, (count, _)| *count >= Self::MOST);
+        }
+        if attempts.len() >= Self::REMEMBERED && !attempts.contains_key(who) {
+            return;
         }
         let entry = attempts.entry(who.to_owned()).or_insert((0, now));
         if now - entry.1 >= Self::WINDOW_US {

@@ -52,25 +52,16 @@ async fn sign_in(
     headers: HeaderMap,
     Form(form): Form<SignIn>,
 ) -> Result<Response> {
-    let now = app.clock.now_us();
-    let email = form.email.trim().to_lowercase();
-    let address = connection.peer.ip().to_string();
-    app.sign_in_limits.check(&email, now)?;
-    app.sign_in_limits.check(&address, now)?;
-    let account = store::account(&app.db, &email).await?;
-    let hash = account.as_ref().and_then(|account| account.password_hash.clone());
-    let good = auth::verify_password(form.password, hash).await?;
+    let from = connection.peer.ip().to_string();
     let next = local_path(form.return_to.as_deref());
-    match account {
-        Some(account) if good && !account.disabled => {
+    match super::check_password(&app, &form.email, form.password, &from).await? {
+        Some(user) => {
             let mut response = redirect(next).into_response();
             let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-            super::begin(&app, account.id, agent, &mut response).await?;
+            super::begin(&app, user, agent, &mut response).await?;
             Ok(response)
         }
-        _ => {
-            app.sign_in_limits.note_failure(&email, now);
-            app.sign_in_limits.note_failure(&address, now);
+        None => {
             let errors = json!({"form": page.t("signin-failed")});
             let view = json!({"email": form.email, "errors": errors, "return_to": next});
             page.render_with_status(StatusCode::UNPROCESSABLE_ENTITY, "sessions/sign_in.html", view).await

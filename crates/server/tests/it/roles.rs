@@ -1,0 +1,354 @@
+//! Who may call what: the server's own route table, walked by everybody.
+//!
+//! [`EXPECTED`] is the test's own knowledge. A route that is not in it fails
+//! the test, so that nobody adds one without saying who it is for.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Client, Live, NO_ID, Place, Reply, on_both_databases, question};
+
+/// A method, a path, and who may call it: `everybody`, or roles.
+const EXPECTED: &[(&str, &str, &str)] = &[
+    // The short public list.
+    ("GET", "/healthz", "everybody"),
+    ("GET", "/readyz", "everybody"),
+    ("GET", "/openapi.json", "everybody"),
+    ("GET", "/", "everybody"),
+    ("GET", "/assets/{*file}", "everybody"),
+    ("POST", "/preferences", "everybody"),
+    ("GET", "/setup", "everybody"),
+    ("POST", "/setup", "everybody"),
+    ("GET", "/invite", "everybody"),
+    ("POST", "/invite", "everybody"),
+    ("GET", "/sign-in", "everybody"),
+    ("POST", "/sign-in", "everybody"),
+    ("POST", "/sign-out", "everybody"),
+    // Inference.
+    ("POST", "/v1/chat/completions", "admin editor caller"),
+    ("POST", "/v1/embeddings", "admin editor caller"),
+    ("GET", "/v1/models", "admin editor viewer caller"),
+    ("GET", "/v1/models/{*id}", "admin editor viewer caller"),
+    // Traces and scores.
+    ("GET", "/api/v1/traces", "admin editor viewer caller"),
+    ("GET", "/api/v1/traces/facets", "admin editor viewer caller"),
+    ("GET", "/api/v1/traces/tail", "admin editor viewer caller"),
+    ("GET", "/api/v1/traces/{id}", "admin editor viewer caller"),
+    ("GET", "/api/v1/traces/{id}/spans/{span}/body", "admin editor viewer caller"),
+    ("POST", "/api/v1/query", "admin editor viewer caller"),
+    ("POST", "/api/v1/scores", "admin editor caller"),
+    ("GET", "/api/v1/scores", "admin editor viewer caller"),
+    ("GET", "/{project}", "admin editor viewer"),
+    ("GET", "/{project}/", "admin editor viewer"),
+    ("GET", "/{project}/traces", "admin editor viewer"),
+    ("GET", "/{project}/traces/{id}", "admin editor viewer"),
+    ("POST", "/{project}/traces/{id}/thumbs", "admin editor"),
+    ("GET", "/{project}/playground", "admin editor"),
+    ("GET", "/{project}/about", "admin editor viewer"),
+    // Prompts.
+    ("GET", "/api/v1/prompts", "admin editor viewer caller"),
+    ("POST", "/api/v1/prompts", "admin editor"),
+    ("GET", "/api/v1/prompts/{name}/versions", "admin editor viewer caller"),
+    ("POST", "/api/v1/prompts/{name}/versions", "admin editor"),
+    ("GET", "/api/v1/prompts/{name}/versions/{version}", "admin editor viewer caller"),
+    ("GET", "/api/v1/prompts/{name}/labels", "admin editor viewer caller"),
+    ("PUT", "/api/v1/prompts/{name}/labels/{label}", "admin editor"),
+    ("GET", "/api/v1/prompts/{name}/moves", "admin editor viewer caller"),
+    ("GET", "/{project}/prompts", "admin editor viewer"),
+    ("POST", "/{project}/prompts", "admin editor"),
+    ("GET", "/{project}/prompts/new", "admin editor"),
+    ("GET", "/{project}/prompts/show", "admin editor viewer"),
+    ("GET", "/{project}/prompts/diff", "admin editor viewer"),
+    ("POST", "/{project}/prompts/versions", "admin editor"),
+    ("POST", "/{project}/prompts/labels", "admin editor"),
+    // Local models belong to the installation, not to a project.
+    ("GET", "/api/v1/models", "admin editor viewer caller"),
+    ("DELETE", "/api/v1/models/{name}", "admin"),
+    ("POST", "/api/v1/models/pull", "admin"),
+    ("GET", "/api/v1/models/pulls", "admin editor viewer caller"),
+    ("GET", "/api/v1/models/pulls/{id}", "admin editor viewer caller"),
+    ("DELETE", "/api/v1/models/pulls/{id}", "admin"),
+    ("GET", "/{project}/models", "admin editor viewer"),
+    ("POST", "/{project}/models/pull", "admin"),
+    ("POST", "/{project}/models/pulls/{id}/cancel", "admin"),
+    ("POST", "/{project}/models/remove", "admin"),
+    // Providers and prices.
+    ("GET", "/api/v1/providers", "admin editor viewer"),
+    ("POST", "/api/v1/providers", "admin"),
+    ("GET", "/api/v1/providers/{id}", "admin editor viewer"),
+    ("PUT", "/api/v1/providers/{id}", "admin"),
+    ("DELETE", "/api/v1/providers/{id}", "admin"),
+    ("POST", "/api/v1/providers/{id}/test", "admin"),
+    ("GET", "/api/v1/prices", "admin editor viewer"),
+    ("PUT", "/api/v1/prices", "admin"),
+    ("GET", "/{project}/providers", "admin editor viewer"),
+    ("POST", "/{project}/providers", "admin"),
+    ("GET", "/{project}/providers/new", "admin"),
+    ("POST", "/{project}/providers/test", "admin"),
+    ("POST", "/{project}/providers/remove", "admin"),
+    ("GET", "/{project}/providers/{id}", "admin"),
+    ("POST", "/{project}/providers/{id}", "admin"),
+    // Keys and members.
+    ("GET", "/api/v1/keys", "admin editor viewer"),
+    ("POST", "/api/v1/keys", "admin"),
+    ("DELETE", "/api/v1/keys/{id}", "admin"),
+    ("GET", "/{project}/keys", "admin editor viewer"),
+    ("POST", "/{project}/keys", "admin"),
+    ("POST", "/{project}/keys/revoke", "admin"),
+    ("GET", "/api/v1/members", "admin editor viewer"),
+    ("PUT", "/api/v1/members/{user_id}", "admin"),
+    ("DELETE", "/api/v1/members/{user_id}", "admin"),
+    ("POST", "/api/v1/invites", "admin"),
+    ("DELETE", "/api/v1/invites/{id}", "admin"),
+    ("GET", "/{project}/members", "admin editor viewer"),
+    ("POST", "/{project}/members/invite", "admin"),
+    ("POST", "/{project}/members/invite/revoke", "admin"),
+    ("POST", "/{project}/members/role", "admin"),
+    ("POST", "/{project}/members/remove", "admin"),
+];
+
+/// An address on this route that no row has.
+fn address(path: &str) -> String {
+    let filled = path.replace("{project}", "default").replace("{*file}", "nothing.js").replace("{*id}", "no/model");
+    let filled = filled.replace("{span}", "0123456789abcdef").replace("{version}", "7").replace("{label}", "nolabel");
+    let filled = filled.replace("{name}", "nothing").replace("{user_id}", NO_ID).replace("{id}", NO_ID);
+    assert!(!filled.contains('{'), "no value for a parameter of {path}");
+    filled
+}
+
+fn is_page(path: &str) -> bool {
+    path.starts_with("/{project}")
+}
+
+/// The head of the answer is enough, and all there is of a live tail.
+fn status_of(client: &Client, method: &str, path: &str) -> u16 {
+    let mut stream = client.call(method, path).open();
+    let head = crate::harness::read_until(&mut stream, "\r\n");
+    head[9..12].parse().unwrap()
+}
+
+#[test]
+fn every_route_says_who_it_is_for() {
+    let name = |method: &str, path: &str| format!("{method} {path}");
+    let routes: BTreeSet<String> =
+        server::http::routes().iter().map(|route| name(route.method.as_str(), route.path)).collect();
+    let expected: BTreeSet<String> = EXPECTED.iter().map(|(method, path, _)| name(method, path)).collect();
+    let unexpected: Vec<_> = routes.difference(&expected).collect();
+    let missing: Vec<_> = expected.difference(&routes).collect();
+    assert!(unexpected.is_empty(), "say in EXPECTED who may call: {unexpected:?}");
+    assert!(missing.is_empty(), "these routes are gone: {missing:?}");
+}
+
+#[test]
+fn mlflow_2026_2652_no_side_doors() {
+    let place = Place::new();
+    let live = place.start();
+    let stranger = live.anonymous();
+    let wrong_key = live.with_key("mgr_dev_wrong");
+    for (method, path, who) in EXPECTED {
+        let address = address(path);
+        for client in [&stranger, &wrong_key] {
+            let status = status_of(client, method, &address);
+            match *who {
+                // They answer something of their own: 200, a form that was not understood, a missing file.
+                "everybody" => assert!(![401, 403].contains(&status) || *path == "/setup", "{method} {path}: {status}"),
+                _ if is_page(path) && *method == "GET" => assert_eq!(status, 303, "{method} {path}"),
+                _ => assert_eq!(status, 401, "{method} {path}"),
+            }
+        }
+    }
+    // What is not in the table does not exist, whoever asks.
+    for path in ["/v1", "/v1/traces", "/v1/keys", "/metrics", "/debug/pprof", "/mcp", "/api", "/api/keys", "/api/v2/keys", "/api/v1/jobs", "/assets"] {
+        for client in [&stranger, &live.with_key(&place.key)] {
+            assert_eq!(status_of(client, "GET", path), 404, "{path}");
+            assert_eq!(status_of(client, "POST", path), 404, "{path}");
+        }
+    }
+    // These could be projects' pages, which lead to the sign-in page.
+    for path in ["/graphql", "/.env", "/admin", "/default/nothing"] {
+        assert!([303, 404].contains(&status_of(&stranger, "GET", path)), "{path}");
+    }
+    // A method that a path does not have is no way around its permission.
+    for method in ["PATCH", "TRACE", "CONNECT", "PROPFIND", "OPTIONS"] {
+        let status = status_of(&stranger, method, "/api/v1/keys");
+        assert!([400, 404, 405].contains(&status), "{method}: {status}");
+    }
+    assert_eq!(status_of(&stranger, "HEAD", "/api/v1/keys"), 401);
+}
+
+on_both_databases!(every_role_gets_what_it_may_and_no_more);
+
+fn every_role_gets_what_it_may_and_no_more(place: Place) {
+    let place = place.with_key("admin");
+    let live = place.start();
+    let mut callers: Vec<(&str, bool, Client)> = Vec::new();
+    for role in ["admin", "editor", "viewer"] {
+        callers.push((role, true, live.browser_of(&place.add_person("default", role))));
+    }
+    for role in ["admin", "editor", "viewer", "caller"] {
+        callers.push((role, false, live.with_key(&place.make_key("default", role).1)));
+    }
+    for (method, path, who) in EXPECTED.iter().filter(|(_, _, who)| *who != "everybody") {
+        for (role, is_person, client) in &callers {
+            let status = status_of(client, method, &address(path));
+            let told = format!("{method} {path} by {role} ({}): {status}", if *is_person { "person" } else { "key" });
+            if is_page(path) && !is_person {
+                // A key opens no page.
+                assert!(status == 401 || status == 303, "{told}");
+            } else if who.split(' ').any(|may| may == *role) {
+                // The row is missing or the body is: anything but a matter of permission.
+                assert!(![401, 403, 303, 500].contains(&status) || (status == 303 && *method == "POST"), "{told}");
+            } else {
+                assert_eq!(status, 403, "{told}");
+            }
+        }
+    }
+}
+
+/// Everything that the project `default` has one of.
+struct Things {
+    ids: Vec<(&'static str, String)>,
+}
+
+fn make_things(place: &Place, live: &Live) -> Things {
+    let admin = live.with_key(&place.make_key("default", "admin").1);
+    let trace = admin.chat(&question("a secret of the first project"));
+    let shown = admin.wait_for(&format!("/api/v1/traces/{trace}"), |_| true);
+    let span = shown["spans"][0]["span_id"].as_str().unwrap().to_owned();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let provider = text(&admin.get("/api/v1/providers/fake").json()["id"]);
+    let prompt = json!({"name": "secret", "content": {"messages": [{"role": "system", "content": "be brief"}]}});
+    assert_eq!(admin.post("/api/v1/prompts", &prompt).status, 201);
+    let moved = admin.put("/api/v1/prompts/secret/labels/production", &json!({"version": 1}));
+    assert_eq!(moved.status, 200, "{moved:?}");
+    let key = place.make_key("default", "caller").0;
+    let member = place.add_person("default", "viewer").id;
+    let invite = admin.post("/api/v1/invites", &json!({"email": "a@example.test", "role": "viewer"})).json();
+    let ids = vec![
+        ("trace", trace),
+        ("span", span),
+        ("provider", provider),
+        ("provider name", "fake".to_owned()),
+        ("prompt", "secret".to_owned()),
+        ("key", key),
+        ("member", member),
+        ("invite", text(&invite["invite"]["id"])),
+    ];
+    Things { ids }
+}
+
+impl Things {
+    fn id(&self, what: &str) -> &str {
+        &self.ids.iter().find(|(name, _)| *name == what).unwrap().1
+    }
+}
+
+/// What the stranger gets for a thing of the other project and for one that does not exist.
+fn compare(client: &Client, method: &str, known: &str, unknown: &str, body: Option<&Value>) {
+    let ask = |path: &str| {
+        let call = client.call(method, path);
+        let reply: Reply = body.map_or_else(|| client.call(method, path), |body| call.json(body)).send();
+        let (status, text) = reply.without_request_id();
+        // The refusal repeats the name that was asked for.
+        let asked: Vec<&str> = path.split(['/', '?', '=']).filter(|part| !part.is_empty()).collect();
+        (status, asked.iter().filter(|part| part.len() > 3).fold(text, |text, part| text.replace(part, "ASKED")))
+    };
+    let (theirs, none) = (ask(known), ask(unknown));
+    assert_eq!(theirs.0, 404, "{method} {known}: {theirs:?}");
+    assert_eq!(theirs, none, "{method} {known}");
+}
+
+on_both_databases!(dify_2026_41947_other_project_is_404);
+
+fn dify_2026_41947_other_project_is_404(place: Place) {
+    let place = place.add_fake().with_key("admin");
+    let live = place.start();
+    let things = make_things(&place, &live);
+    place.add_project("other");
+    let key = live.with_key(&place.make_key("other", "admin").1);
+    let person = live.browser_of(&place.add_person("other", "admin"));
+    let provider = json!({"name": "stolen", "protocol": "openai", "base_url": "https://api.example.com/v1"});
+    let id = |what: &str| things.id(what).to_owned();
+    let missing = NO_ID.replace('-', "");
+    for client in [&key, &person] {
+        let trace = id("trace");
+        compare(client, "GET", &format!("/api/v1/traces/{trace}"), &format!("/api/v1/traces/{missing}"), None);
+        let body = format!("spans/{}/body", id("span"));
+        compare(client, "GET", &format!("/api/v1/traces/{trace}/{body}"), &format!("/api/v1/traces/{missing}/{body}"), None);
+        for provider_id in [id("provider"), id("provider name")] {
+            let (known, unknown) = (format!("/api/v1/providers/{provider_id}"), "/api/v1/providers/nothing".to_owned());
+            compare(client, "GET", &known, &unknown, None);
+            compare(client, "PUT", &known, &unknown, Some(&provider));
+            compare(client, "POST", &format!("{known}/test"), &format!("{unknown}/test"), None);
+            compare(client, "DELETE", &known, &unknown, None);
+        }
+        for rest in ["versions", "versions/1", "versions/production"] {
+            let (known, unknown) = (format!("/api/v1/prompts/secret/{rest}"), format!("/api/v1/prompts/nothing/{rest}"));
+            compare(client, "GET", &known, &unknown, None);
+        }
+        let version = json!({"version": 1});
+        compare(client, "PUT", "/api/v1/prompts/secret/labels/production", "/api/v1/prompts/nothing/labels/production", Some(&version));
+        for (path, what, method, body) in [
+            ("keys", "key", "DELETE", None),
+            ("members", "member", "DELETE", None),
+            ("members", "member", "PUT", Some(json!({"role": "viewer"}))),
+            ("invites", "invite", "DELETE", None),
+        ] {
+            let known = format!("/api/v1/{path}/{}", id(what));
+            compare(client, method, &known, &format!("/api/v1/{path}/{NO_ID}"), body.as_ref());
+        }
+        // Lists hold nothing of the other project.
+        for path in ["/api/v1/prompts", "/api/v1/providers"] {
+            assert_eq!(client.get(path).json()["items"], json!([]), "{path}");
+        }
+        assert!(!client.get("/api/v1/traces").text().contains(&trace));
+        for path in ["/api/v1/prompts/secret/labels", "/api/v1/prompts/secret/moves"] {
+            let (theirs, none) = (client.get(path), client.get(&path.replace("secret", "nothing")));
+            assert_eq!((theirs.status, theirs.text()), (none.status, none.text()), "{path}");
+        }
+        let keys = client.get("/api/v1/keys").text();
+        assert!(!keys.contains(&id("key")), "{keys}");
+        let chat = client.post("/v1/chat/completions", &question("hello"));
+        let none = client.post("/v1/chat/completions", &json!({"model": "none/tiny", "messages": [{"role": "user", "content": "x"}]}));
+        assert_eq!((chat.status, chat.code()), (none.status, none.code()), "{chat:?}");
+    }
+    // Naming the project does not help: a key is bound to its own, a person is no member.
+    let named = key.call("GET", "/api/v1/prompts").header("x-meguri-project", "default").send();
+    assert_eq!(named.json()["items"], json!([]));
+    for (method, path, who) in EXPECTED.iter().filter(|(_, path, _)| is_page(path)) {
+        let known = address(path);
+        let unknown = known.replacen("default", "nowhere", 1);
+        let form = |path: &str| {
+            let reply = person.call(method, path).body("application/x-www-form-urlencoded", b"").send();
+            let (status, text) = reply.without_request_id();
+            (status, text.replace("default", "PROJECT").replace("nowhere", "PROJECT"))
+        };
+        let theirs = form(&known);
+        assert_eq!(theirs.0, 404, "{method} {path} ({who})");
+        assert_eq!(theirs, form(&unknown), "{method} {path}");
+    }
+    // And nothing was changed.
+    let admin = live.with_key(&place.key);
+    assert_eq!(admin.get("/api/v1/providers/fake").json()["base_url"], format!("{}", place.fake.openai_url()));
+    assert_eq!(admin.get("/api/v1/prompts/secret/versions").json()["items"].as_array().unwrap().len(), 1);
+    let keys = admin.get("/api/v1/keys").json();
+    let kept = keys["items"].as_array().unwrap().iter().find(|row| row["id"] == things.id("key")).unwrap();
+    assert_eq!(kept["revoked_at"], Value::Null);
+    let members = admin.get("/api/v1/members").json();
+    assert_eq!((members["items"].as_array().unwrap().len(), members["invites"].as_array().unwrap().len()), (1, 1));
+}
+
+/// An id and a name reach a thing through the same checks and give the same answer.
+#[test]
+fn langflow_2026_55255_id_like_name() {
+    let place = Place::new();
+    let live = place.start();
+    let viewer = live.with_key(&place.make_key("default", "viewer").1);
+    let by_name = viewer.get("/api/v1/providers/fake");
+    let id = by_name.json()["id"].as_str().unwrap().to_owned();
+    assert_eq!(viewer.get(&format!("/api/v1/providers/{id}")).json(), by_name.json());
+    for named in ["fake", &id] {
+        assert_eq!(viewer.delete(&format!("/api/v1/providers/{named}")).status, 403, "{named}");
+    }
+}
