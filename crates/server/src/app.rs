@@ -12,6 +12,7 @@ use base::{Clock, Ids, Random, SystemClock, SystemRandom};
 use db::{Catalog, DatabaseUrl, Db, Kinds};
 use gateway::{Egress, EgressConfig, Gateway};
 use telemetry::Telemetry;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
@@ -160,17 +161,17 @@ impl App {
 
     /// Starts the background work: following changes that other processes make,
     /// writing down when keys were used, jobs, dropping what is too old.
-    pub fn start_background(&self, tasks: &mut JoinSet<()>, stop: tokio::sync::watch::Receiver<bool>) {
-        tasks.spawn(every(Duration::from_millis(250), self.clone(), "plan", async |app: &App| {
+    pub fn start_background(&self, tasks: &mut JoinSet<()>, stop: watch::Receiver<bool>) {
+        tasks.spawn(every(Duration::from_millis(250), self.clone(), stop.clone(), "plan", async |app: &App| {
             app.refresh_plan().await
         }));
-        tasks.spawn(every(Duration::from_secs(5), self.clone(), "keys", async |app: &App| {
+        tasks.spawn(every(Duration::from_secs(5), self.clone(), stop.clone(), "keys", async |app: &App| {
             crate::keys::write_last_used(app).await
         }));
-        tasks.spawn(every(Duration::from_secs(3600), self.clone(), "sessions", async |app: &App| {
+        tasks.spawn(every(Duration::from_secs(3600), self.clone(), stop.clone(), "sessions", async |app: &App| {
             crate::sessions::drop_expired(app).await
         }));
-        tasks.spawn(every(Duration::from_secs(3600), self.clone(), "retention", async |app: &App| {
+        tasks.spawn(every(Duration::from_secs(3600), self.clone(), stop.clone(), "retention", async |app: &App| {
             crate::traces::drop_expired(app).await.map(drop)
         }));
         crate::jobs::start(self, tasks, stop);
@@ -187,12 +188,22 @@ impl App {
     }
 }
 
-/// Runs work again and again; a failure is logged and tried again the next time.
-async fn every(period: Duration, app: App, what: &'static str, work: impl AsyncFn(&App) -> anyhow::Result<()>) {
+/// Runs work again and again until the server stops; a failure is logged and
+/// tried again the next time.
+async fn every(
+    period: Duration,
+    app: App,
+    mut stop: watch::Receiver<bool>,
+    what: &'static str,
+    work: impl AsyncFn(&App) -> anyhow::Result<()>,
+) {
     let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = stop.changed() => return,
+            _ = ticks.tick() => {}
+        }
         if let Err(error) = work(&app).await {
             tracing::warn!(task = what, error.message = %format!("{error:#}"), "background work failed; it will be tried again");
         }

@@ -18,6 +18,8 @@ use crate::config::{Config, LogFormat};
 
 /// How long calls in flight may take to finish after a stop signal.
 const DRAIN: Duration = Duration::from_secs(25);
+/// How long background work may take to end after that.
+const BACKGROUND: Duration = Duration::from_secs(10);
 
 #[derive(Args)]
 pub(super) struct Serve {
@@ -67,7 +69,12 @@ async fn serve(config: Config, with_default_models: bool) -> anyhow::Result<()> 
     let served = crate::http::serve(app.clone(), listener, stop_signal(), DRAIN).await;
     tracing::info!("stopping: calls in flight have ended");
     let _ = stop_sender.send(true);
-    background.shutdown().await;
+    // Jobs give their leases back, so that another server or the next start goes on at once.
+    let ended = tokio::time::timeout(BACKGROUND, async { while background.join_next().await.is_some() {} }).await;
+    if ended.is_err() {
+        tracing::warn!("background work did not end in time and is broken off");
+        background.shutdown().await;
+    }
     app.close().await;
     served
 }
