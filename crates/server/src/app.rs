@@ -65,6 +65,8 @@ pub struct Inner {
     pub keys_used: crate::keys::Used,
     /// Slows down password guessing.
     pub sign_in_limits: crate::sessions::Attempts,
+    /// Turns true when the server begins to stop: answers without an end of their own end then.
+    pub stopping: watch::Sender<bool>,
     plan_refresh: tokio::sync::Mutex<i64>,
 }
 
@@ -126,6 +128,7 @@ impl App {
             hosts: Hosts::new(&config),
             keys_used: crate::keys::Used::default(),
             sign_in_limits: crate::sessions::Attempts::default(),
+            stopping: watch::Sender::new(false),
             plan_refresh: tokio::sync::Mutex::new(0),
             config,
             clock,
@@ -161,7 +164,8 @@ impl App {
 
     /// Starts the background work: following changes that other processes make,
     /// writing down when keys were used, jobs, dropping what is too old.
-    pub fn start_background(&self, tasks: &mut JoinSet<()>, stop: watch::Receiver<bool>) {
+    pub fn start_background(&self, tasks: &mut JoinSet<()>) {
+        let stop = self.stopping.subscribe();
         tasks.spawn(every(Duration::from_millis(250), self.clone(), stop.clone(), "plan", async |app: &App| {
             app.refresh_plan().await
         }));

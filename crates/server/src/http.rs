@@ -402,6 +402,7 @@ pub async fn serve(
     drain: Duration,
 ) -> anyhow::Result<()> {
     let connections = Arc::new(tokio::sync::Semaphore::new(app.config.file.limits.connections));
+    let stopping = app.stopping.clone();
     let http = Http::new(app);
     let graceful = hyper_util::server::graceful::GracefulShutdown::new();
     let mut tasks = JoinSet::new();
@@ -434,6 +435,7 @@ pub async fn serve(
         }
     }
     drop(listener);
+    stopping.send_replace(true);
     let _ = tokio::time::timeout(drain, graceful.shutdown()).await;
     tasks.shutdown().await;
     Ok(())

@@ -7,7 +7,7 @@ use super::{Place, message, print_json, print_line, print_table};
 use crate::app::open_database;
 use crate::auth::Role;
 use crate::keys::{self, Created, NewKey};
-use crate::ui::iso;
+use crate::traces::time::format_rfc3339;
 
 #[derive(Subcommand)]
 pub(super) enum Key {
@@ -95,7 +95,7 @@ async fn list(args: List) -> anyhow::Result<()> {
     if args.json {
         return print_json(&serde_json::json!({"items": keys}));
     }
-    let time = |at: Option<i64>| at.map(iso).unwrap_or_default();
+    let time = |at: Option<i64>| at.map(format_rfc3339).unwrap_or_default();
     let rows = keys.into_iter().map(|key| {
         let role = key.role.name().to_owned();
         let state = if key.revoked_at.is_some() { "revoked" } else { "good" };

@@ -8,7 +8,6 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing_subscriber::EnvFilter;
 
@@ -62,13 +61,11 @@ async fn serve(config: Config, with_default_models: bool) -> anyhow::Result<()> 
     if with_default_models {
         crate::models::ensure_defaults(&app).await;
     }
-    let (stop_sender, stop) = watch::channel(false);
     let mut background = JoinSet::new();
-    app.start_background(&mut background, stop);
+    app.start_background(&mut background);
     announce(&app).await?;
     let served = crate::http::serve(app.clone(), listener, stop_signal(), DRAIN).await;
     tracing::info!("stopping: calls in flight have ended");
-    let _ = stop_sender.send(true);
     // Jobs give their leases back, so that another server or the next start goes on at once.
     let ended = tokio::time::timeout(BACKGROUND, async { while background.join_next().await.is_some() {} }).await;
     if ended.is_err() {

@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use telemetry::{Filter, Scope, Tail, TailEvent};
+use tokio::sync::watch;
 use tokio::time::Interval;
 
 use super::ask::AskText;
@@ -66,6 +67,7 @@ struct Follower {
     scope: Scope,
     tail: Tail,
     checks: Interval,
+    stopping: watch::Receiver<bool>,
     stage: Stage,
 }
 
@@ -82,7 +84,8 @@ impl Follower {
         let tail = app.telemetry.subscribe(identity.project.id, filter);
         let mut checks = tokio::time::interval_at(tokio::time::Instant::now() + CHECK_EVERY, CHECK_EVERY);
         checks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        Self { app, identity, head, scope, tail, checks, stage: Stage::Opening }
+        let stopping = app.stopping.subscribe();
+        Self { app, identity, head, scope, tail, checks, stopping, stage: Stage::Opening }
     }
 
     /// The next piece of the stream; `None` ends it.
@@ -102,6 +105,8 @@ impl Follower {
                     Some(event) => if let Some(bytes) = self.frame(&event) { return Some(bytes) },
                     None => return Some(self.end("the server stops")),
                 },
+                // Otherwise an open page would hold the server's end for the whole drain time.
+                _ = self.stopping.changed() => return Some(self.end("the server stops")),
                 _ = self.checks.tick() => return Some(match self.still_allowed().await {
                     true => Bytes::from_static(b": ok\n\n"),
                     false => self.end("you may not follow these traces any more"),

@@ -3,11 +3,13 @@
 use base::NanoUsd;
 use minijinja::Environment;
 
+use crate::traces::time::format_rfc3339;
+
 pub(super) fn add_filters(environment: &mut Environment<'static>) {
     environment.add_filter("usd", |nanos: i64| usd(nanos));
     environment.add_filter("int", |number: i64| grouped(number));
     environment.add_filter("ms", |micros: i64| duration(micros));
-    environment.add_filter("iso", |micros: i64| iso(micros));
+    environment.add_filter("iso", |micros: i64| format_rfc3339(micros));
     environment.add_filter("datetime", |micros: i64| datetime(micros));
     environment.add_filter("bytes", |count: i64| bytes(count));
     environment.add_filter("percent", |ratio: f64| percent(ratio));
@@ -60,34 +62,10 @@ fn duration(micros: i64) -> String {
     }
 }
 
-/// RFC 3339 in UTC, to the millisecond.
-pub fn iso(micros: i64) -> String {
-    let (date, time) = civil(micros);
-    format!("{date}T{time}.{:03}Z", micros.rem_euclid(1_000_000) / 1000)
-}
-
 /// Date and time in UTC, for readers without scripts.
 fn datetime(micros: i64) -> String {
-    let (date, time) = civil(micros);
-    format!("{date} {time} UTC")
-}
-
-/// Days → year, month, day by Howard Hinnant's `civil_from_days`
-/// (<https://howardhinnant.github.io/date_algorithms.html>).
-fn civil(micros: i64) -> (String, String) {
-    let seconds = micros.div_euclid(1_000_000);
-    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let date = format!("{year:04}-{month:02}-{day:02}");
-    (date, format!("{:02}:{:02}:{:02}", rest / 3600, rest % 3600 / 60, rest % 60))
+    let iso = format_rfc3339(micros);
+    format!("{} {} UTC", &iso[..10], &iso[11..19])
 }
 
 fn bytes(count: i64) -> String {

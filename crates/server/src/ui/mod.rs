@@ -6,7 +6,6 @@
 
 mod assets;
 mod format;
-pub use format::iso;
 mod locales;
 mod nav;
 mod page;
