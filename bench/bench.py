@@ -301,20 +301,30 @@ def measure(work: Path, gateway: Gateway, seconds: int) -> None:
 
 
 def engine_rows(rounds: int) -> tuple[list[list[str]], str]:
-    """Our engine and llama.cpp on the same file with two threads; both print one JSON line."""
+    """Our engine and llama.cpp on the same file with two threads."""
     file = next(iter(sorted((TARGET / "test-models/smollm2").glob("*.gguf"))), None)
     if file is None:
         return [], "no GGUF under target/test-models: run the engine's tests once"
-    arguments = [str(file), "2", "512", "128", str(rounds)]
-    found: dict[str, dict] = {}
-    if (ROOT / "crates/engine/examples/speed.rs").exists():
-        command = ["cargo", "run", "--quiet", "--release", "-p", "engine", "--example", "speed", "--", *arguments]
-        found["Meguri"] = last_json(command)
+    rows = []
     python = TARGET / "engine-oracle/bin/python"
     if python.exists():
-        found["llama.cpp"] = last_json([str(python), str(HERE / "peer_llama_cpp.py"), *arguments])
-    rows = [[name, str(value.get("version", "")), f"{value['prefill']:.0f}", f"{value['decode']:.1f}"] for name, value in found.items() if value]
+        found = last_json([str(python), str(HERE / "peer_llama_cpp.py"), str(file), "2", "512", "128", str(rounds)])
+        if found:
+            rows.append(["llama.cpp (llama-cpp-python)", found["version"], f"{found['prefill']:.0f}", f"{found['decode']:.1f}", "–"])
+    command = ["cargo", "run", "--quiet", "--release", "-p", "engine", "--example", "speed", "--", str(file), "2"]
+    speeds: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        text = subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout
+        for stage, sequences, speed in re.findall(r"(prefill|decode)\t(\d+) sequences\t([\d.]+)", text):
+            speeds.setdefault(stage + sequences, []).append(float(speed))
+    if speeds:
+        middle = {name: statistics.median(values) for name, values in speeds.items()}
+        rows.append(["Meguri", version(), f"{middle['prefill1']:.0f}", f"{middle['decode1']:.1f}", f"{middle['decode8']:.1f}"])
     return rows, file.name
+
+
+def version() -> str:
+    return subprocess.run([str(MEGURI), "version"], capture_output=True, text=True).stdout.split()[-1]
 
 
 def last_json(command: list[str]) -> dict:
@@ -373,7 +383,7 @@ def targets(gateways: list[Gateway], engine: list[list[str]]) -> str:
         row("CPU per request, times TensorZero", round(cpu / by["TensorZero"].median("cpu_whole"), 3), 0.333, "×")
     row("added p99 at one connection", ours.median("p99_whole") - by["no"].median("p99_whole"), 250, " µs")
     row("idle memory without a model", ours.rss_idle_mib, 40, " MiB")
-    speeds = {line[0]: float(line[3]) for line in engine}
+    speeds = {line[0].split(" ")[0]: float(line[3]) for line in engine}
     if {"Meguri", "llama.cpp"} <= speeds.keys():
         row("decode, times llama.cpp", speeds["Meguri"] / speeds["llama.cpp"], 0.5, "×", at_least=True)
     return table(["target", "wanted", "measured", ""], rows)
@@ -443,7 +453,7 @@ def main() -> None:
         "### Targets", targets(gateways, engine), "### Gateways", gateway_tables(gateways), proof,
     ]
     if engine:
-        parts += ["### Engine", f"`{file}`, 2 threads, 512 tokens of prompt, 128 new tokens, greedy.", table(["", "version", "prefill tokens/s", "decode tokens/s"], engine)]
+        parts += ["### Engine", f"`{file}`, 2 threads, 512 tokens of prompt, 128 new tokens, greedy.", table(["", "version", "prefill tokens/s", "decode tokens/s", "decode tokens/s, 8 sequences at once"], engine)]
     results = "\n\n".join(parts)
     print(results)
     write(results)

@@ -79,7 +79,7 @@ for (const lang of ["en", "ja"]) {
     let answer;
     test("thumbs-down with a comment", async () => {
       const reply = page.locator(".pg-msg.assistant");
-      answer = (await reply.locator(".pg-text").textContent()).trim();
+      answer = (await reply.locator("textarea.pg-text").inputValue()).trim();
       assert.ok(answer.length > 0);
       const thumb = reply.getByRole("button", { name: t("playground-down") });
       await thumb.click();
@@ -100,7 +100,7 @@ for (const lang of ["en", "ja"]) {
       await row.getByRole("link").first().click();
       const drawer = page.locator("#drawer");
       await drawer.getByText(question, { exact: true }).first().waitFor();
-      await drawer.getByRole("link", { name: t("trace-open") }).click();
+      await drawer.locator("a[data-open]").click();
       await page.waitForURL(/\/default\/traces\/[0-9a-f-]{32,36}/);
       assertClean();
     });

@@ -24,7 +24,7 @@ test("setup", async () => {
   await page.getByRole("heading", { name: t("overview-title"), level: 1 }).waitFor();
 });
 
-test("a short password comes back with its reason", async () => {
+test("a form with a fault comes back with the reason and what was typed", async () => {
   await go("/prompts/new");
   await page.fill('[name="name"]', "Not A Name!");
   await page.fill('[name="system"]', "x");
