@@ -8,6 +8,9 @@ import { page, words, type Words } from "../core/page.js";
 type Pull = Pick<Schemas["PullState"], "id" | "ref" | "state" | "done_bytes" | "total_bytes" | "bytes_per_s" | "seconds_left" | "error">;
 type Props = Pull & { i18n: Words };
 
+const OPEN = ["queued", "running", "stopping"];
+const ENDED_EARLY = ["failed", "stopped"];
+
 export function mount(el: HTMLElement, props: Props): () => void {
   const t = words(props.i18n);
   let timer = 0;
@@ -17,10 +20,13 @@ export function mount(el: HTMLElement, props: Props): () => void {
   const error = h("p", { class: "small t-err", role: "alert" });
   el.replaceChildren(h("div", { class: "row" }, h("code", { class: "grow clip" }, props.ref), state), bar, line, error);
 
+  const forms = el.parentElement?.querySelectorAll<HTMLFormElement>("form[data-while]") ?? [];
+
   const draw = (p: Pull) => {
+    for (const form of forms) form.hidden = !form.dataset["while"]!.split(" ").includes(p.state);
     state.textContent = t(`pull-${p.state}`);
     if (p.total_bytes) { bar.max = p.total_bytes; bar.value = p.done_bytes; } else if (p.state === "running") bar.removeAttribute("value");
-    bar.hidden = p.state === "failed";
+    bar.hidden = line.hidden = ENDED_EARLY.includes(p.state);
     const parts = [
       p.total_bytes ? t("pull-progress", { done: bytes(p.done_bytes), total: bytes(p.total_bytes) }) : p.done_bytes ? bytes(p.done_bytes) : "",
       p.state === "running" && p.bytes_per_s ? t("pull-speed", { speed: bytes(p.bytes_per_s) }) : "",
@@ -36,13 +42,13 @@ export function mount(el: HTMLElement, props: Props): () => void {
       try {
         const p = await json<Schemas["PullState"]>(`/api/v1/models/pulls/${encodeURIComponent(props.id)}`);
         draw(p);
-        if (p.state === "done" || p.state === "failed") return;
+        if (!OPEN.includes(p.state)) return;
       } catch { /* The server may be restarting; the bar stays as it was. */ }
     }
     timer = window.setTimeout(look, 1000);
   };
   draw(props);
-  if (props.state === "queued" || props.state === "running") timer = window.setTimeout(look, 500);
+  if (OPEN.includes(props.state)) timer = window.setTimeout(look, 500);
   return () => { clearTimeout(timer); };
 }
 

@@ -96,7 +96,7 @@ pub struct PullState {
     /// What is pulled.
     #[serde(rename = "ref")]
     pub source: String,
-    /// `queued`, `running`, `done` or `failed`.
+    /// `queued`, `running`, `stopping`, `stopped`, `done` or `failed`.
     pub state: &'static str,
     /// How far it is; zeros where it does not run.
     #[serde(flatten)]
@@ -139,7 +139,7 @@ async fn put(app: &App, actor: Actor, payload: Payload) -> Result<JobId> {
 }
 
 fn is_open(pull: &PullState) -> bool {
-    matches!(pull.state, "queued" | "running")
+    matches!(pull.state, "queued" | "running" | "stopping")
 }
 
 async fn run(app: App, context: JobContext) -> Result<(), JobError> {
@@ -210,10 +210,11 @@ fn state(app: &App, job: Job) -> PullState {
     let source = job.payload.get("ref").and_then(|source| source.as_str()).unwrap_or_default().to_owned();
     let (state, error) = match job.state {
         JobState::Ready => ("queued", job.error),
+        JobState::Leased if job.cancel_requested => ("stopping", None),
         JobState::Leased => ("running", None),
         JobState::Done => ("done", None),
         JobState::Dead => ("failed", job.error),
-        JobState::Cancelled => ("failed", Some("the pull was stopped".to_owned())),
+        JobState::Cancelled => ("stopped", None),
     };
     PullState {
         id: job.id.to_string(),

@@ -116,7 +116,7 @@ fn escaped(text: &str) -> String {
     url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
-/// Pulls that are open, and those that failed and were not tried again since.
+/// Pulls that are open, and those that failed or were stopped and were not tried again since.
 fn shown_pulls(app: &App, pulls: Vec<PullState>) -> Vec<PullState> {
     let oldest = app.clock.now_us() - ENDED_SHOWN_US;
     let mut seen = std::collections::HashSet::new();
@@ -124,7 +124,7 @@ fn shown_pulls(app: &App, pulls: Vec<PullState>) -> Vec<PullState> {
     newest
         .filter(|pull| match pull.state {
             "done" => false,
-            "failed" => pull.finished_at.is_some_and(|at| at >= oldest),
+            "failed" | "stopped" => pull.finished_at.is_some_and(|at| at >= oldest),
             _ => true,
         })
         .collect()
