@@ -36,6 +36,25 @@ QUESTION = "Please answer in a few words. " * 33  # about 1 KiB with the rest of
 
 # -- processes ---------------------------------------------------------------------------------
 
+RUNNING: list[subprocess.Popen[bytes]] = []
+
+
+def spawn(command: list[str], **more: object) -> subprocess.Popen[bytes]:
+    """Starts a process that ends with this program, however that ends."""
+    process = subprocess.Popen(command, **more)
+    RUNNING.append(process)
+    return process
+
+
+def stop_all() -> None:
+    for process in reversed(RUNNING):
+        process.send_signal(signal.SIGTERM)
+    for process in RUNNING:
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
 
 def tree(pid: int) -> list[int]:
     """A process and everything below it."""
@@ -116,7 +135,7 @@ def nginx(work: Path, config: str) -> subprocess.Popen[bytes]:
     text = (HERE / config).read_text().replace("include answers.conf;", answers())
     (directory / "nginx.conf").write_text(text)
     program = shutil.which("nginx") or "/usr/sbin/nginx"
-    return subprocess.Popen([program, "-p", str(directory), "-c", "nginx.conf"], stderr=subprocess.DEVNULL)
+    return spawn([program, "-p", str(directory), "-c", "nginx.conf"], stderr=subprocess.DEVNULL)
 
 
 def answers() -> str:
@@ -167,15 +186,14 @@ def start_meguri(work: Path) -> Gateway:
     data = work / "data"
     log = open(work / "meguri.log", "wb")
     listen = "127.0.0.1:9121"
-    process = subprocess.Popen([str(MEGURI), "serve", "--data-dir", str(data), "--listen", listen], stdout=log, stderr=log)
+    process = spawn([str(MEGURI), "serve", "--data-dir", str(data), "--listen", listen], stdout=log, stderr=log)
     wait_for(lambda: urllib.request.urlopen(f"http://{listen}/healthz", timeout=1), "meguri")
     run = lambda *a: subprocess.run([str(MEGURI), *a, "--data-dir", str(data)], check=True, capture_output=True, text=True).stdout  # noqa: E731
     for name, port in (("mock", 9101), ("sse", 9102)):
         run("provider", "add", name, "--protocol", "openai", "--base-url", f"http://127.0.0.1:{port}/v1")
     key = json.loads(run("key", "create", "--name", "bench", "--role", "admin", "--json"))["secret"]
     url = f"http://{listen}/v1/chat/completions"
-    version = run("version").split()[-1]
-    gateway = Gateway("Meguri, everything on", (url, "mock/mock"), (url, "sse/mock"), process, key, version)
+    gateway = Gateway("Meguri, everything on", (url, "mock/mock"), (url, "sse/mock"), process, key, version())
     price(gateway)
     return gateway
 
@@ -203,7 +221,7 @@ def start_tensorzero(work: Path) -> Gateway | None:
     if not python.exists():
         return None
     log = open(work / "tensorzero.log", "wb")
-    process = subprocess.Popen([str(python), str(HERE / "peer_tensorzero.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+    process = spawn([str(python), str(HERE / "peer_tensorzero.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
     base = ""
     while not base.startswith("http"):
         line = process.stdout.readline().decode()
@@ -231,7 +249,7 @@ def start_litellm(work: Path) -> Gateway | None:
     log = open(work / "litellm.log", "wb")
     # It does not start without a master key; checking one key needs no database.
     key = "sk-bench-7f0c2f6b1f6e4b0f9a8d"
-    process = subprocess.Popen(
+    process = spawn(
         [str(program), "--config", str(config), "--host", "127.0.0.1", "--port", "9141"], stdout=log, stderr=log,
         # Its price list is looked up on the net otherwise; the copy in the package is used.
         env={**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MASTER_KEY": key},
@@ -281,16 +299,38 @@ def wrk(work: Path, gateway: Gateway, stream: bool, connections: int, seconds: i
     return found
 
 
+def settle(pid: int, deadline_s: float = 60) -> float:
+    """Waits until a gateway has nothing left to do, such as records to write; gives the seconds it took.
+
+    Work that is put off to after the answer is work of the request all the same.
+    """
+    began = time.monotonic()
+    last = cpu_us(pid)
+    while time.monotonic() - began < deadline_s:
+        time.sleep(0.25)
+        now = cpu_us(pid)
+        if now - last <= 2 * TICK_US:
+            return time.monotonic() - began
+        last = now
+    return deadline_s
+
+
 def measure(work: Path, gateway: Gateway, seconds: int) -> None:
     """One round for one gateway."""
-    wrk(work, gateway, False, 16, 1)
     pid = gateway.process.pid if gateway.process else None
+    warm = wrk(work, gateway, False, 16, 1)
+    if warm["requests"] < 1000:
+        seconds *= 3  # a slow one: enough requests for a figure
     for stream, name in ((False, "whole"), (True, "stream")):
-        before = cpu_us(pid) if pid else 0.0
+        if pid:
+            settle(pid)
+        before, began = cpu_us(pid) if pid else 0.0, time.monotonic()
         load = wrk(work, gateway, stream, 16, seconds)
         if pid:
-            gateway.add(f"cpu_{name}", (cpu_us(pid) - before) / load["requests"])
             gateway.add("rss", rss_mib(pid))
+            settle(pid)
+            gateway.add(f"cpu_{name}", (cpu_us(pid) - before) / load["requests"])
+            gateway.add(f"sustained_{name}", load["requests"] / (time.monotonic() - began - 0.25))
         gateway.add(f"requests_{name}", load["requests"])
         alone = wrk(work, gateway, stream, 1, seconds)
         gateway.add(f"p50_{name}", alone["p50"])
@@ -406,17 +446,16 @@ def write(results: str) -> None:
 def main() -> None:
     options = argparse.ArgumentParser(description="Benchmarks on loopback.")
     options.add_argument("--rounds", type=int, default=3)
-    options.add_argument("--seconds", type=int, default=4, help="of each load")
+    options.add_argument("--seconds", type=int, default=2, help="of each load; three times as long for slow gateways")
     options.add_argument("--skip", default="", help="comma list of tensorzero, litellm, engine")
     chosen = options.parse_args()
     skip = set(chosen.skip.split(","))
     if not MEGURI.exists():
         raise SystemExit(f"{MEGURI} is missing: cargo build --release -p server, or set MEGURI_BIN")
     work = Path(tempfile.mkdtemp(prefix="meguri-bench-"))
-    mock = nginx(work, "mock.nginx.conf")
-    started = [mock]
     gateways: list[Gateway] = []
     try:
+        nginx(work, "mock.nginx.conf")
         starters = [start_direct, start_proxy, start_meguri]
         starters += [s for n, s in (("tensorzero", start_tensorzero), ("litellm", start_litellm)) if n not in skip]
         for start in starters:
@@ -425,8 +464,6 @@ def main() -> None:
                 print(f"bench: {start.__name__.removeprefix('start_')} is not installed here and left out", file=sys.stderr)
                 continue
             gateways.append(gateway)
-            if gateway.process:
-                started.append(gateway.process)
             wait_for(lambda: urllib.request.urlopen("http://127.0.0.1:9101/v1/models", timeout=1), "the upstream")  # noqa: B023
             if gateway.process:
                 wait_for_port(gateway)
@@ -439,13 +476,7 @@ def main() -> None:
                 measure(work, gateway, chosen.seconds)
         proof = telemetry_proof(gateways[2])
     finally:
-        for process in reversed(started):
-            process.send_signal(signal.SIGTERM)
-        for process in started:
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        stop_all()
         shutil.rmtree(work, ignore_errors=True)
     engine, file = ([], "") if "engine" in skip else engine_rows(chosen.rounds)
     parts = [
@@ -473,11 +504,14 @@ def telemetry_proof(meguri: Gateway) -> str:
     path = "/api/v1/query"
     wanted = sum(int(n) for kind in ("whole", "stream") for n in meguri.results[f"requests_{kind}"])
     try:
-        answer = api(meguri, "POST", path, {"measures": ["count"]})
+        answer = api(meguri, "POST", path, {"measures": ["count"], "from": "-1d"})
         stored = next(iter(re.findall(r'"count":\s*(\d+)', json.dumps(answer))), "?")
     except OSError as error:
         return f"The number of stored records could not be read: {error}."
-    return f"Records that Meguri had stored durably at the end: {int(stored):,}, of at least {wanted:,} measured calls at 16 connections (each call makes one record)."
+    return (
+        f"Records that Meguri had stored durably at the end: {int(stored):,}, of at least {wanted:,} measured calls at 16 connections (each call makes one record). "
+        f"Calls a second with the time to make the last record durable included: {meguri.median('sustained_whole'):,.0f} whole, {meguri.median('sustained_stream'):,.0f} streamed."
+    )
 
 
 if __name__ == "__main__":
