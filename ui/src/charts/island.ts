@@ -93,16 +93,17 @@ function options(props: Props, width: number, height: number, colour: (s: Series
   const style = getComputedStyle(el);
   const css = (name: string) => resolved(el, name);
   const axis: uPlot.Axis = { stroke: css("--faint"), font: `11px ${style.fontFamily}`, ticks: { show: false }, grid: { stroke: css("--line"), width: 1 } };
+  const empty = chart.series.every((s) => s.values.every((v) => !v));
   const order = chart.stacked ? [...chart.series].reverse() : chart.series;
   return {
     width, height,
-    padding: props.compact ? [4, 18, 0, 18] : [8, 18, 0, 0],
+    padding: props.compact ? [4, 24, 0, 24] : [8, 18, 0, 0],
     legend: { show: false },
     cursor: { y: false, points: { size: 6 }, drag: { x: true, y: false, setScale: false }, ...(props.compact ? {} : { sync: { key: "page" } }) },
     scales: { x: { time: true, range: () => [props.from_us / 1e6, props.to_us / 1e6] }, y: { range: (_u, _min, max) => [0, max > 0 ? max * 1.08 : 1] } },
     axes: props.compact
       ? [{ ...axis, size: 18, gap: 2, grid: { show: false }, values: times }, { show: false }]
-      : [{ ...axis, size: 22, gap: 4, grid: { show: false }, values: times }, { ...axis, size: 52, gap: 6, splits: (u) => ticks(u.scales["y"]!.max ?? 1, chart.unit === "count"), values: (_u, list) => list.map((v) => (v === 0 ? "0" : format(v))) }],
+      : [{ ...axis, size: 22, gap: 4, grid: { show: false }, values: times }, { ...axis, size: 52, gap: 6, splits: (u) => (empty ? [0] : ticks(u.scales["y"]!.max ?? 1, chart.unit === "count")), values: (_u, list) => list.map((v) => (v === 0 ? "0" : format(v))) }],
     series: [{}, ...order.map((s): uPlot.Series => ({
       label: s.key,
       stroke: colour(s),

@@ -62,7 +62,8 @@ pub(super) fn span_of(mut record: Record) -> Span {
     span.usage = record.usage.unwrap_or_default();
     span.cost = record.cost;
     span.price_version = record.price_version;
-    span.ttft_us = record.first_token_at.map(|at| (at - record.started_at).max(0));
+    // A whole answer has no first token that anybody waited for.
+    span.ttft_us = record.first_token_at.filter(|_| record.streamed).map(|at| (at - record.started_at).max(0));
     span.finish_reasons = record.finish_reasons;
     span.streamed = record.streamed;
     span.plan_revision = Some(record.plan_revision);
