@@ -52,7 +52,10 @@ fn write_value(value: &Value, out: &mut Vec<u8>) -> Result<(), CanonicalError> {
     Ok(())
 }
 
-fn write_object(map: &serde_json::Map<String, Value>, out: &mut Vec<u8>) -> Result<(), CanonicalError> {
+fn write_object(
+    map: &serde_json::Map<String, Value>,
+    out: &mut Vec<u8>,
+) -> Result<(), CanonicalError> {
     let mut keys: Vec<&String> = map.keys().collect();
     // RFC 8785 §3.2.3 sorts by UTF-16 code units; that differs from Rust's byte order for
     // characters outside the basic plane.
@@ -175,7 +178,10 @@ mod tests {
     #[track_caller]
     fn check(json: &str, canonical: &str) {
         let value: Value = serde_json::from_str(json).unwrap();
-        assert_eq!(String::from_utf8(canonical_json(&value).unwrap()).unwrap(), canonical);
+        assert_eq!(
+            String::from_utf8(canonical_json(&value).unwrap()).unwrap(),
+            canonical
+        );
     }
 
     #[test]
@@ -201,7 +207,10 @@ mod tests {
     #[test]
     fn a_digest_has_one_spelling() {
         let digest = Digest::of(b"");
-        assert_eq!(digest.to_string(), "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        assert_eq!(
+            digest.to_string(),
+            "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        );
         assert_eq!(digest.to_string().parse::<Digest>().unwrap(), digest);
         assert!(digest.to_string().to_uppercase().parse::<Digest>().is_err());
     }

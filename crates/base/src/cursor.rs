@@ -50,8 +50,14 @@ mod tests {
     #[test]
     fn a_cursor_comes_back_whole_and_an_invented_one_does_not() {
         let cursor = Cursor::new(&(5_i64, "名前"));
-        assert_eq!(cursor.key::<(i64, String)>().unwrap(), (5, "名前".to_owned()));
+        assert_eq!(
+            cursor.key::<(i64, String)>().unwrap(),
+            (5, "名前".to_owned())
+        );
         assert_eq!(Cursor::from_client("???").key::<i64>(), Err(CursorError));
-        assert_eq!(Cursor::from_client("A".repeat(5000)).key::<i64>(), Err(CursorError));
+        assert_eq!(
+            Cursor::from_client("A".repeat(5000)).key::<i64>(),
+            Err(CursorError)
+        );
     }
 }

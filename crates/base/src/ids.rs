@@ -23,7 +23,10 @@ pub struct BadId {
 
 impl BadId {
     fn new(kind: &'static str, text: &str) -> Self {
-        Self { kind, text: text.chars().take(64).collect() }
+        Self {
+            kind,
+            text: text.chars().take(64).collect(),
+        }
     }
 }
 
@@ -118,7 +121,9 @@ impl TraceId {
         if id.get_version_num() != 7 {
             return None;
         }
-        let millis = self.0[..6].iter().fold(0_i64, |sum, byte| (sum << 8) | i64::from(*byte));
+        let millis = self.0[..6]
+            .iter()
+            .fold(0_i64, |sum, byte| (sum << 8) | i64::from(*byte));
         millis.checked_mul(1000)
     }
 }

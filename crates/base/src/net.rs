@@ -105,13 +105,39 @@ mod tests {
     #[test]
     fn only_public_addresses_are_public() {
         for refused in [
-            "127.0.0.1", "0.0.0.0", "10.1.2.3", "172.31.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1",
-            "224.0.0.1", "255.255.255.255", "192.0.2.1", "198.18.0.1", "::1", "::", "fe80::1", "fc00::1", "ff02::1",
-            "::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "2001:db8::1", "::7f00:1",
+            "127.0.0.1",
+            "0.0.0.0",
+            "10.1.2.3",
+            "172.31.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "192.0.2.1",
+            "198.18.0.1",
+            "::1",
+            "::",
+            "fe80::1",
+            "fc00::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::7f00:1",
+            "2002:7f00:1::",
+            "2001:db8::1",
+            "::7f00:1",
         ] {
             assert!(!is_public(refused.parse().unwrap()), "{refused}");
         }
-        for public in ["1.1.1.1", "8.8.8.8", "172.32.0.1", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"] {
+        for public in [
+            "1.1.1.1",
+            "8.8.8.8",
+            "172.32.0.1",
+            "2606:4700::1111",
+            "::ffff:8.8.8.8",
+            "64:ff9b::808:808",
+        ] {
             assert!(is_public(public.parse().unwrap()), "{public}");
         }
     }
@@ -119,10 +145,25 @@ mod tests {
     #[test]
     fn odd_spellings_become_plain_before_they_are_checked() {
         for spelled in ["http://2130706433/", "http://0x7f.1/", "http://0177.0.0.1/"] {
-            assert_eq!(parse_base_url(spelled).unwrap().host_str(), Some("127.0.0.1"), "{spelled}");
+            assert_eq!(
+                parse_base_url(spelled).unwrap().host_str(),
+                Some("127.0.0.1"),
+                "{spelled}"
+            );
         }
-        assert_eq!(parse_base_url("http://u:p@example.com"), Err(BadUrl::Credentials));
-        assert!(matches!(parse_base_url("file:///etc/passwd"), Err(BadUrl::Scheme(_))));
-        assert_eq!(parse_base_url(" https://api.example.com/v1/ ").unwrap().as_str(), "https://api.example.com/v1");
+        assert_eq!(
+            parse_base_url("http://u:p@example.com"),
+            Err(BadUrl::Credentials)
+        );
+        assert!(matches!(
+            parse_base_url("file:///etc/passwd"),
+            Err(BadUrl::Scheme(_))
+        ));
+        assert_eq!(
+            parse_base_url(" https://api.example.com/v1/ ")
+                .unwrap()
+                .as_str(),
+            "https://api.example.com/v1"
+        );
     }
 }

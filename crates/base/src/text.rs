@@ -9,7 +9,10 @@ pub fn preview(text: &str, graphemes: usize) -> String {
     if text.len() <= graphemes {
         return text.to_owned();
     }
-    let mut cuts = text.grapheme_indices(true).map(|(at, _)| at).skip(graphemes);
+    let mut cuts = text
+        .grapheme_indices(true)
+        .map(|(at, _)| at)
+        .skip(graphemes);
     match cuts.next() {
         Some(at) => format!("{}…", &text[..at]),
         None => text.to_owned(),
@@ -50,7 +53,8 @@ pub fn reveal(text: &str) -> String {
     let mut previous = ' ';
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
-        let joins = c == '\u{200d}' && is_emoji(previous) && chars.peek().copied().is_some_and(is_emoji);
+        let joins =
+            c == '\u{200d}' && is_emoji(previous) && chars.peek().copied().is_some_and(is_emoji);
         let windows_newline = c == '\r' && chars.peek() == Some(&'\n');
         if windows_newline {
             continue;

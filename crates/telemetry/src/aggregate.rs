@@ -82,7 +82,9 @@ impl Sample {
         match other {
             Self::Unwanted => {}
             Self::Exact(values) => values.iter().for_each(|value| self.add(*value)),
-            Self::Buckets(histogram) if !matches!(self, Self::Unwanted) => self.buckets().merge(histogram),
+            Self::Buckets(histogram) if !matches!(self, Self::Unwanted) => {
+                self.buckets().merge(histogram)
+            }
             Self::Buckets(_) => {}
         }
     }
@@ -129,19 +131,33 @@ struct Cell {
 impl Cell {
     fn new(plan: &Plan) -> Self {
         let numbers = plan.fields.iter().map(|(_, sampled)| Numbers {
-            sample: if *sampled { Sample::default() } else { Sample::Unwanted },
+            sample: if *sampled {
+                Sample::default()
+            } else {
+                Sample::Unwanted
+            },
             ..Numbers::default()
         });
-        Self { spans: 0, errors: 0, numbers: numbers.collect() }
+        Self {
+            spans: 0,
+            errors: 0,
+            numbers: numbers.collect(),
+        }
     }
 
     fn merge(&mut self, other: &Self) {
         self.spans += other.spans;
         self.errors += other.errors;
-        self.numbers.iter_mut().zip(&other.numbers).for_each(|(mine, more)| mine.merge(more));
+        self.numbers
+            .iter_mut()
+            .zip(&other.numbers)
+            .for_each(|(mine, more)| mine.merge(more));
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "counts of spans are far below 2^53")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "counts of spans are far below 2^53"
+    )]
     fn value(&self, plan: &Plan, measure: &Measure) -> Option<f64> {
         let numbers = |field: &Field| {
             let at = plan.fields.iter().position(|(known, _)| known == field)?;
@@ -169,9 +185,11 @@ impl Measure {
     pub fn field(&self) -> Option<&Field> {
         match self {
             Self::Count | Self::Errors => None,
-            Self::Sum(field) | Self::Avg(field) | Self::Min(field) | Self::Max(field) | Self::Quantile(field, _) => {
-                Some(field)
-            }
+            Self::Sum(field)
+            | Self::Avg(field)
+            | Self::Min(field)
+            | Self::Max(field)
+            | Self::Quantile(field, _) => Some(field),
         }
     }
 }
@@ -180,13 +198,19 @@ impl Plan {
     fn new(measures: &[Measure]) -> Result<Self, QueryError> {
         let mut fields: Vec<(Field, bool)> = Vec::new();
         for measure in measures {
-            let Some(field) = measure.field() else { continue };
+            let Some(field) = measure.field() else {
+                continue;
+            };
             if !is_numeric(field) {
-                return Err(QueryError::Invalid(format!("{field} is not a number, so {measure} does not exist")));
+                return Err(QueryError::Invalid(format!(
+                    "{field} is not a number, so {measure} does not exist"
+                )));
             }
             let sampled = match measure {
                 Measure::Quantile(_, q) if !(*q > 0.0 && *q < 1.0) => {
-                    return Err(QueryError::Invalid("a quantile lies between 0 and 1".to_owned()));
+                    return Err(QueryError::Invalid(
+                        "a quantile lies between 0 and 1".to_owned(),
+                    ));
                 }
                 Measure::Quantile(..) => true,
                 _ => false,
@@ -210,20 +234,36 @@ impl Reader {
     pub fn aggregate(&self, query: &AggregateQuery) -> Result<Aggregate, QueryError> {
         let plan = Plan::new(&query.measures)?;
         if query.measures.is_empty() {
-            return Err(QueryError::Invalid("name at least one measure, for example count".to_owned()));
+            return Err(QueryError::Invalid(
+                "name at least one measure, for example count".to_owned(),
+            ));
         }
         if query.every_us.is_some_and(|every| every <= 0) {
-            return Err(QueryError::Invalid("the width of a time bucket must be positive".to_owned()));
+            return Err(QueryError::Invalid(
+                "the width of a time bucket must be positive".to_owned(),
+            ));
         }
-        if query.order.is_some_and(|order| order.measure >= query.measures.len()) {
-            return Err(QueryError::Invalid("the order names a measure that the query does not have".to_owned()));
+        if query
+            .order
+            .is_some_and(|order| order.measure >= query.measures.len())
+        {
+            return Err(QueryError::Invalid(
+                "the order names a measure that the query does not have".to_owned(),
+            ));
         }
         let mut run = self.begin(query.project)?;
-        run.load_scores(&all_score_names(&query.filter, &query.by, &plan), query.from_us)?;
+        run.load_scores(
+            &all_score_names(&query.filter, &query.by, &plan),
+            query.from_us,
+        )?;
         let rollups = rollups_can_answer(query, &plan);
         let mut cells = Cells::new();
         let mut approximate = false;
-        for segment in run.segments.iter().filter(|segment| segment.stat.covers(query.from_us, query.to_us)) {
+        for segment in run
+            .segments
+            .iter()
+            .filter(|segment| segment.stat.covers(query.from_us, query.to_us))
+        {
             if rollups && segment.stat.spans.unsigned_abs() > run.rollup_rows() {
                 approximate |= plan.fields.iter().any(|(_, sampled)| *sampled);
                 add_rollups(&run, segment, query, &plan, &mut cells)?;
@@ -236,9 +276,16 @@ impl Reader {
             }
         }
         cells.retain(|_, cell| cell.spans > 0);
-        approximate |= cells.values().flat_map(|cell| &cell.numbers).any(|n| matches!(n.sample, Sample::Buckets(_)));
+        approximate |= cells
+            .values()
+            .flat_map(|cell| &cell.numbers)
+            .any(|n| matches!(n.sample, Sample::Buckets(_)));
         let (rows, groups_left_out) = order_rows(query, &plan, cells);
-        Ok(Aggregate { rows, groups_left_out, exact: !approximate })
+        Ok(Aggregate {
+            rows,
+            groups_left_out,
+            exact: !approximate,
+        })
     }
 
     /// How often each value of some fields occurs. Blocks.
@@ -248,7 +295,10 @@ impl Reader {
     pub fn facets(&self, query: &FacetQuery) -> Result<Vec<Facet>, QueryError> {
         let mut run = self.begin(query.project)?;
         let plan = Plan { fields: Vec::new() };
-        run.load_scores(&all_score_names(&query.filter, &query.fields, &plan), query.from_us)?;
+        run.load_scores(
+            &all_score_names(&query.filter, &query.fields, &plan),
+            query.from_us,
+        )?;
         let selection = Selection {
             from_us: query.from_us,
             to_us: query.to_us,
@@ -257,7 +307,11 @@ impl Reader {
             scope: query.scope,
         };
         let mut counts: Vec<HashMap<String, u64>> = vec![HashMap::new(); query.fields.len()];
-        for segment in run.segments.iter().filter(|segment| segment.stat.covers(query.from_us, query.to_us)) {
+        for segment in run
+            .segments
+            .iter()
+            .filter(|segment| segment.stat.covers(query.from_us, query.to_us))
+        {
             let hide = !run.replaced_in(segment).is_empty();
             run.on(segment, |connection, project| {
                 let mut sql = select_shown(&query.fields, None);
@@ -265,8 +319,11 @@ impl Reader {
                 let mut statement = connection.prepare_cached(&sql.text)?;
                 let mut rows = statement.query(params_from_iter(sql.values))?;
                 while let Some(row) = rows.next()? {
-                    for (index, (field, known)) in query.fields.iter().zip(&mut counts).enumerate() {
-                        let Some(value) = shown(field, row.get_ref(index + 3)?) else { continue };
+                    for (index, (field, known)) in query.fields.iter().zip(&mut counts).enumerate()
+                    {
+                        let Some(value) = shown(field, row.get_ref(index + 3)?) else {
+                            continue;
+                        };
                         if known.len() < limits::GROUPS || known.contains_key(&value) {
                             *known.entry(value).or_default() += 1;
                         }
@@ -280,7 +337,11 @@ impl Reader {
             let mut values: Vec<(String, u64)> = counts.into_iter().collect();
             values.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
             values.truncate(query.top.max(1));
-            Facet { field: field.clone(), values, distinct }
+            Facet {
+                field: field.clone(),
+                values,
+                distinct,
+            }
         };
         Ok(query.fields.iter().zip(counts).map(facet).collect())
     }
@@ -289,7 +350,13 @@ impl Reader {
 fn all_score_names(filter: &Filter, by: &[Field], plan: &Plan) -> Vec<String> {
     let mut names = score_names(filter);
     let fields = by.iter().chain(plan.fields.iter().map(|(field, _)| field));
-    names.extend(fields.filter_map(|field| if let Field::Score(name) = field { Some(name.clone()) } else { None }));
+    names.extend(fields.filter_map(|field| {
+        if let Field::Score(name) = field {
+            Some(name.clone())
+        } else {
+            None
+        }
+    }));
     names.sort();
     names.dedup();
     names
@@ -316,7 +383,9 @@ fn select_shown(by: &[Field], plan: Option<&Plan>) -> Sql {
 fn shown(field: &Field, value: ValueRef<'_>) -> Option<String> {
     match value {
         ValueRef::Null | ValueRef::Blob(_) => None,
-        ValueRef::Integer(flag) if field.field_type() == FieldType::Bool => Some((flag != 0).to_string()),
+        ValueRef::Integer(flag) if field.field_type() == FieldType::Bool => {
+            Some((flag != 0).to_string())
+        }
         ValueRef::Integer(number) => Some(number.to_string()),
         ValueRef::Real(number) => Some(number.to_string()),
         ValueRef::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
@@ -366,8 +435,15 @@ fn add_rows(
         let mut rows = statement.query(params_from_iter(sql.values))?;
         while let Some(row) = rows.next()? {
             let group = |(index, field): (usize, &Field)| Ok(shown(field, row.get_ref(index + 3)?));
-            let group = query.by.iter().enumerate().map(group).collect::<rusqlite::Result<Group>>()?;
-            let Some(cell) = cell(cells, plan, (group, bucket_of(query, row.get(0)?))) else { return Ok(false) };
+            let group = query
+                .by
+                .iter()
+                .enumerate()
+                .map(group)
+                .collect::<rusqlite::Result<Group>>()?;
+            let Some(cell) = cell(cells, plan, (group, bucket_of(query, row.get(0)?))) else {
+                return Ok(false);
+            };
             cell.spans += 1;
             cell.errors += row.get::<_, i64>(1)?;
             for (index, numbers) in cell.numbers.iter_mut().enumerate() {
@@ -378,7 +454,11 @@ fn add_rows(
         }
         Ok(true)
     })?;
-    if fits == Some(false) { Err(too_many_groups()) } else { Ok(()) }
+    if fits == Some(false) {
+        Err(too_many_groups())
+    } else {
+        Ok(())
+    }
 }
 
 /// Whether minute rollups know everything that the query names.
@@ -391,8 +471,14 @@ fn rollups_can_answer(query: &AggregateQuery, plan: &Plan) -> bool {
         && whole(query.every_us)
         && whole(Some(query.offset_us))
         && query.by.iter().chain(&filtered).all(rollup::is_dimension)
-        && plan.fields.iter().all(|(field, _)| rollup::METRICS.contains(field))
-        && !query.measures.iter().any(|measure| matches!(measure, Measure::Min(_) | Measure::Max(_)))
+        && plan
+            .fields
+            .iter()
+            .all(|(field, _)| rollup::METRICS.contains(field))
+        && !query
+            .measures
+            .iter()
+            .any(|measure| matches!(measure, Measure::Min(_) | Measure::Max(_)))
 }
 
 fn add_rollups(
@@ -403,38 +489,68 @@ fn add_rollups(
     cells: &mut Cells,
 ) -> Result<(), QueryError> {
     let sql = "SELECT minute, dimensions, data FROM rollup_minute WHERE project = ?1 AND minute >= ?2 AND minute < ?3";
-    let from = query.from_us.map_or(i64::MIN, |us| us.div_euclid(MINUTE_US));
+    let from = query
+        .from_us
+        .map_or(i64::MIN, |us| us.div_euclid(MINUTE_US));
     let to = query.to_us.map_or(i64::MAX, |us| us.div_euclid(MINUTE_US));
-    let mut span = Span::new(query.project, TraceId([0; 16]), SpanId([0; 8]), Kind::Other, 0);
+    let mut span = Span::new(
+        query.project,
+        TraceId([0; 16]),
+        SpanId([0; 8]),
+        Kind::Other,
+        0,
+    );
     let fits = run.on(segment, |connection, project| {
         let mut statement = connection.prepare_cached(sql)?;
         let mut rows = statement.query((project, from, to))?;
         while let Some(row) = rows.next()? {
-            let Some(is_root) = rollup::read_dimensions(row.get_ref(1)?.as_str()?, &mut span) else { continue };
-            let subject = Subject { span: &span, scores: &[] };
+            let Some(is_root) = rollup::read_dimensions(row.get_ref(1)?.as_str()?, &mut span)
+            else {
+                continue;
+            };
+            let subject = Subject {
+                span: &span,
+                scores: &[],
+            };
             if (query.scope == Scope::Roots && !is_root) || !query.filter.matches(&subject) {
                 continue;
             }
-            let Some(totals) = Totals::read(row.get_ref(2)?.as_blob()?) else { continue };
-            let group = query.by.iter().map(|field| value_of(field, &subject).map(|value| value.shown())).collect();
+            let Some(totals) = Totals::read(row.get_ref(2)?.as_blob()?) else {
+                continue;
+            };
+            let group = query
+                .by
+                .iter()
+                .map(|field| value_of(field, &subject).map(|value| value.shown()))
+                .collect();
             let bucket = bucket_of(query, row.get::<_, i64>(0)?.saturating_mul(MINUTE_US));
-            let Some(cell) = cell(cells, plan, (group, bucket)) else { return Ok(false) };
+            let Some(cell) = cell(cells, plan, (group, bucket)) else {
+                return Ok(false);
+            };
             add_totals(cell, plan, &totals, span.status == crate::Status::Error);
         }
         Ok(true)
     })?;
-    if fits == Some(false) { Err(too_many_groups()) } else { Ok(()) }
+    if fits == Some(false) {
+        Err(too_many_groups())
+    } else {
+        Ok(())
+    }
 }
 
 fn add_totals(cell: &mut Cell, plan: &Plan, totals: &Totals, is_error: bool) {
     cell.spans += totals.spans;
     cell.errors += if is_error { totals.spans } else { 0 };
     for ((field, _), numbers) in plan.fields.iter().zip(&mut cell.numbers) {
-        let Some(at) = rollup::METRICS.iter().position(|metric| metric == field) else { continue };
+        let Some(at) = rollup::METRICS.iter().position(|metric| metric == field) else {
+            continue;
+        };
         let metric = &totals.metrics[at];
         numbers.count += metric.count;
         numbers.sum += rollup::scaled(metric.sum, rollup::SCALE[at]);
-        numbers.sample.merge(&Sample::Buckets(metric.histogram.clone()));
+        numbers
+            .sample
+            .merge(&Sample::Buckets(metric.histogram.clone()));
     }
 }
 
@@ -445,19 +561,27 @@ type Ranked = (Option<f64>, Group, Buckets);
 type Buckets = Vec<(Option<i64>, Cell)>;
 
 fn order_rows(query: &AggregateQuery, plan: &Plan, cells: Cells) -> (Vec<AggregateRow>, usize) {
-    let order = query.order.unwrap_or(crate::Order { measure: 0, descending: true });
+    let order = query.order.unwrap_or(crate::Order {
+        measure: 0,
+        descending: true,
+    });
     let by_measure = &query.measures[order.measure];
     let mut groups: HashMap<Group, (Cell, Buckets)> = HashMap::new();
     for ((group, bucket), cell) in cells {
-        let entry = groups.entry(group).or_insert_with(|| (Cell::new(plan), Vec::new()));
+        let entry = groups
+            .entry(group)
+            .or_insert_with(|| (Cell::new(plan), Vec::new()));
         entry.0.merge(&cell);
         entry.1.push((bucket, cell));
     }
-    let mut groups: Vec<Ranked> =
-        groups.into_iter().map(|(group, (total, cells))| (total.value(plan, by_measure), group, cells)).collect();
+    let mut groups: Vec<Ranked> = groups
+        .into_iter()
+        .map(|(group, (total, cells))| (total.value(plan, by_measure), group, cells))
+        .collect();
     groups.sort_by(|a, b| {
         // Groups without the measure come last in either direction.
-        let key = |value: Option<f64>| value.map(|value| if order.descending { -value } else { value });
+        let key =
+            |value: Option<f64>| value.map(|value| if order.descending { -value } else { value });
         match (key(a.0), key(b.0)) {
             (Some(x), Some(y)) => x.total_cmp(&y),
             (x, y) => y.is_some().cmp(&x.is_some()),
@@ -470,10 +594,16 @@ fn order_rows(query: &AggregateQuery, plan: &Plan, cells: Cells) -> (Vec<Aggrega
     let mut rows = Vec::new();
     for (_, group, mut cells) in groups {
         cells.sort_by_key(|(bucket, _)| *bucket);
-        rows.extend(cells.into_iter().map(|(bucket_us, cell)| AggregateRow {
-            bucket_us,
-            group: group.clone(),
-            values: query.measures.iter().map(|measure| cell.value(plan, measure)).collect(),
+        rows.extend(cells.into_iter().map(|(bucket_us, cell)| {
+            AggregateRow {
+                bucket_us,
+                group: group.clone(),
+                values: query
+                    .measures
+                    .iter()
+                    .map(|measure| cell.value(plan, measure))
+                    .collect(),
+            }
         }));
     }
     (rows, left_out)

@@ -63,7 +63,9 @@ impl MasterKey {
 
 fn read_key(path: &Path) -> std::io::Result<Option<[u8; 32]>> {
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(64).read_to_end(&mut bytes)?;
+    std::fs::File::open(path)?
+        .take(64)
+        .read_to_end(&mut bytes)?;
     Ok(bytes.try_into().ok())
 }
 
@@ -79,7 +81,8 @@ pub(crate) fn prepare(key: &ProjectKey, value: &Value) -> (Prepared, bool) {
     if json.len() > limits::BODY_BYTES {
         let text = String::from_utf8_lossy(&json);
         let head = base::text::cut_bytes(&text, limits::BODY_BYTES / 2);
-        let cut = json!({ "role": value["role"], "truncated": { "bytes": json.len() }, "content": head });
+        let cut =
+            json!({ "role": value["role"], "truncated": { "bytes": json.len() }, "content": head });
         return (prepare(key, &cut).0, true);
     }
     // A number without a canonical form still needs an address; its own text serves.
@@ -122,7 +125,10 @@ pub(crate) fn decode(codec: i64, bytes: Vec<u8>, size: usize) -> Option<Vec<u8>>
 /// Index of the first input message that is new in the conversation: what
 /// follows the last assistant message.
 pub(crate) fn first_new(input: &[Value]) -> usize {
-    input.iter().rposition(|message| message["role"] == "assistant").map_or(0, |at| at + 1)
+    input
+        .iter()
+        .rposition(|message| message["role"] == "assistant")
+        .map_or(0, |at| at + 1)
 }
 
 #[cfg(test)]
@@ -134,9 +140,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let master = MasterKey::load(dir.path()).unwrap();
         let again = MasterKey::load(dir.path()).unwrap();
-        let project = |n: u8| -> ProjectId { format!("00000000-0000-7000-8000-0000000000{n:02}").parse().unwrap() };
+        let project = |n: u8| -> ProjectId {
+            format!("00000000-0000-7000-8000-0000000000{n:02}")
+                .parse()
+                .unwrap()
+        };
         let address = |master: &MasterKey, n, text: &str| {
-            prepare(&master.project(project(n)), &serde_json::from_str(text).unwrap()).0.hash
+            prepare(
+                &master.project(project(n)),
+                &serde_json::from_str(text).unwrap(),
+            )
+            .0
+            .hash
         };
         let one = address(&master, 1, r#"{"role":"user","content":"x"}"#);
         assert_eq!(one, address(&again, 1, r#"{"content":"x", "role":"user"}"#));
@@ -146,13 +161,18 @@ mod tests {
     #[test]
     fn bodies_come_back_and_giants_say_that_they_were_cut() {
         let dir = tempfile::tempdir().unwrap();
-        let key = MasterKey::load(dir.path()).unwrap().project("00000000-0000-7000-8000-000000000001".parse().unwrap());
+        let key = MasterKey::load(dir.path())
+            .unwrap()
+            .project("00000000-0000-7000-8000-000000000001".parse().unwrap());
         let (small, cut) = prepare(&key, &json!("あ".repeat(1000)));
         assert!(!cut);
         let (codec, packed) = encode(&small.json);
         assert_eq!(codec, ZSTD);
         assert_eq!(decode(codec, packed, small.json.len()).unwrap(), small.json);
-        let (giant, cut) = prepare(&key, &json!({"role": "user", "content": "\u{0}\"".repeat(limits::BODY_BYTES)}));
+        let (giant, cut) = prepare(
+            &key,
+            &json!({"role": "user", "content": "\u{0}\"".repeat(limits::BODY_BYTES)}),
+        );
         assert!(cut);
         let stored: Value = serde_json::from_slice(&giant.json).unwrap();
         assert!(stored["truncated"]["bytes"].as_u64().unwrap() > limits::BODY_BYTES as u64);

@@ -32,7 +32,11 @@ impl Cleaner<'_> {
     }
 
     fn json(&mut self, field: &str, value: &mut Value) {
-        let bytes = if value.is_null() { 0 } else { value.to_string().len() };
+        let bytes = if value.is_null() {
+            0
+        } else {
+            value.to_string().len()
+        };
         if bytes > limits::JSON_BYTES {
             *value = json!({ "truncated": { "bytes": bytes } });
             self.note(field);
@@ -82,15 +86,23 @@ pub(crate) fn clean_span(span: &mut Span) {
     if let Some(message) = &mut span.error_message {
         cleaner.text("error_message", message, limits::LONG_TEXT_BYTES);
     }
-    for (field, value) in
-        [("metadata", &mut span.metadata), ("parameters", &mut span.parameters), ("attrs", &mut span.attrs)]
-    {
+    for (field, value) in [
+        ("metadata", &mut span.metadata),
+        ("parameters", &mut span.parameters),
+        ("attrs", &mut span.attrs),
+    ] {
         cleaner.json(field, value);
     }
     cleaner.list("finish_reasons", &mut span.finish_reasons, limits::TAGS);
-    span.finish_reasons.iter_mut().for_each(|reason| cleaner.text("finish_reasons", reason, limits::TEXT_BYTES));
+    span.finish_reasons
+        .iter_mut()
+        .for_each(|reason| cleaner.text("finish_reasons", reason, limits::TEXT_BYTES));
     clean_tags(span, &mut cleaner);
-    for (field, bodies) in [("input", &mut span.input), ("output", &mut span.output), ("tools", &mut span.tools)] {
+    for (field, bodies) in [
+        ("input", &mut span.input),
+        ("output", &mut span.output),
+        ("tools", &mut span.tools),
+    ] {
         cleaner.list(field, bodies, limits::BODIES);
     }
     span.truncated = cut;
@@ -125,8 +137,15 @@ pub(crate) fn clean_score(score: &mut Score) {
 /// Rough memory and disk weight of a span, for the bounds of the queue.
 pub(crate) fn weight(span: &Span) -> usize {
     let bodies = span.input.iter().chain(&span.output).chain(&span.tools);
-    let json = bodies.chain([&span.metadata, &span.parameters, &span.attrs]).map(json_weight).sum::<usize>();
-    let tags: usize = span.tags.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let json = bodies
+        .chain([&span.metadata, &span.parameters, &span.attrs])
+        .map(json_weight)
+        .sum::<usize>();
+    let tags: usize = span
+        .tags
+        .iter()
+        .map(|(name, value)| name.len() + value.len())
+        .sum();
     512 + json + tags + span.error_message.as_ref().map_or(0, String::len)
 }
 
@@ -134,7 +153,12 @@ fn json_weight(value: &Value) -> usize {
     match value {
         Value::String(text) => 16 + text.len(),
         Value::Array(items) => 16 + items.iter().map(json_weight).sum::<usize>(),
-        Value::Object(map) => 16 + map.iter().map(|(key, value)| 16 + key.len() + json_weight(value)).sum::<usize>(),
+        Value::Object(map) => {
+            16 + map
+                .iter()
+                .map(|(key, value)| 16 + key.len() + json_weight(value))
+                .sum::<usize>()
+        }
         _ => 16,
     }
 }

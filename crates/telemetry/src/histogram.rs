@@ -17,7 +17,9 @@ fn bucket(value: f64) -> i32 {
     if value == 0.0 {
         return 0;
     }
-    let bits = i32::try_from(value.abs().to_bits() >> 46).unwrap_or(i32::MAX).max(1);
+    let bits = i32::try_from(value.abs().to_bits() >> 46)
+        .unwrap_or(i32::MAX)
+        .max(1);
     if value < 0.0 { -bits } else { bits }
 }
 
@@ -46,7 +48,10 @@ impl Histogram {
     }
 
     pub(crate) fn merge(&mut self, other: &Self) {
-        other.counts.iter().for_each(|(bucket, count)| self.add_bucket(*bucket, *count));
+        other
+            .counts
+            .iter()
+            .for_each(|(bucket, count)| self.add_bucket(*bucket, *count));
     }
 
     pub(crate) fn total(&self) -> i64 {
@@ -67,7 +72,10 @@ impl Histogram {
                 return Some(midpoint(*bucket));
             }
         }
-        self.counts.keys().next_back().map(|bucket| midpoint(*bucket))
+        self.counts
+            .keys()
+            .next_back()
+            .map(|bucket| midpoint(*bucket))
     }
 
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
@@ -93,7 +101,12 @@ impl Histogram {
 }
 
 /// Rank (from 1) of the quantile among n sorted values.
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 1..=n")]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "clamped to 1..=n"
+)]
 pub(crate) fn rank(q: f64, n: usize) -> usize {
     ((q * n as f64).ceil() as usize).clamp(1, n.max(1))
 }

@@ -50,8 +50,8 @@ mod writer;
 pub use filter::{Field, FieldType, Filter, FilterError, Literal, Op, UnknownField};
 pub use options::{OpenError, Options};
 pub use query::{
-    Aggregate, AggregateQuery, AggregateRow, Bodies, Body, BodyContent, Facet, FacetQuery, ListQuery, Measure, Order,
-    Page, QueryError, Scope, Trace, TraceRow,
+    Aggregate, AggregateQuery, AggregateRow, Bodies, Body, BodyContent, Facet, FacetQuery,
+    ListQuery, Measure, Order, Page, QueryError, Scope, Trace, TraceRow,
 };
 pub use reader::Reader;
 pub use span::{Batch, BodyCounts, Kind, PromptRef, Score, Source, Span, Status, StoredSpan};
@@ -89,7 +89,13 @@ impl Telemetry {
         let lock = lock(dir)?;
         let catalog = Arc::<segments::Catalog>::default();
         let pool = Arc::new(reader::Pool::new(4 * options.readers.max(1)));
-        let store = store::Store::open(dir, options.clone(), clock, Arc::clone(&catalog), Arc::clone(&pool))?;
+        let store = store::Store::open(
+            dir,
+            options.clone(),
+            clock,
+            Arc::clone(&catalog),
+            Arc::clone(&pool),
+        )?;
         let reader = Reader::of_writer(Arc::clone(&catalog), Arc::clone(&pool), &options);
         let (sender, _) = broadcast::channel(options.tail_events.max(1));
         let queue = Arc::new(writer::Queue::new(options));
@@ -99,7 +105,17 @@ impl Telemetry {
             .spawn(move || writer::run(&thread_queue, store, &thread_sender))
             .map_err(|error| segments::io_error(dir, &error))?;
         let (thread, tail) = (Mutex::new(Some(thread)), Mutex::new(Some(sender)));
-        Ok(Self { inner: Arc::new(Inner { queue, catalog, pool, reader, thread, tail, _lock: lock }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                queue,
+                catalog,
+                pool,
+                reader,
+                thread,
+                tail,
+                _lock: lock,
+            }),
+        })
     }
 
     /// Opens the directory for reading only.
@@ -141,7 +157,11 @@ impl Telemetry {
 
     /// Follows what is committed from now on.
     pub fn subscribe(&self, project: ProjectId, filter: Filter) -> Tail {
-        let sender = self.inner.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        let sender = self
+            .inner
+            .tail
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let receiver = match sender.as_ref() {
             Some(sender) => sender.subscribe(),
             // After shutdown: a channel without a sender ends at once.
@@ -162,7 +182,8 @@ impl Telemetry {
     /// # Errors
     /// A file could not be removed.
     pub fn drop_older_than(&self, before_us: i64) -> Result<usize, QueryError> {
-        let old = |segment: &segments::Segment| segment.sealed && segment.stat.newest_us() < before_us;
+        let old =
+            |segment: &segments::Segment| segment.sealed && segment.stat.newest_us() < before_us;
         let mut removed = 0;
         for segment in self.inner.catalog.all().into_iter().filter(old) {
             // Out of the catalog first: no query starts on it any more. Running ones keep the open file.
@@ -194,11 +215,18 @@ impl std::ops::Deref for Telemetry {
 impl Inner {
     fn shutdown(&self) {
         self.queue.close();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the telemetry writer panicked");
         }
-        self.tail.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.tail
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
     }
 }
 
@@ -219,11 +247,17 @@ fn create_dir(dir: &Path) -> std::io::Result<()> {
 
 fn lock(dir: &Path) -> Result<std::fs::File, OpenError> {
     let path = dir.join("writer.lock");
-    let file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path);
     let file = file.map_err(|error| segments::io_error(&path, &error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse { dir: dir.display().to_string() }),
+        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse {
+            dir: dir.display().to_string(),
+        }),
         Err(std::fs::TryLockError::Error(error)) => Err(segments::io_error(&path, &error)),
     }
 }

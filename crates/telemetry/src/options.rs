@@ -58,13 +58,17 @@ impl Default for Options {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process (or another handle in this one) writes to it.
-    #[error("{dir} is in use by another writer; stop that server first, or read with `open_reader`")]
+    #[error(
+        "{dir} is in use by another writer; stop that server first, or read with `open_reader`"
+    )]
     InUse {
         /// The directory.
         dir: String,
     },
     /// It was written by a newer version of the program.
-    #[error("{file} has format {found}, newer than the {supported} that this version reads; use the newer program")]
+    #[error(
+        "{file} has format {found}, newer than the {supported} that this version reads; use the newer program"
+    )]
     NewerVersion {
         /// The segment.
         file: String,

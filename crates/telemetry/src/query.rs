@@ -309,20 +309,33 @@ impl std::str::FromStr for Measure {
             "errors" => return Ok(Self::Errors),
             _ => {}
         }
-        let (name, field) = text.strip_suffix(')').and_then(|rest| rest.split_once('(')).ok_or_else(unknown)?;
-        let field: Field = field.parse().map_err(|error: crate::filter::UnknownField| {
-            let hint = error.suggestion.as_ref().map(|near| format!("; did you mean {near}?")).unwrap_or_default();
-            QueryError::Invalid(format!("{error}{hint}"))
-        })?;
+        let (name, field) = text
+            .strip_suffix(')')
+            .and_then(|rest| rest.split_once('('))
+            .ok_or_else(unknown)?;
+        let field: Field = field
+            .parse()
+            .map_err(|error: crate::filter::UnknownField| {
+                let hint = error
+                    .suggestion
+                    .as_ref()
+                    .map(|near| format!("; did you mean {near}?"))
+                    .unwrap_or_default();
+                QueryError::Invalid(format!("{error}{hint}"))
+            })?;
         match name {
             "sum" => Ok(Self::Sum(field)),
             "avg" => Ok(Self::Avg(field)),
             "min" => Ok(Self::Min(field)),
             "max" => Ok(Self::Max(field)),
             _ => {
-                let percent = name.strip_prefix('p').and_then(|digits| digits.parse::<f64>().ok());
+                let percent = name
+                    .strip_prefix('p')
+                    .and_then(|digits| digits.parse::<f64>().ok());
                 let percent = percent.filter(|percent| *percent > 0.0 && *percent < 100.0);
-                percent.map(|percent| Self::Quantile(field, percent / 100.0)).ok_or_else(unknown)
+                percent
+                    .map(|percent| Self::Quantile(field, percent / 100.0))
+                    .ok_or_else(unknown)
             }
         }
     }

@@ -84,7 +84,10 @@ impl Totals {
     }
 
     pub(crate) fn read(mut bytes: &[u8]) -> Option<Self> {
-        let mut totals = Self { spans: read_number(&mut bytes)?, ..Self::default() };
+        let mut totals = Self {
+            spans: read_number(&mut bytes)?,
+            ..Self::default()
+        };
         for metric in &mut totals.metrics {
             metric.count = read_number(&mut bytes)?;
             metric.sum = read_number(&mut bytes)?;
@@ -94,7 +97,10 @@ impl Totals {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a histogram is approximate by nature")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a histogram is approximate by nature"
+)]
 pub(crate) fn scaled(value: i64, scale: f64) -> f64 {
     value as f64 / scale
 }
@@ -117,11 +123,24 @@ fn dimensions(span: &Span) -> String {
 
 /// Puts a row's dimensions into an otherwise empty span; says whether it stands for roots.
 pub(crate) fn read_dimensions(text: &str, span: &mut Span) -> Option<bool> {
-    type Parts = (bool, Kind, Status, String, Option<String>, Option<String>, Option<String>, Option<i64>);
+    type Parts = (
+        bool,
+        Kind,
+        Status,
+        String,
+        Option<String>,
+        Option<String>,
+        Option<String>,
+        Option<i64>,
+    );
     let parts: Parts = serde_json::from_str(text).ok()?;
     (span.kind, span.status, span.environment) = (parts.1, parts.2, parts.3);
     (span.provider, span.request_model) = (parts.4, parts.5);
-    span.prompt = parts.6.map(|name| PromptRef { name, version: parts.7, digest: None });
+    span.prompt = parts.6.map(|name| PromptRef {
+        name,
+        version: parts.7,
+        digest: None,
+    });
     Some(parts.0)
 }
 
@@ -148,7 +167,11 @@ pub(crate) struct Changes {
 impl Changes {
     /// Counts a span `times` times (−1 takes it away).
     pub(crate) fn add(&mut self, project: i64, span: &Span, times: i64) {
-        let key = (project, span.start_us.div_euclid(MINUTE_US), dimensions(span));
+        let key = (
+            project,
+            span.start_us.div_euclid(MINUTE_US),
+            dimensions(span),
+        );
         self.rows.entry(key).or_default().add(span, times);
     }
 
@@ -162,8 +185,9 @@ impl Changes {
              ON CONFLICT DO UPDATE SET data = excluded.data",
         )?;
         for ((project, minute, dimensions), mut totals) in self.rows {
-            let known: Option<Vec<u8>> =
-                read.query_row((project, minute, &dimensions), |row| row.get(0)).optional()?;
+            let known: Option<Vec<u8>> = read
+                .query_row((project, minute, &dimensions), |row| row.get(0))
+                .optional()?;
             if let Some(known) = known.and_then(|bytes| Totals::read(&bytes)) {
                 totals.merge(&known);
             }

@@ -57,60 +57,69 @@ pub(crate) fn insert_span(
 ) -> rusqlite::Result<i64> {
     let span = &stored.span;
     let prompt = span.prompt.as_ref();
-    let tokens = |count: u64| i64::try_from(count).unwrap_or(i64::MAX / 4).min(i64::MAX / 4);
-    let tags = (!span.tags.is_empty()).then(|| serde_json::to_string(&span.tags).unwrap_or_default());
-    let reasons = (!span.finish_reasons.is_empty()).then(|| Value::from(span.finish_reasons.clone()).to_string());
-    let truncated = (!span.truncated.is_empty()).then(|| Value::from(span.truncated.clone()).to_string());
-    connection.prepare_cached(INSERT_SPAN)?.execute(named_params! {
-        ":project": project,
-        ":trace": span.trace_id.0.as_slice(),
-        ":span": span.span_id.0.as_slice(),
-        ":parent": span.parent.as_ref().map(|id| id.0.as_slice()),
-        ":seq": stored.seq.cast_signed(),
-        ":start_us": span.start_us,
-        ":end_us": span.end_us,
-        ":ingest_us": ingest_us,
-        ":name": span.name,
-        ":kind": span.kind.as_str(),
-        ":status": span.status.as_str(),
-        ":environment": span.environment,
-        ":provider": span.provider,
-        ":request_model": span.request_model,
-        ":response_model": span.response_model,
-        ":prompt_name": prompt.map(|prompt| prompt.name.as_str()),
-        ":prompt_version": prompt.and_then(|prompt| prompt.version),
-        ":prompt_digest": prompt.and_then(|prompt| prompt.digest.as_deref()),
-        ":session_id": span.session_id,
-        ":session_step": span.session_step,
-        ":user_ref": span.user_ref,
-        ":key_id": span.key_id,
-        ":tags": tags,
-        ":metadata": json_text(&span.metadata),
-        ":tokens_in": tokens(span.usage.input),
-        ":tokens_out": tokens(span.usage.output),
-        ":tokens_cache_read": tokens(span.usage.cache_read),
-        ":tokens_cache_write": tokens(span.usage.cache_write),
-        ":tokens_reasoning": tokens(span.usage.reasoning),
-        ":tokens_estimated": span.usage.estimated,
-        ":cost_nanousd": span.cost.map(|cost| cost.0),
-        ":price_version": span.price_version,
-        ":ttft_us": span.ttft_us,
-        ":error_type": span.error_type,
-        ":error_message": span.error_message,
-        ":finish_reasons": reasons,
-        ":streamed": span.streamed,
-        ":plan_revision": span.plan_revision,
-        ":release_digest": span.release_digest,
-        ":parameters": json_text(&span.parameters),
-        ":attrs": json_text(&span.attrs),
-        ":input_refs": refs.input,
-        ":output_refs": refs.output,
-        ":tool_refs": refs.tools,
-        ":new_from": span.new_from.unwrap_or(0),
-        ":input_preview": stored.input_preview,
-        ":output_preview": stored.output_preview,
-        ":truncated": truncated,
-    })?;
+    let tokens = |count: u64| {
+        i64::try_from(count)
+            .unwrap_or(i64::MAX / 4)
+            .min(i64::MAX / 4)
+    };
+    let tags =
+        (!span.tags.is_empty()).then(|| serde_json::to_string(&span.tags).unwrap_or_default());
+    let reasons = (!span.finish_reasons.is_empty())
+        .then(|| Value::from(span.finish_reasons.clone()).to_string());
+    let truncated =
+        (!span.truncated.is_empty()).then(|| Value::from(span.truncated.clone()).to_string());
+    connection
+        .prepare_cached(INSERT_SPAN)?
+        .execute(named_params! {
+            ":project": project,
+            ":trace": span.trace_id.0.as_slice(),
+            ":span": span.span_id.0.as_slice(),
+            ":parent": span.parent.as_ref().map(|id| id.0.as_slice()),
+            ":seq": stored.seq.cast_signed(),
+            ":start_us": span.start_us,
+            ":end_us": span.end_us,
+            ":ingest_us": ingest_us,
+            ":name": span.name,
+            ":kind": span.kind.as_str(),
+            ":status": span.status.as_str(),
+            ":environment": span.environment,
+            ":provider": span.provider,
+            ":request_model": span.request_model,
+            ":response_model": span.response_model,
+            ":prompt_name": prompt.map(|prompt| prompt.name.as_str()),
+            ":prompt_version": prompt.and_then(|prompt| prompt.version),
+            ":prompt_digest": prompt.and_then(|prompt| prompt.digest.as_deref()),
+            ":session_id": span.session_id,
+            ":session_step": span.session_step,
+            ":user_ref": span.user_ref,
+            ":key_id": span.key_id,
+            ":tags": tags,
+            ":metadata": json_text(&span.metadata),
+            ":tokens_in": tokens(span.usage.input),
+            ":tokens_out": tokens(span.usage.output),
+            ":tokens_cache_read": tokens(span.usage.cache_read),
+            ":tokens_cache_write": tokens(span.usage.cache_write),
+            ":tokens_reasoning": tokens(span.usage.reasoning),
+            ":tokens_estimated": span.usage.estimated,
+            ":cost_nanousd": span.cost.map(|cost| cost.0),
+            ":price_version": span.price_version,
+            ":ttft_us": span.ttft_us,
+            ":error_type": span.error_type,
+            ":error_message": span.error_message,
+            ":finish_reasons": reasons,
+            ":streamed": span.streamed,
+            ":plan_revision": span.plan_revision,
+            ":release_digest": span.release_digest,
+            ":parameters": json_text(&span.parameters),
+            ":attrs": json_text(&span.attrs),
+            ":input_refs": refs.input,
+            ":output_refs": refs.output,
+            ":tool_refs": refs.tools,
+            ":new_from": span.new_from.unwrap_or(0),
+            ":input_preview": stored.input_preview,
+            ":output_preview": stored.output_preview,
+            ":truncated": truncated,
+        })?;
     Ok(connection.last_insert_rowid())
 }
 
@@ -124,20 +133,31 @@ impl FromSql for Json {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
         match value {
             ValueRef::Null => Ok(Self(Value::Null)),
-            other => serde_json::from_str(other.as_str()?).map(Self).map_err(|error| FromSqlError::Other(error.into())),
+            other => serde_json::from_str(other.as_str()?)
+                .map(Self)
+                .map_err(|error| FromSqlError::Other(error.into())),
         }
     }
 }
 
 impl Json {
     fn texts(self) -> Vec<String> {
-        let Value::Array(items) = self.0 else { return Vec::new() };
-        items.into_iter().filter_map(|item| item.as_str().map(str::to_owned)).collect()
+        let Value::Array(items) = self.0 else {
+            return Vec::new();
+        };
+        items
+            .into_iter()
+            .filter_map(|item| item.as_str().map(str::to_owned))
+            .collect()
     }
 
     fn tags(self) -> BTreeMap<String, String> {
-        let Value::Object(map) = self.0 else { return BTreeMap::new() };
-        map.into_iter().filter_map(|(name, value)| Some((name, value.as_str()?.to_owned()))).collect()
+        let Value::Object(map) = self.0 else {
+            return BTreeMap::new();
+        };
+        map.into_iter()
+            .filter_map(|(name, value)| Some((name, value.as_str()?.to_owned())))
+            .collect()
     }
 }
 
@@ -148,8 +168,14 @@ pub(crate) fn read_span(row: &Row<'_>, project: ProjectId) -> rusqlite::Result<S
         index += 1;
         index - 1
     };
-    let tokens = |index| row.get::<_, i64>(index).map(|count| u64::try_from(count).unwrap_or(0));
-    let count = |index| row.get::<_, i64>(index).map(|count| usize::try_from(count).unwrap_or(0));
+    let tokens = |index| {
+        row.get::<_, i64>(index)
+            .map(|count| u64::try_from(count).unwrap_or(0))
+    };
+    let count = |index| {
+        row.get::<_, i64>(index)
+            .map(|count| usize::try_from(count).unwrap_or(0))
+    };
     let trace_id = TraceId(row.get(next())?);
     let span_id = SpanId(row.get(next())?);
     let parent = row.get::<_, Option<[u8; 8]>>(next())?.map(SpanId);
@@ -164,8 +190,13 @@ pub(crate) fn read_span(row: &Row<'_>, project: ProjectId) -> rusqlite::Result<S
     span.provider = row.get(next())?;
     span.request_model = row.get(next())?;
     span.response_model = row.get(next())?;
-    let (name, version, digest): (Option<String>, _, _) = (row.get(next())?, row.get(next())?, row.get(next())?);
-    span.prompt = name.map(|name| PromptRef { name, version, digest });
+    let (name, version, digest): (Option<String>, _, _) =
+        (row.get(next())?, row.get(next())?, row.get(next())?);
+    span.prompt = name.map(|name| PromptRef {
+        name,
+        version,
+        digest,
+    });
     span.session_id = row.get(next())?;
     span.session_step = row.get(next())?;
     span.user_ref = row.get(next())?;
@@ -191,11 +222,21 @@ pub(crate) fn read_span(row: &Row<'_>, project: ProjectId) -> rusqlite::Result<S
     span.release_digest = row.get(next())?;
     span.parameters = row.get::<_, Json>(next())?.0;
     span.attrs = row.get::<_, Json>(next())?.0;
-    let body_counts = BodyCounts { input: count(next())?, output: count(next())?, tools: count(next())? };
+    let body_counts = BodyCounts {
+        input: count(next())?,
+        output: count(next())?,
+        tools: count(next())?,
+    };
     span.new_from = Some(row.get(next())?);
     let (input_preview, output_preview) = (row.get(next())?, row.get(next())?);
     span.truncated = row.get::<_, Json>(next())?.texts();
-    Ok(StoredSpan { span, seq, input_preview, output_preview, body_counts })
+    Ok(StoredSpan {
+        span,
+        seq,
+        input_preview,
+        output_preview,
+        body_counts,
+    })
 }
 
 /// A span of this segment by its identity.
@@ -206,7 +247,9 @@ pub(crate) fn find_span(
     trace: TraceId,
     span: SpanId,
 ) -> rusqlite::Result<Option<(i64, StoredSpan)>> {
-    let sql = format!("SELECT {SPAN_COLUMNS}, row FROM spans WHERE project = ?1 AND trace = ?2 AND span = ?3");
+    let sql = format!(
+        "SELECT {SPAN_COLUMNS}, row FROM spans WHERE project = ?1 AND trace = ?2 AND span = ?3"
+    );
     let mut statement = connection.prepare_cached(&sql)?;
     let found = statement.query_row((project, trace.0.as_slice(), span.0.as_slice()), |row| {
         Ok((row.get("row")?, read_span(row, id)?))
@@ -219,7 +262,11 @@ pub(crate) const SCORE_COLUMNS: &str =
     "score_id, trace, span, name, value, label, comment, source, author, at_us, supersedes";
 
 /// Inserts a score; false when its id is known.
-pub(crate) fn insert_score(connection: &Connection, project: i64, score: &Score) -> rusqlite::Result<bool> {
+pub(crate) fn insert_score(
+    connection: &Connection,
+    project: i64,
+    score: &Score,
+) -> rusqlite::Result<bool> {
     let sql = "INSERT INTO scores (score_id, project, trace, span, name, value, label, comment, source, author, \
          at_us, supersedes) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT DO NOTHING";
     let inserted = connection.prepare_cached(sql)?.execute((
@@ -243,7 +290,11 @@ pub(crate) fn insert_score(connection: &Connection, project: i64, score: &Score)
 pub(crate) fn read_score(row: &Row<'_>, project: ProjectId) -> rusqlite::Result<Score> {
     let id = |index: usize, text: &str| {
         text.parse().map_err(|error: base::BadId| {
-            rusqlite::Error::FromSqlConversionFailure(index, rusqlite::types::Type::Text, error.into())
+            rusqlite::Error::FromSqlConversionFailure(
+                index,
+                rusqlite::types::Type::Text,
+                error.into(),
+            )
         })
     };
     let supersedes: Option<String> = row.get(10)?;
@@ -264,7 +315,12 @@ pub(crate) fn read_score(row: &Row<'_>, project: ProjectId) -> rusqlite::Result<
 }
 
 /// The number that stands for a project in this segment.
-pub(crate) fn project_number(connection: &Connection, project: ProjectId) -> rusqlite::Result<Option<i64>> {
+pub(crate) fn project_number(
+    connection: &Connection,
+    project: ProjectId,
+) -> rusqlite::Result<Option<i64>> {
     let mut statement = connection.prepare_cached("SELECT no FROM projects WHERE project = ?1")?;
-    statement.query_row([project.to_string()], |row| row.get(0)).optional()
+    statement
+        .query_row([project.to_string()], |row| row.get(0))
+        .optional()
 }

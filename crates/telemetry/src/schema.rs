@@ -77,13 +77,19 @@ impl From<rusqlite::Error> for SegmentError {
 }
 
 /// Opens a segment for writing; creates the tables in a new or empty file.
-pub(crate) fn open_writable(path: &Path, now_us: i64, page_quota: u32) -> Result<Connection, SegmentError> {
+pub(crate) fn open_writable(
+    path: &Path,
+    now_us: i64,
+    page_quota: u32,
+) -> Result<Connection, SegmentError> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(Duration::from_secs(2))?;
     check_version(&connection)?;
     connection.set_prepared_statement_cache_capacity(64);
     connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
-    connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; PRAGMA cache_size = -8192")?;
+    connection.execute_batch(
+        "PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; PRAGMA cache_size = -8192",
+    )?;
     set_quota(&connection, page_quota)?;
     if version(&connection)? == 0 {
         connection.execute_batch(&format!(
@@ -124,5 +130,9 @@ pub(crate) fn version(connection: &Connection) -> rusqlite::Result<i64> {
 
 fn check_version(connection: &Connection) -> Result<(), SegmentError> {
     let found = version(connection)?;
-    if found > VERSION { Err(SegmentError::Newer { found }) } else { Ok(()) }
+    if found > VERSION {
+        Err(SegmentError::Newer { found })
+    } else {
+        Ok(())
+    }
 }

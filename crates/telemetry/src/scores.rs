@@ -31,8 +31,17 @@ impl ScoreTable {
 
     /// The score of this name that a span shows: its own, or for a root the
     /// latest in the whole trace.
-    pub(crate) fn latest(&self, name: &str, trace: TraceId, span: SpanId, is_root: bool) -> Option<&Score> {
-        self.of(trace).iter().rev().find(|score| score.name == name && (is_root || score.span_id == Some(span)))
+    pub(crate) fn latest(
+        &self,
+        name: &str,
+        trace: TraceId,
+        span: SpanId,
+        is_root: bool,
+    ) -> Option<&Score> {
+        self.of(trace)
+            .iter()
+            .rev()
+            .find(|score| score.name == name && (is_root || score.span_id == Some(span)))
     }
 }
 
@@ -41,12 +50,19 @@ fn keep_current(scores: &mut Vec<Score>) {
     scores.dedup_by_key(|score| score.score_id);
     // A withdrawal reaches scores of its own name only, so that a query that loads
     // one name sees the same as one that loads all.
-    let withdrawn: HashSet<(ScoreId, String)> =
-        scores.iter().filter_map(|score| Some((score.supersedes?, score.name.clone()))).collect();
+    let withdrawn: HashSet<(ScoreId, String)> = scores
+        .iter()
+        .filter_map(|score| Some((score.supersedes?, score.name.clone())))
+        .collect();
     let mut seen = HashSet::new();
     let mut current: Vec<Score> = Vec::with_capacity(scores.len());
     for score in std::mem::take(scores).into_iter().rev() {
-        let slot = (score.span_id, score.name.clone(), score.source, score.author.clone());
+        let slot = (
+            score.span_id,
+            score.name.clone(),
+            score.source,
+            score.author.clone(),
+        );
         let gone = withdrawn.contains(&(score.score_id, score.name.clone()));
         if seen.insert(slot) && !gone {
             current.push(score);

@@ -74,18 +74,28 @@ impl Stat {
     }
 
     pub(crate) fn saw_span(&mut self, start_us: i64) {
-        self.min_start_us = Some(self.min_start_us.map_or(start_us, |known| known.min(start_us)));
-        self.max_start_us = Some(self.max_start_us.map_or(start_us, |known| known.max(start_us)));
+        self.min_start_us = Some(
+            self.min_start_us
+                .map_or(start_us, |known| known.min(start_us)),
+        );
+        self.max_start_us = Some(
+            self.max_start_us
+                .map_or(start_us, |known| known.max(start_us)),
+        );
     }
 
     /// Whether a span that starts in `from..to` may be in the segment.
     pub(crate) fn covers(&self, from_us: Option<i64>, to_us: Option<i64>) -> bool {
-        let (Some(min), Some(max)) = (self.min_start_us, self.max_start_us) else { return false };
+        let (Some(min), Some(max)) = (self.min_start_us, self.max_start_us) else {
+            return false;
+        };
         from_us.is_none_or(|from| max >= from) && to_us.is_none_or(|to| min < to)
     }
 
     pub(crate) fn newest_us(&self) -> i64 {
-        self.opened_us.max(self.max_start_us.unwrap_or(i64::MIN)).max(self.max_score_us.unwrap_or(i64::MIN))
+        self.opened_us
+            .max(self.max_start_us.unwrap_or(i64::MIN))
+            .max(self.max_score_us.unwrap_or(i64::MIN))
     }
 }
 
@@ -97,20 +107,29 @@ pub(crate) struct Catalog {
 
 impl Catalog {
     pub(crate) fn all(&self) -> Vec<Segment> {
-        self.segments.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.segments
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Adds a segment or replaces what is known of it.
     pub(crate) fn put(&self, segment: Segment) {
         let mut segments = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
-        match segments.iter_mut().find(|known| known.number == segment.number) {
+        match segments
+            .iter_mut()
+            .find(|known| known.number == segment.number)
+        {
             Some(known) => *known = segment,
             None => segments.push(segment),
         }
     }
 
     pub(crate) fn remove(&self, number: u32) {
-        self.segments.lock().unwrap_or_else(PoisonError::into_inner).retain(|known| known.number != number);
+        self.segments
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|known| known.number != number);
     }
 }
 
@@ -123,8 +142,13 @@ pub(crate) fn list_files(dir: &Path) -> std::io::Result<Vec<(u32, PathBuf)>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let number = name.strip_prefix("segment-").and_then(|rest| rest.strip_suffix(".db"));
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        let number = name
+            .strip_prefix("segment-")
+            .and_then(|rest| rest.strip_suffix(".db"));
         if let Some(number) = number.and_then(|digits| digits.parse().ok()) {
             files.push((number, path));
         }
@@ -139,12 +163,28 @@ pub(crate) fn sync_dir(dir: &Path) -> std::io::Result<()> {
 }
 
 /// Creates a segment file and opens it for writing.
-pub(crate) fn create(dir: &Path, number: u32, now_us: i64, quota: u32) -> Result<(Connection, Segment), OpenError> {
+pub(crate) fn create(
+    dir: &Path,
+    number: u32,
+    now_us: i64,
+    quota: u32,
+) -> Result<(Connection, Segment), OpenError> {
     let path = segment_path(dir, number);
     let connection = open_active(&path, now_us, quota)?;
     sync_dir(dir).map_err(|error| io_error(dir, &error))?;
-    let stat = Stat { opened_us: now_us, ..Stat::default() };
-    Ok((connection, Segment { number, path, sealed: false, stat }))
+    let stat = Stat {
+        opened_us: now_us,
+        ..Stat::default()
+    };
+    Ok((
+        connection,
+        Segment {
+            number,
+            path,
+            sealed: false,
+            stat,
+        },
+    ))
 }
 
 /// Opens the newest segment of an earlier run (possibly empty) for writing.
@@ -177,11 +217,15 @@ pub(crate) fn seal(path: &Path) -> Result<bool, SegmentError> {
     let connection = schema::open_repairing(path)?;
     connection.busy_timeout(std::time::Duration::from_millis(50))?;
     connection.execute_batch("PRAGMA synchronous = FULL")?;
-    let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))?;
+    let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
+        row.get::<_, i64>(0)
+    })?;
     if busy != 0 {
         return Ok(false);
     }
-    match connection.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get::<_, String>(0)) {
+    match connection.query_row("PRAGMA journal_mode = DELETE", [], |row| {
+        row.get::<_, String>(0)
+    }) {
         Ok(mode) => Ok(mode == "delete"),
         Err(error) if is_busy(&error) => Ok(false),
         Err(error) => Err(error.into()),
@@ -190,7 +234,10 @@ pub(crate) fn seal(path: &Path) -> Result<bool, SegmentError> {
 
 fn is_busy(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
-    matches!(error.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
+    matches!(
+        error.sqlite_error_code(),
+        Some(DatabaseBusy | DatabaseLocked)
+    )
 }
 
 /// Removes a segment's file and whatever lies beside it.
@@ -210,12 +257,22 @@ pub(crate) fn open_error(path: &Path, error: SegmentError) -> OpenError {
     use rusqlite::ErrorCode::{CannotOpen, DiskFull, PermissionDenied, ReadOnly};
     let file = path.display().to_string();
     match error {
-        SegmentError::Newer { found } => OpenError::NewerVersion { file, found, supported: schema::VERSION },
+        SegmentError::Newer { found } => OpenError::NewerVersion {
+            file,
+            found,
+            supported: schema::VERSION,
+        },
         SegmentError::Sqlite(error) => {
             let message = error.to_string();
             match error.sqlite_error_code() {
-                Some(DiskFull) => OpenError::DiskFull { path: file, message },
-                Some(ReadOnly | CannotOpen | PermissionDenied) => OpenError::NotWritable { path: file, message },
+                Some(DiskFull) => OpenError::DiskFull {
+                    path: file,
+                    message,
+                },
+                Some(ReadOnly | CannotOpen | PermissionDenied) => OpenError::NotWritable {
+                    path: file,
+                    message,
+                },
                 _ => OpenError::Damaged { file, message },
             }
         }
@@ -226,7 +283,9 @@ pub(crate) fn open_error(path: &Path, error: SegmentError) -> OpenError {
 pub(crate) fn io_error(path: &Path, error: &std::io::Error) -> OpenError {
     let (path, message) = (path.display().to_string(), error.to_string());
     match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => OpenError::DiskFull { path, message },
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            OpenError::DiskFull { path, message }
+        }
         _ => OpenError::NotWritable { path, message },
     }
 }

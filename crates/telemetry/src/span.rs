@@ -186,7 +186,13 @@ pub struct Span {
 
 impl Span {
     /// A span that began and ended at `start_us`, with everything else empty.
-    pub fn new(project: ProjectId, trace_id: TraceId, span_id: SpanId, kind: Kind, start_us: i64) -> Self {
+    pub fn new(
+        project: ProjectId,
+        trace_id: TraceId,
+        span_id: SpanId,
+        kind: Kind,
+        start_us: i64,
+    ) -> Self {
         Self {
             project,
             trace_id,
@@ -275,13 +281,19 @@ pub struct Batch {
 
 impl From<Span> for Batch {
     fn from(span: Span) -> Self {
-        Self { spans: vec![span], scores: Vec::new() }
+        Self {
+            spans: vec![span],
+            scores: Vec::new(),
+        }
     }
 }
 
 impl From<Score> for Batch {
     fn from(score: Score) -> Self {
-        Self { spans: Vec::new(), scores: vec![score] }
+        Self {
+            spans: Vec::new(),
+            scores: vec![score],
+        }
     }
 }
 

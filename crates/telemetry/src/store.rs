@@ -57,7 +57,8 @@ impl Store {
         pool: Arc<Pool>,
     ) -> Result<Self, OpenError> {
         let key = MasterKey::load(dir).map_err(|error| segments::io_error(dir, &error))?;
-        let mut files = segments::list_files(dir).map_err(|error| segments::io_error(dir, &error))?;
+        let mut files =
+            segments::list_files(dir).map_err(|error| segments::io_error(dir, &error))?;
         let newest = files.pop();
         let mut store = Self {
             dir: dir.to_owned(),
@@ -87,10 +88,16 @@ impl Store {
                 return segments::remove(&path).map_err(|error| segments::io_error(&path, &error));
             }
         };
-        let mut segment = Segment { number, path, sealed: false, stat };
+        let mut segment = Segment {
+            number,
+            path,
+            sealed: false,
+            stat,
+        };
         segment.sealed = segments::is_sealed(&segment.path);
         if !segment.sealed {
-            segment.sealed = segments::seal(&segment.path).map_err(|error| segments::open_error(&segment.path, error))?;
+            segment.sealed = segments::seal(&segment.path)
+                .map_err(|error| segments::open_error(&segment.path, error))?;
         }
         if !segment.sealed {
             self.unsealed.push(segment.clone());
@@ -100,12 +107,15 @@ impl Store {
     }
 
     fn open_newest(&mut self, newest: Option<(u32, PathBuf)>) -> Result<(), OpenError> {
-        let Some((number, path)) = newest else { return self.create() };
+        let Some((number, path)) = newest else {
+            return self.create();
+        };
         let stat = read_stat(&path)?;
         let reusable = match stat {
             None => true,
             Some(stat) => {
-                !segments::is_sealed(&path) && (stat.is_empty() || !self.is_old(&stat) && !self.is_large(&path))
+                !segments::is_sealed(&path)
+                    && (stat.is_empty() || !self.is_old(&stat) && !self.is_large(&path))
             }
         };
         if !reusable {
@@ -113,14 +123,24 @@ impl Store {
             return self.create();
         }
         let connection = segments::open_active(&path, self.clock.now_us(), self.quota())?;
-        let stat = Stat::read(&connection).map_err(|error| segments::open_error(&path, error.into()))?;
-        let segment = Segment { number, path, sealed: false, stat: stat.unwrap_or_default() };
+        let stat =
+            Stat::read(&connection).map_err(|error| segments::open_error(&path, error.into()))?;
+        let segment = Segment {
+            number,
+            path,
+            sealed: false,
+            stat: stat.unwrap_or_default(),
+        };
         self.activate(connection, segment)
     }
 
     fn create(&mut self) -> Result<(), OpenError> {
-        let (connection, segment) =
-            segments::create(&self.dir, self.next_number, self.clock.now_us(), self.quota())?;
+        let (connection, segment) = segments::create(
+            &self.dir,
+            self.next_number,
+            self.clock.now_us(),
+            self.quota(),
+        )?;
         self.activate(connection, segment)?;
         self.next_number += 1;
         Ok(())
@@ -131,14 +151,24 @@ impl Store {
             .query_row("SELECT max(seq) FROM spans", [], |row| row.get(0))
             .map_err(|error| segments::open_error(&segment.path, error.into()))?;
         // The segment's number leads, so that a later segment's rows always win.
-        let next_seq = last.map_or(u64::from(segment.number) << 40, |seq| seq.cast_unsigned() + 1);
+        let next_seq = last.map_or(u64::from(segment.number) << 40, |seq| {
+            seq.cast_unsigned() + 1
+        });
         self.catalog.put(segment.clone());
-        self.active = Some(Active { connection, segment, projects: HashMap::new(), next_seq });
+        self.active = Some(Active {
+            connection,
+            segment,
+            projects: HashMap::new(),
+            next_seq,
+        });
         Ok(())
     }
 
     fn quota(&self) -> u32 {
-        self.options.page_quota.as_ref().map_or(0, |quota| quota.load(Ordering::Relaxed))
+        self.options
+            .page_quota
+            .as_ref()
+            .map_or(0, |quota| quota.load(Ordering::Relaxed))
     }
 
     fn is_old(&self, stat: &Stat) -> bool {
@@ -188,7 +218,9 @@ impl Store {
 
     fn roll_if_due(&mut self) {
         let now_us = self.clock.now_us();
-        let Some(active) = &mut self.active else { return };
+        let Some(active) = &mut self.active else {
+            return;
+        };
         if active.segment.stat.is_empty() {
             // Nothing in it yet, so its day is today. Stored with the first row.
             active.segment.stat.opened_us = now_us;
@@ -196,9 +228,14 @@ impl Store {
         }
         // The file on disk lags behind the WAL, so the connection knows the size better.
         let pages = |name: &str| {
-            active.connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0)).unwrap_or(0)
+            active
+                .connection
+                .query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0))
+                .unwrap_or(0)
         };
-        let bytes = pages("page_count").saturating_mul(pages("page_size")).unsigned_abs();
+        let bytes = pages("page_count")
+            .saturating_mul(pages("page_size"))
+            .unsigned_abs();
         let stat = active.segment.stat;
         if self.is_old(&stat) || bytes >= self.options.segment_bytes {
             self.roll();
@@ -253,12 +290,18 @@ impl Store {
         self.roll_if_due();
         let quota = self.quota();
         let Some(mut active) = self.active.take() else {
-            let Health::NotReady { reason, .. } = &self.health else { return Err("no active segment".to_owned()) };
+            let Health::NotReady { reason, .. } = &self.health else {
+                return Err("no active segment".to_owned());
+            };
             return Err(reason.clone());
         };
         let limited = self.options.page_quota.is_some();
-        let written = if limited { schema::set_quota(&active.connection, quota) } else { Ok(()) }
-            .and_then(|()| self.write_group(&mut active, batches));
+        let written = if limited {
+            schema::set_quota(&active.connection, quota)
+        } else {
+            Ok(())
+        }
+        .and_then(|()| self.write_group(&mut active, batches));
         match written {
             Ok(events) => {
                 self.catalog.put(active.segment.clone());
@@ -278,7 +321,11 @@ impl Store {
         }
     }
 
-    fn write_group(&self, active: &mut Active, batches: Vec<Batch>) -> rusqlite::Result<Vec<Committed>> {
+    fn write_group(
+        &self,
+        active: &mut Active,
+        batches: Vec<Batch>,
+    ) -> rusqlite::Result<Vec<Committed>> {
         let before = active.segment.stat;
         let now_us = self.clock.now_us();
         let mut changes = Changes::default();
@@ -286,7 +333,9 @@ impl Store {
         active.connection.execute_batch("BEGIN IMMEDIATE")?;
         let result = batches
             .into_iter()
-            .try_for_each(|batch| self.write_batch(active, batch, now_us, &mut changes, &mut events))
+            .try_for_each(|batch| {
+                self.write_batch(active, batch, now_us, &mut changes, &mut events)
+            })
             .and_then(|()| changes.apply(&active.connection))
             .and_then(|()| active.segment.stat.write(&active.connection))
             .and_then(|()| active.connection.execute_batch("COMMIT"));
@@ -315,16 +364,25 @@ impl Store {
             if rows::insert_score(&active.connection, project, score)? {
                 let stat = &mut active.segment.stat;
                 stat.scores += 1;
-                stat.max_score_us = Some(stat.max_score_us.map_or(score.at_us, |known| known.max(score.at_us)));
+                stat.max_score_us = Some(
+                    stat.max_score_us
+                        .map_or(score.at_us, |known| known.max(score.at_us)),
+                );
             }
         }
         for span in batch.spans {
-            let about = |score: &&Score| score.trace_id == span.trace_id && score.project == span.project;
+            let about =
+                |score: &&Score| score.trace_id == span.trace_id && score.project == span.project;
             let scores: Arc<[Score]> = batch.scores.iter().filter(about).cloned().collect();
             let stored = self.write_span(active, span, now_us, changes)?;
             events.push(Committed::Span(Arc::new(stored), scores));
         }
-        events.extend(batch.scores.into_iter().map(|score| Committed::Score(Arc::new(score))));
+        events.extend(
+            batch
+                .scores
+                .into_iter()
+                .map(|score| Committed::Score(Arc::new(score))),
+        );
         Ok(())
     }
 
@@ -338,14 +396,24 @@ impl Store {
         clean::clean_span(&mut span);
         let (project, key) = self.project(active, span.project)?;
         self.remove_older(active, project, &span, changes)?;
-        let (input, output, tools) =
-            (std::mem::take(&mut span.input), std::mem::take(&mut span.output), std::mem::take(&mut span.tools));
-        let new_from = span.new_from.map_or_else(|| bodies::first_new(&input), usize::from).min(input.len());
+        let (input, output, tools) = (
+            std::mem::take(&mut span.input),
+            std::mem::take(&mut span.output),
+            std::mem::take(&mut span.tools),
+        );
+        let new_from = span
+            .new_from
+            .map_or_else(|| bodies::first_new(&input), usize::from)
+            .min(input.len());
         span.new_from = u16::try_from(new_from).ok().or(Some(u16::MAX));
         let connection = &active.connection;
         let mut cut = false;
         let mut store = |list: &[Value]| store_bodies(connection, project, &key, list, &mut cut);
-        let refs = Refs { input: store(&input)?, output: store(&output)?, tools: store(&tools)? };
+        let refs = Refs {
+            input: store(&input)?,
+            output: store(&output)?,
+            tools: store(&tools)?,
+        };
         if cut {
             span.truncated.push("bodies".to_owned());
         }
@@ -353,7 +421,11 @@ impl Store {
             seq: active.next_seq,
             input_preview: text::input_preview(&input),
             output_preview: text::output_preview(&output),
-            body_counts: BodyCounts { input: input.len(), output: output.len(), tools: tools.len() },
+            body_counts: BodyCounts {
+                input: input.len(),
+                output: output.len(),
+                tools: tools.len(),
+            },
             span,
         };
         active.next_seq += 1;
@@ -373,10 +445,22 @@ impl Store {
         span: &Span,
         changes: &mut Changes,
     ) -> rusqlite::Result<()> {
-        let known = rows::find_span(&active.connection, project, span.project, span.trace_id, span.span_id)?;
+        let known = rows::find_span(
+            &active.connection,
+            project,
+            span.project,
+            span.trace_id,
+            span.span_id,
+        )?;
         if let Some((row, old)) = known {
-            active.connection.prepare_cached("DELETE FROM spans WHERE row = ?1")?.execute([row])?;
-            active.connection.prepare_cached("DELETE FROM span_text WHERE rowid = ?1")?.execute([row])?;
+            active
+                .connection
+                .prepare_cached("DELETE FROM spans WHERE row = ?1")?
+                .execute([row])?;
+            active
+                .connection
+                .prepare_cached("DELETE FROM span_text WHERE rowid = ?1")?
+                .execute([row])?;
             changes.add(project, &old.span, -1);
             active.segment.stat.spans -= 1;
             return Ok(());
@@ -387,7 +471,11 @@ impl Store {
         }
         if let Some(old) = self.find_older(active.segment.number, span) {
             let sql = "INSERT INTO replaces (project, trace, span) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
-            let id = (project, span.trace_id.0.as_slice(), span.span_id.0.as_slice());
+            let id = (
+                project,
+                span.trace_id.0.as_slice(),
+                span.span_id.0.as_slice(),
+            );
             active.connection.prepare_cached(sql)?.execute(id)?;
             changes.add(project, &old.span, -1);
             active.segment.stat.replaced += 1;
@@ -402,23 +490,40 @@ impl Store {
         older.retain(|segment| segment.number < below && segment.stat.covers(around.0, around.1));
         older.iter().rev().find_map(|segment| {
             // A segment that cannot be read now cannot be shown either; the new row stands alone.
-            self.pool.with(segment, |connection| {
-                let Some(project) = rows::project_number(connection, span.project)? else { return Ok(None) };
-                rows::find_span(connection, project, span.project, span.trace_id, span.span_id)
-            })
-            .ok()
-            .flatten()
-            .map(|(_, stored)| stored)
+            self.pool
+                .with(segment, |connection| {
+                    let Some(project) = rows::project_number(connection, span.project)? else {
+                        return Ok(None);
+                    };
+                    rows::find_span(
+                        connection,
+                        project,
+                        span.project,
+                        span.trace_id,
+                        span.span_id,
+                    )
+                })
+                .ok()
+                .flatten()
+                .map(|(_, stored)| stored)
         })
     }
 
-    fn project(&self, active: &mut Active, project: ProjectId) -> rusqlite::Result<(i64, ProjectKey)> {
+    fn project(
+        &self,
+        active: &mut Active,
+        project: ProjectId,
+    ) -> rusqlite::Result<(i64, ProjectKey)> {
         if let Some((number, key)) = active.projects.get(&project) {
             return Ok((*number, key.clone()));
         }
         let sql = "INSERT INTO projects (project) VALUES (?1) ON CONFLICT DO NOTHING";
-        active.connection.prepare_cached(sql)?.execute([project.to_string()])?;
-        let number = rows::project_number(&active.connection, project)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        active
+            .connection
+            .prepare_cached(sql)?
+            .execute([project.to_string()])?;
+        let number = rows::project_number(&active.connection, project)?
+            .ok_or(rusqlite::Error::QueryReturnedNoRows)?;
         let key = self.key.project(project);
         active.projects.insert(project, (number, key.clone()));
         Ok((number, key))
@@ -431,7 +536,11 @@ fn read_stat(path: &Path) -> Result<Option<Stat>, OpenError> {
             return Ok(None);
         }
         let connection = schema::open_repairing(path)?;
-        if schema::version(&connection)? == 0 { Ok(None) } else { Ok(Stat::read(&connection)?) }
+        if schema::version(&connection)? == 0 {
+            Ok(None)
+        } else {
+            Ok(Stat::read(&connection)?)
+        }
     };
     read().map_err(|error| segments::open_error(path, error))
 }
@@ -444,9 +553,11 @@ fn store_bodies(
     list: &[Value],
     cut: &mut bool,
 ) -> rusqlite::Result<Vec<u8>> {
-    let mut known = connection.prepare_cached("SELECT 1 FROM contents WHERE project = ?1 AND hash = ?2")?;
-    let mut insert = connection
-        .prepare_cached("INSERT INTO contents (project, hash, codec, size, body) VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    let mut known =
+        connection.prepare_cached("SELECT 1 FROM contents WHERE project = ?1 AND hash = ?2")?;
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO contents (project, hash, codec, size, body) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?;
     let mut refs = Vec::with_capacity(16 * list.len());
     for value in list {
         let (prepared, was_cut) = bodies::prepare(key, value);
@@ -461,12 +572,23 @@ fn store_bodies(
     Ok(refs)
 }
 
-fn index_text(connection: &Connection, row: i64, input: &[Value], output: &[Value]) -> rusqlite::Result<()> {
+fn index_text(
+    connection: &Connection,
+    row: i64,
+    input: &[Value],
+    output: &[Value],
+) -> rusqlite::Result<()> {
     let mut text = String::new();
-    output.iter().chain(input).for_each(|message| text::collect_text(message, &mut text));
+    output
+        .iter()
+        .chain(input)
+        .for_each(|message| text::collect_text(message, &mut text));
     let words = text::index_words(&text);
     if words.trim().is_empty() {
         return Ok(());
     }
-    connection.prepare_cached("INSERT INTO span_text (rowid, body) VALUES (?1, ?2)")?.execute((row, words)).map(drop)
+    connection
+        .prepare_cached("INSERT INTO span_text (rowid, body) VALUES (?1, ?2)")?
+        .execute((row, words))
+        .map(drop)
 }

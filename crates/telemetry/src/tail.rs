@@ -42,8 +42,16 @@ pub struct Tail {
 }
 
 impl Tail {
-    pub(crate) fn new(receiver: broadcast::Receiver<Committed>, project: ProjectId, filter: Filter) -> Self {
-        Self { receiver, project, filter }
+    pub(crate) fn new(
+        receiver: broadcast::Receiver<Committed>,
+        project: ProjectId,
+        filter: Filter,
+    ) -> Self {
+        Self {
+            receiver,
+            project,
+            filter,
+        }
     }
 
     /// The next event; `None` after shutdown. Safe to cancel.
@@ -52,9 +60,14 @@ impl Tail {
             match self.receiver.recv().await {
                 Err(RecvError::Closed) => return None,
                 Err(RecvError::Lagged(missed)) => return Some(TailEvent::Lagged(missed)),
-                Ok(Committed::Score(score)) if score.project == self.project => return Some(TailEvent::Score(score)),
+                Ok(Committed::Score(score)) if score.project == self.project => {
+                    return Some(TailEvent::Score(score));
+                }
                 Ok(Committed::Span(stored, scores)) if stored.span.project == self.project => {
-                    if self.filter.matches(&Subject { span: &stored.span, scores: &scores }) {
+                    if self.filter.matches(&Subject {
+                        span: &stored.span,
+                        scores: &scores,
+                    }) {
                         return Some(TailEvent::Span(stored));
                     }
                 }

@@ -49,7 +49,11 @@ fn runs(folded: &str) -> Vec<(bool, &str)> {
 }
 
 fn pairs(run: &str) -> Vec<&str> {
-    let cuts: Vec<usize> = run.char_indices().map(|(at, _)| at).chain([run.len()]).collect();
+    let cuts: Vec<usize> = run
+        .char_indices()
+        .map(|(at, _)| at)
+        .chain([run.len()])
+        .collect();
     cuts.windows(3).map(|cut| &run[cut[0]..cut[2]]).collect()
 }
 
@@ -95,7 +99,11 @@ fn term(word: &str) -> Vec<String> {
     let found = runs(&folded);
     for (index, (cjk, run)) in found.iter().enumerate() {
         let prefix = begins && index + 1 == found.len();
-        out.push(if *cjk { cjk_phrase(run) } else { format!("\"{run}\"{}", if prefix { " *" } else { "" }) });
+        out.push(if *cjk {
+            cjk_phrase(run)
+        } else {
+            format!("\"{run}\"{}", if prefix { " *" } else { "" })
+        });
     }
     out
 }
@@ -123,7 +131,11 @@ fn phrase(text: &str) -> Vec<String> {
 
 fn cjk_phrase(run: &str) -> String {
     let pairs = pairs(run);
-    if pairs.is_empty() { format!("\"{run}\" *") } else { format!("\"{}\"", pairs.join(" ")) }
+    if pairs.is_empty() {
+        format!("\"{run}\" *")
+    } else {
+        format!("\"{}\"", pairs.join(" "))
+    }
 }
 
 /// Every text in a message, for the index: contents, tool arguments, nested
@@ -134,12 +146,17 @@ pub(crate) fn collect_text(value: &Value, out: &mut String) {
     }
     match value {
         Value::String(text) if !text.starts_with("data:") => {
-            out.push_str(base::text::cut_bytes(text, limits::INDEXED_BYTES - out.len()));
+            out.push_str(base::text::cut_bytes(
+                text,
+                limits::INDEXED_BYTES - out.len(),
+            ));
             out.push('\n');
         }
         Value::Array(items) => items.iter().for_each(|item| collect_text(item, out)),
         Value::Object(map) => {
-            let texts = map.iter().filter(|(key, _)| !matches!(key.as_str(), "role" | "type" | "id" | "data"));
+            let texts = map
+                .iter()
+                .filter(|(key, _)| !matches!(key.as_str(), "role" | "type" | "id" | "data"));
             texts.for_each(|(_, item)| collect_text(item, out));
         }
         _ => {}
@@ -148,7 +165,10 @@ pub(crate) fn collect_text(value: &Value, out: &mut String) {
 
 /// The preview of what the operation was asked: the last user message.
 pub(crate) fn input_preview(messages: &[Value]) -> String {
-    let user = messages.iter().rev().find(|message| message["role"] == "user");
+    let user = messages
+        .iter()
+        .rev()
+        .find(|message| message["role"] == "user");
     preview(user.or(messages.last()))
 }
 
@@ -158,7 +178,9 @@ pub(crate) fn output_preview(messages: &[Value]) -> String {
 }
 
 fn preview(message: Option<&Value>) -> String {
-    let Some(message) = message else { return String::new() };
+    let Some(message) = message else {
+        return String::new();
+    };
     let content = match message.get("content") {
         None | Some(Value::Null) => message,
         Some(content) => content,
@@ -167,7 +189,10 @@ fn preview(message: Option<&Value>) -> String {
     collect_text(content, &mut text);
     let text = text.trim().replace('\0', "\u{fffd}");
     // A grapheme can be arbitrarily long; the byte bound keeps the row small.
-    base::text::preview(base::text::cut_bytes(&text, limits::PREVIEW_GRAPHEMES * 32), limits::PREVIEW_GRAPHEMES)
+    base::text::preview(
+        base::text::cut_bytes(&text, limits::PREVIEW_GRAPHEMES * 32),
+        limits::PREVIEW_GRAPHEMES,
+    )
 }
 
 #[cfg(test)]
@@ -178,9 +203,15 @@ mod tests {
     fn japanese_is_indexed_in_pairs_and_searched_as_a_phrase() {
         assert_eq!(index_words("東京都へ Go!"), "東京 京都 都へ へ go ");
         assert_eq!(match_query("京都").unwrap(), "\"京都\"");
-        assert_eq!(match_query("東京都 go").unwrap(), "\"東京 京都\" AND \"go\"");
+        assert_eq!(
+            match_query("東京都 go").unwrap(),
+            "\"東京 京都\" AND \"go\""
+        );
         assert_eq!(match_query("都").unwrap(), "\"都\" *");
-        assert_eq!(match_query("\"Hello World\" NEAR(").unwrap(), "\"hello world\" AND \"near\"");
+        assert_eq!(
+            match_query("\"Hello World\" NEAR(").unwrap(),
+            "\"hello world\" AND \"near\""
+        );
         assert_eq!(match_query("foo* ＡＢＣ").unwrap(), "\"foo\" * AND \"abc\"");
         assert_eq!(match_query(" !?() "), None);
     }
@@ -192,7 +223,12 @@ mod tests {
             {"role": "user", "content": [{"type": "text", "text": "なぜ？"}, {"type": "image_url", "image_url": {"url": "data:xx"}}]},
         ]);
         assert_eq!(input_preview(messages.as_array().unwrap()), "なぜ？");
-        assert_eq!(output_preview(&[serde_json::json!({"role": "assistant", "content": "a".repeat(300)})]).chars().count(), 201);
+        assert_eq!(
+            output_preview(&[serde_json::json!({"role": "assistant", "content": "a".repeat(300)})])
+                .chars()
+                .count(),
+            201
+        );
         assert_eq!(output_preview(&[]), "");
     }
 }

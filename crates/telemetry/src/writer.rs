@@ -126,7 +126,9 @@ impl Ack {
     /// # Errors
     /// The write was not stored.
     pub fn wait(self) -> Result<(), WriteError> {
-        self.receiver.blocking_recv().unwrap_or(Err(WriteError::Closed))
+        self.receiver
+            .blocking_recv()
+            .unwrap_or(Err(WriteError::Closed))
     }
 }
 
@@ -135,7 +137,9 @@ impl Future for Ack {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         // A writer that is gone without an answer has not written.
-        Pin::new(&mut self.receiver).poll(context).map(|answer| answer.unwrap_or(Err(WriteError::Closed)))
+        Pin::new(&mut self.receiver)
+            .poll(context)
+            .map(|answer| answer.unwrap_or(Err(WriteError::Closed)))
     }
 }
 
@@ -152,7 +156,15 @@ impl Item {
         let (sender, receiver) = oneshot::channel();
         let rows = batch.spans.len() + batch.scores.len();
         let bytes = batch.spans.iter().map(clean::weight).sum::<usize>() + batch.scores.len() * 256;
-        (Self { batch, ack: sender, rows, bytes }, Ack { receiver })
+        (
+            Self {
+                batch,
+                ack: sender,
+                rows,
+                bytes,
+            },
+            Ack { receiver },
+        )
     }
 }
 
@@ -175,8 +187,17 @@ pub(crate) struct Queue {
 impl Queue {
     pub(crate) fn new(options: Options) -> Self {
         let (items, counters) = (VecDeque::new(), Counters::default());
-        let state = State { items, counters, health: Health::Ready, closed: false };
-        Self { state: Mutex::new(state), arrived: Condvar::new(), options }
+        let state = State {
+            items,
+            counters,
+            health: Health::Ready,
+            closed: false,
+        };
+        Self {
+            state: Mutex::new(state),
+            arrived: Condvar::new(),
+            options,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -188,7 +209,9 @@ impl Queue {
         let mut state = self.lock();
         self.admit(&mut state, 1)?;
         state.counters.reserved += 1;
-        Ok(Slot { queue: Arc::clone(self) })
+        Ok(Slot {
+            queue: Arc::clone(self),
+        })
     }
 
     pub(crate) fn append(&self, batch: Batch) -> Result<Ack, Full> {
@@ -207,8 +230,13 @@ impl Queue {
             || (waiting > 0 && waiting + rows > self.options.queue_rows);
         let refused = match &state.health {
             _ if state.closed => Some(Full::Closed),
-            Health::NotReady { reason, .. } => Some(Full::NotReady { reason: reason.clone() }),
-            Health::Ready if full => Some(Full::Queue { rows: waiting, bytes: counters.queued_bytes }),
+            Health::NotReady { reason, .. } => Some(Full::NotReady {
+                reason: reason.clone(),
+            }),
+            Health::Ready if full => Some(Full::Queue {
+                rows: waiting,
+                bytes: counters.queued_bytes,
+            }),
             Health::Ready => None,
         };
         match refused {
@@ -258,12 +286,16 @@ impl Queue {
         }
         if !self.options.group_window.is_zero() {
             let small = |state: &mut State| !self.is_group(state) && !state.closed;
-            let waited = self.arrived.wait_timeout_while(state, self.options.group_window, small);
+            let waited = self
+                .arrived
+                .wait_timeout_while(state, self.options.group_window, small);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         let (mut group, mut rows, mut bytes) = (Vec::new(), 0, 0);
         while rows < self.options.group_rows && bytes < self.options.group_bytes {
-            let Some(item) = state.items.pop_front() else { break };
+            let Some(item) = state.items.pop_front() else {
+                break;
+            };
             rows += item.rows;
             bytes += item.bytes;
             group.push(item);
@@ -275,7 +307,8 @@ impl Queue {
 
     fn is_group(&self, state: &State) -> bool {
         let counters = state.counters;
-        counters.queued_rows >= self.options.group_rows || counters.queued_bytes >= self.options.group_bytes
+        counters.queued_rows >= self.options.group_rows
+            || counters.queued_bytes >= self.options.group_bytes
     }
 }
 
@@ -312,7 +345,8 @@ pub(crate) fn run(queue: &Queue, mut store: Store, tail: &broadcast::Sender<Comm
 
 fn commit(queue: &Queue, store: &mut Store, tail: &broadcast::Sender<Committed>, group: Vec<Item>) {
     let rows: usize = group.iter().map(|item| item.rows).sum();
-    let (batches, acks): (Vec<_>, Vec<_>) = group.into_iter().map(|item| (item.batch, item.ack)).unzip();
+    let (batches, acks): (Vec<_>, Vec<_>) =
+        group.into_iter().map(|item| (item.batch, item.ack)).unzip();
     let result = store.write(batches);
     {
         let mut state = queue.lock();
@@ -325,7 +359,12 @@ fn commit(queue: &Queue, store: &mut Store, tail: &broadcast::Sender<Committed>,
             Err(_) => state.counters.failed += rows as u64,
         }
     }
-    let answer = result.as_ref().map(|_| ()).map_err(|reason| WriteError::Storage { reason: reason.clone() });
+    let answer = result
+        .as_ref()
+        .map(|_| ())
+        .map_err(|reason| WriteError::Storage {
+            reason: reason.clone(),
+        });
     // Followers first: who saw the acknowledgement can rely on the event being there.
     if tail.receiver_count() > 0 {
         for event in result.unwrap_or_default() {

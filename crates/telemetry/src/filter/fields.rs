@@ -160,14 +160,22 @@ impl FromStr for Field {
 impl Field {
     /// The field of a name whose quotes are already gone.
     pub(super) fn from_raw(name: &str) -> Result<Self, UnknownField> {
-        let of = |make: fn(String) -> Self, rest: &str| Some(make(rest.to_owned())).filter(|_| !rest.is_empty());
+        let of = |make: fn(String) -> Self, rest: &str| {
+            Some(make(rest.to_owned())).filter(|_| !rest.is_empty())
+        };
         let found = match name.split_once('.') {
             Some(("tag", rest)) => of(Self::Tag, rest),
             Some(("metadata", rest)) => of(Self::Metadata, rest),
             Some(("score", rest)) => of(Self::Score, rest),
-            _ => Self::NAMED.iter().find(|field| field.word() == Some(name)).cloned(),
+            _ => Self::NAMED
+                .iter()
+                .find(|field| field.word() == Some(name))
+                .cloned(),
         };
-        found.ok_or_else(|| UnknownField { name: name.chars().take(64).collect(), suggestion: suggest(name) })
+        found.ok_or_else(|| UnknownField {
+            name: name.chars().take(64).collect(),
+            suggestion: suggest(name),
+        })
     }
 }
 
@@ -197,13 +205,20 @@ fn suggest(name: &str) -> Option<String> {
     if let Some((prefix, rest)) = lower.split_once('.') {
         let prefixes = ["tag", "metadata", "score"].into_iter();
         let near = prefixes.min_by_key(|known| strsim::levenshtein(known, prefix))?;
-        return (strsim::levenshtein(near, prefix) <= 3 && !rest.is_empty()).then(|| format!("{near}.{rest}"));
+        return (strsim::levenshtein(near, prefix) <= 3 && !rest.is_empty())
+            .then(|| format!("{near}.{rest}"));
     }
-    let near = Field::NAMED.iter().filter_map(Field::word).min_by_key(|known| strsim::levenshtein(known, &lower))?;
+    let near = Field::NAMED
+        .iter()
+        .filter_map(Field::word)
+        .min_by_key(|known| strsim::levenshtein(known, &lower))?;
     (strsim::levenshtein(near, &lower) <= 1 + lower.chars().count() / 3).then(|| near.to_owned())
 }
 
 /// The value nearest to a wrong word of a fixed set.
 pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    known.iter().copied().min_by_key(|known| strsim::levenshtein(known, &word.to_lowercase()))
+    known
+        .iter()
+        .copied()
+        .min_by_key(|known| strsim::levenshtein(known, &word.to_lowercase()))
 }

@@ -30,7 +30,8 @@ pub(super) struct Located {
 
 /// Characters that names and unquoted values may have.
 pub(super) fn is_bare(c: char) -> bool {
-    c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ':' | '@' | 'ー')
+    c.is_alphanumeric()
+        || matches!(c, '_' | '-' | '.' | '/' | ':' | '@' | 'ー')
         // Full-width forms would come back narrow, so they need quotes to round-trip.
         && !matches!(c, '\u{ff01}'..='\u{ff5e}')
 }
@@ -80,7 +81,13 @@ pub(super) fn quote(text: &str) -> String {
 pub(super) fn unquote(text: &str) -> Option<String> {
     let tokens = tokens(text).ok()?;
     match tokens.as_slice() {
-        [Located { token: Token::Text(inner), .. }, _end] => Some(inner.clone()),
+        [
+            Located {
+                token: Token::Text(inner),
+                ..
+            },
+            _end,
+        ] => Some(inner.clone()),
         _ => None,
     }
 }
@@ -120,7 +127,12 @@ impl Lexer<'_> {
             self.bump();
         }
         let start = self.at;
-        let Some(c) = self.peek() else { return Ok(Located { token: Token::End, at: start..start }) };
+        let Some(c) = self.peek() else {
+            return Ok(Located {
+                token: Token::End,
+                at: start..start,
+            });
+        };
         let token = if closing_quote(c).is_some() {
             Token::Text(self.quoted()?)
         } else if is_bare(narrow(c)) {
@@ -128,7 +140,10 @@ impl Lexer<'_> {
         } else {
             self.sign()?
         };
-        Ok(Located { token, at: start..self.at })
+        Ok(Located {
+            token,
+            at: start..self.at,
+        })
     }
 
     fn word(&mut self) -> Result<Token, FilterError> {
@@ -180,18 +195,28 @@ impl Lexer<'_> {
 
     fn code_point(&mut self, start: usize) -> Result<char, FilterError> {
         let rest = &self.text[self.at..];
-        let found = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')).and_then(|(hex, _)| {
-            let c = char::from_u32(u32::from_str_radix(hex, 16).ok()?)?;
-            Some((c, hex.len() + 2))
-        });
-        let Some((c, length)) = found else { return Err(self.bad_escape(start)) };
+        let found = rest
+            .strip_prefix('{')
+            .and_then(|rest| rest.split_once('}'))
+            .and_then(|(hex, _)| {
+                let c = char::from_u32(u32::from_str_radix(hex, 16).ok()?)?;
+                Some((c, hex.len() + 2))
+            });
+        let Some((c, length)) = found else {
+            return Err(self.bad_escape(start));
+        };
         self.at += length;
         Ok(c)
     }
 
     fn bad_escape(&self, start: usize) -> FilterError {
         let hint = "use \\\\ for a backslash, \\\" for a quote, \\n, \\t or \\u{3042}".to_owned();
-        FilterError::new(self.text, start..self.at, "this escape is not known".to_owned(), Some(hint))
+        FilterError::new(
+            self.text,
+            start..self.at,
+            "this escape is not known".to_owned(),
+            Some(hint),
+        )
     }
 
     fn sign(&mut self) -> Result<Token, FilterError> {
@@ -220,7 +245,10 @@ impl Lexer<'_> {
                     '~' | '*' | '%' => Some("for a part of a text write \"contains\"".to_owned()),
                     _ => None,
                 };
-                let message = format!("{:?} has no meaning here", self.text[start..self.at].chars().next().unwrap_or(' '));
+                let message = format!(
+                    "{:?} has no meaning here",
+                    self.text[start..self.at].chars().next().unwrap_or(' ')
+                );
                 return Err(FilterError::new(self.text, start..self.at, message, hint));
             }
         };

@@ -98,9 +98,13 @@ pub enum Expr {
 impl fmt::Display for Expr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::And(parts) => write_joined(f, parts, " and ", |part| matches!(part, Self::And(_) | Self::Or(_))),
+            Self::And(parts) => write_joined(f, parts, " and ", |part| {
+                matches!(part, Self::And(_) | Self::Or(_))
+            }),
             Self::Or(parts) => write_joined(f, parts, " or ", |part| matches!(part, Self::Or(_))),
-            Self::Not(inner) if matches!(**inner, Self::And(_) | Self::Or(_)) => write!(f, "not ({inner})"),
+            Self::Not(inner) if matches!(**inner, Self::And(_) | Self::Or(_)) => {
+                write!(f, "not ({inner})")
+            }
             Self::Not(inner) => write!(f, "not {inner}"),
             Self::Compare(field, op, literal) => write!(f, "{field} {} {literal}", op.as_str()),
             Self::In(field, literals) => {
@@ -170,14 +174,35 @@ pub struct FilterError {
 }
 
 impl FilterError {
-    fn new(text: &str, span: std::ops::Range<usize>, message: String, hint: Option<String>) -> Self {
+    fn new(
+        text: &str,
+        span: std::ops::Range<usize>,
+        message: String,
+        hint: Option<String>,
+    ) -> Self {
         let before = &text[..span.start];
         // One screen line: a line break inside the filter would move the caret.
-        let shown: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        let blank: String = before.chars().map(|c| if is_wide(c) { '\u{3000}' } else { ' ' }).collect();
-        let carets = text[span.clone()].chars().map(|c| if is_wide(c) { 2 } else { 1 }).sum::<usize>().max(1);
+        let shown: String = text
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
+        let blank: String = before
+            .chars()
+            .map(|c| if is_wide(c) { '\u{3000}' } else { ' ' })
+            .collect();
+        let carets = text[span.clone()]
+            .chars()
+            .map(|c| if is_wide(c) { 2 } else { 1 })
+            .sum::<usize>()
+            .max(1);
         let excerpt = format!("{shown}\n{blank}{}", "^".repeat(carets));
-        Self { message, hint, span, column: before.chars().count() + 1, excerpt }
+        Self {
+            message,
+            hint,
+            span,
+            column: before.chars().count() + 1,
+            excerpt,
+        }
     }
 }
 
@@ -202,7 +227,9 @@ impl Filter {
     /// # Errors
     /// The text is not a filter; the error says where and what would be.
     pub fn parse(text: &str) -> Result<Self, FilterError> {
-        Ok(Self { expr: parse::parse(text)? })
+        Ok(Self {
+            expr: parse::parse(text)?,
+        })
     }
 
     /// The condition, unless the filter is empty.
@@ -232,7 +259,9 @@ impl Filter {
     /// The field does not take this comparison or this type of value.
     pub fn and(&self, field: Field, op: Op, value: Literal) -> Result<Self, FilterError> {
         let text = format!("{field} {} {value}", op.as_str());
-        let Some(added) = parse::parse(&text)? else { return Ok(self.clone()) };
+        let Some(added) = parse::parse(&text)? else {
+            return Ok(self.clone());
+        };
         let mut parts = self.conjuncts();
         if !parts.contains(&added) {
             parts.push(added);
@@ -243,7 +272,10 @@ impl Filter {
     /// This filter without the top-level conditions on a field.
     #[must_use]
     pub fn without(&self, field: &Field) -> Self {
-        let parts = self.conjuncts().into_iter().filter(|part| !part.is_about(field));
+        let parts = self
+            .conjuncts()
+            .into_iter()
+            .filter(|part| !part.is_about(field));
         Self::all_of(parts.collect())
     }
 
@@ -256,12 +288,18 @@ impl Filter {
     }
 
     fn all_of(mut parts: Vec<Expr>) -> Self {
-        let expr = if parts.len() > 1 { Some(Expr::And(parts)) } else { parts.pop() };
+        let expr = if parts.len() > 1 {
+            Some(Expr::And(parts))
+        } else {
+            parts.pop()
+        };
         Self { expr }
     }
 
     pub(crate) fn matches(&self, subject: &Subject<'_>) -> bool {
-        self.expr.as_ref().is_none_or(|expr| matches::matches(expr, subject))
+        self.expr
+            .as_ref()
+            .is_none_or(|expr| matches::matches(expr, subject))
     }
 }
 

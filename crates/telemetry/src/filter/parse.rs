@@ -17,7 +17,13 @@ pub(super) fn parse(text: &str) -> Result<Option<Expr>, FilterError> {
         let message = format!("the filter is longer than {MAX_BYTES} bytes");
         return Err(FilterError::new("", 0..0, message, None));
     }
-    let mut parser = Parser { text, tokens: tokens(text)?, next: 0, depth: 0, conditions: 0 };
+    let mut parser = Parser {
+        text,
+        tokens: tokens(text)?,
+        next: 0,
+        depth: 0,
+        conditions: 0,
+    };
     if parser.peek().token == Token::End {
         return Ok(None);
     }
@@ -26,10 +32,16 @@ pub(super) fn parse(text: &str) -> Result<Option<Expr>, FilterError> {
     match rest.token {
         Token::End => Ok(Some(expr)),
         Token::Sign(")") => Err(parser.fault(&rest, "this parenthesis was never opened", None)),
-        Token::Word(ref word) if word == "in" || word == "contains" => {
-            Err(parser.fault(&rest, "a condition has one comparison only", Some("put \"and\" before the next one".into())))
-        }
-        _ => Err(parser.fault(&rest, "two conditions need \"and\" or \"or\" between them", Some("write \"and\" here".into()))),
+        Token::Word(ref word) if word == "in" || word == "contains" => Err(parser.fault(
+            &rest,
+            "a condition has one comparison only",
+            Some("put \"and\" before the next one".into()),
+        )),
+        _ => Err(parser.fault(
+            &rest,
+            "two conditions need \"and\" or \"or\" between them",
+            Some("write \"and\" here".into()),
+        )),
     }
 }
 
@@ -57,7 +69,8 @@ impl Parser<'_> {
     }
 
     fn eat_word(&mut self, keyword: &str) -> bool {
-        let found = matches!(&self.peek().token, Token::Word(word) if word.eq_ignore_ascii_case(keyword));
+        let found =
+            matches!(&self.peek().token, Token::Word(word) if word.eq_ignore_ascii_case(keyword));
         self.next += usize::from(found);
         found
     }
@@ -102,7 +115,11 @@ impl Parser<'_> {
             let inner = self.any_of()?;
             if !self.eat_sign(")") {
                 let here = self.peek().clone();
-                return Err(self.fault(&here, "a closing parenthesis is missing", Some("write ) here".into())));
+                return Err(self.fault(
+                    &here,
+                    "a closing parenthesis is missing",
+                    Some("write ) here".into()),
+                ));
             }
             inner
         } else {
@@ -125,16 +142,30 @@ impl Parser<'_> {
         let negated = self.eat_word("not");
         if self.eat_word("in") {
             let list = Expr::In(field.clone(), self.list(&field)?);
-            return Ok(if negated { Expr::Not(Box::new(list)) } else { list });
+            return Ok(if negated {
+                Expr::Not(Box::new(list))
+            } else {
+                list
+            });
         }
         let op = self.operator(&field)?;
         let value = self.bump();
         let literal = self.literal(&field, &value)?;
-        if matches!(op, Op::Less | Op::AtMost | Op::Greater | Op::AtLeast) && !matches!(literal, Literal::Number(_)) {
-            return Err(self.fault(&value, "only numbers have an order", Some("use = or != for texts".into())));
+        if matches!(op, Op::Less | Op::AtMost | Op::Greater | Op::AtLeast)
+            && !matches!(literal, Literal::Number(_))
+        {
+            return Err(self.fault(
+                &value,
+                "only numbers have an order",
+                Some("use = or != for texts".into()),
+            ));
         }
         if matches!(op, Op::Contains | Op::StartsWith) && !matches!(literal, Literal::Text(_)) {
-            return Err(self.fault(&value, "this comparison needs a text", Some("put the value in quotes".into())));
+            return Err(self.fault(
+                &value,
+                "this comparison needs a text",
+                Some("put the value in quotes".into()),
+            ));
         }
         Ok(Expr::Compare(field, op, literal))
     }
@@ -142,19 +173,41 @@ impl Parser<'_> {
     fn field(&mut self) -> Result<Field, FilterError> {
         let at = self.bump();
         let name = match &at.token {
-            Token::Word(word) if matches!(word.as_str(), "and" | "or" | "in" | "contains" | "starts_with" | "exists") => {
-                return Err(self.fault(&at, &format!("a condition is missing before {word:?}"), None));
+            Token::Word(word)
+                if matches!(
+                    word.as_str(),
+                    "and" | "or" | "in" | "contains" | "starts_with" | "exists"
+                ) =>
+            {
+                return Err(self.fault(
+                    &at,
+                    &format!("a condition is missing before {word:?}"),
+                    None,
+                ));
             }
             Token::Word(name) | Token::QuotedName(name) => name,
-            Token::End => return Err(self.fault(&at, "a condition is missing", Some("for example: status = \"error\"".into()))),
+            Token::End => {
+                return Err(self.fault(
+                    &at,
+                    "a condition is missing",
+                    Some("for example: status = \"error\"".into()),
+                ));
+            }
             Token::Text(_) => {
-                let hint = "a condition begins with a field; free text goes into the search box".into();
-                return Err(self.fault(&at, "a field name is missing before this text", Some(hint)));
+                let hint =
+                    "a condition begins with a field; free text goes into the search box".into();
+                return Err(self.fault(
+                    &at,
+                    "a field name is missing before this text",
+                    Some(hint),
+                ));
             }
             Token::Sign(_) => return Err(self.fault(&at, "a field name is missing here", None)),
         };
         Field::from_raw(name).map_err(|unknown| {
-            let hint = unknown.suggestion.map(|near| format!("did you mean {near}?"));
+            let hint = unknown
+                .suggestion
+                .map(|near| format!("did you mean {near}?"));
             self.fault(&at, &format!("there is no field {:?}", unknown.name), hint)
         })
     }
@@ -185,7 +238,11 @@ impl Parser<'_> {
     fn list(&mut self, field: &Field) -> Result<Vec<Literal>, FilterError> {
         if !self.eat_sign("(") {
             let at = self.peek().clone();
-            return Err(self.fault(&at, "a list is missing", Some("for example: in (\"a\", \"b\")".into())));
+            return Err(self.fault(
+                &at,
+                "a list is missing",
+                Some("for example: in (\"a\", \"b\")".into()),
+            ));
         }
         let mut values = Vec::new();
         loop {
@@ -209,7 +266,11 @@ impl Parser<'_> {
             _ => return Err(self.fault(at, "a value is missing here", None)),
         };
         let number = if quoted { None } else { number(text) };
-        let flag = if quoted { None } else { text.parse::<bool>().ok() };
+        let flag = if quoted {
+            None
+        } else {
+            text.parse::<bool>().ok()
+        };
         match field.field_type() {
             FieldType::Text => Ok(Literal::Text(text.to_owned())),
             FieldType::Word => self.word(field, text, at),
@@ -236,12 +297,17 @@ impl Parser<'_> {
         if known.contains(&text) {
             return Ok(Literal::Text(text.to_owned()));
         }
-        let near = nearest(text, &known).map(|near| format!("did you mean \"{near}\"? known: {}", known.join(", ")));
+        let near = nearest(text, &known)
+            .map(|near| format!("did you mean \"{near}\"? known: {}", known.join(", ")));
         Err(self.fault(at, &format!("{field} is never {text:?}"), near))
     }
 }
 
-fn join(parts: Vec<Expr>, make: fn(Vec<Expr>) -> Expr, same: fn(Expr) -> Result<Vec<Expr>, Expr>) -> Expr {
+fn join(
+    parts: Vec<Expr>,
+    make: fn(Vec<Expr>) -> Expr,
+    same: fn(Expr) -> Result<Vec<Expr>, Expr>,
+) -> Expr {
     let mut flat = Vec::with_capacity(parts.len());
     for part in parts {
         match same(part) {
@@ -249,20 +315,30 @@ fn join(parts: Vec<Expr>, make: fn(Vec<Expr>) -> Expr, same: fn(Expr) -> Result<
             Err(other) => flat.push(other),
         }
     }
-    if flat.len() == 1 { flat.remove(0) } else { make(flat) }
+    if flat.len() == 1 {
+        flat.remove(0)
+    } else {
+        make(flat)
+    }
 }
 
 fn number(text: &str) -> Option<f64> {
     // `f64::from_str` also takes "inf" and "nan", which are words here.
-    let numeric = text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'e' | b'E'));
+    let numeric = text
+        .bytes()
+        .all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'e' | b'E'));
     let digit = text.bytes().any(|b| b.is_ascii_digit()) && !text.starts_with(['e', 'E']);
-    text.parse().ok().filter(|number: &f64| numeric && digit && number.is_finite())
+    text.parse()
+        .ok()
+        .filter(|number: &f64| numeric && digit && number.is_finite())
 }
 
 fn takes(kind: FieldType, op: Op) -> bool {
     match op {
         Op::Equal | Op::NotEqual => true,
-        Op::Less | Op::AtMost | Op::Greater | Op::AtLeast => matches!(kind, FieldType::Number | FieldType::Any),
+        Op::Less | Op::AtMost | Op::Greater | Op::AtLeast => {
+            matches!(kind, FieldType::Number | FieldType::Any)
+        }
         Op::Contains | Op::StartsWith => matches!(kind, FieldType::Text | FieldType::Any),
     }
 }

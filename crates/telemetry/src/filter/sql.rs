@@ -99,7 +99,11 @@ impl Sql {
                 self.push(")");
             }
             Op::Contains | Op::StartsWith => {
-                self.push(if op == Op::Contains { "text_contains(" } else { "text_starts(" });
+                self.push(if op == Op::Contains {
+                    "text_contains("
+                } else {
+                    "text_starts("
+                });
                 self.field(field, want);
                 self.push(", ");
                 self.bind_literal(literal);
@@ -120,10 +124,15 @@ impl Sql {
     /// Appends an expression for the field's value in the wanted type; NULL
     /// when it is missing or of another type.
     pub(crate) fn field(&mut self, field: &Field, want: Want) {
-        let any = |name: &str| format!("{}_{name}(", match field {
-            Field::Score(_) => "score",
-            _ => "meta",
-        });
+        let any = |name: &str| {
+            format!(
+                "{}_{name}(",
+                match field {
+                    Field::Score(_) => "score",
+                    _ => "meta",
+                }
+            )
+        };
         match field {
             Field::Tag(name) => {
                 self.push("tag_of(tags, ");

@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::scores::ScoreTable;
-use crate::{Batch, Kind, ListQuery, Options, PromptRef, Scope, Score, Source, Span, Status, Telemetry};
+use crate::{
+    Batch, Kind, ListQuery, Options, PromptRef, Scope, Score, Source, Span, Status, Telemetry,
+};
 
 /// Words that spans and filters both use, so that conditions sometimes hold.
 fn word() -> BoxedStrategy<String> {
@@ -28,12 +30,27 @@ fn word() -> BoxedStrategy<String> {
 }
 
 fn number() -> impl Strategy<Value = f64> {
-    prop_oneof![Just(0.0), Just(1.0), Just(-1.0), Just(0.5), Just(2.5), (-5_i32..5).prop_map(f64::from), -1e9_f64..1e9]
+    prop_oneof![
+        Just(0.0),
+        Just(1.0),
+        Just(-1.0),
+        Just(0.5),
+        Just(2.5),
+        (-5_i32..5).prop_map(f64::from),
+        -1e9_f64..1e9
+    ]
 }
 
 fn field() -> BoxedStrategy<Field> {
     let named = prop::sample::select(Field::NAMED);
-    let name = || prop_oneof![Just("a".to_owned()), Just("team x".to_owned()), Just("a.b".to_owned()), Just("名前".to_owned())];
+    let name = || {
+        prop_oneof![
+            Just("a".to_owned()),
+            Just("team x".to_owned()),
+            Just("a.b".to_owned()),
+            Just("名前".to_owned())
+        ]
+    };
     prop_oneof![
         4 => named,
         1 => name().prop_map(Field::Tag),
@@ -44,7 +61,11 @@ fn field() -> BoxedStrategy<Field> {
 }
 
 fn literal(field: &Field) -> BoxedStrategy<Literal> {
-    let known = |words: Vec<&'static str>| prop::sample::select(words).prop_map(|word| Literal::Text(word.to_owned())).boxed();
+    let known = |words: Vec<&'static str>| {
+        prop::sample::select(words)
+            .prop_map(|word| Literal::Text(word.to_owned()))
+            .boxed()
+    };
     match (field, field.field_type()) {
         (Field::Kind, _) => known(Kind::ALL.iter().map(|kind| kind.as_str()).collect()),
         (Field::Status, _) => known(Status::ALL.iter().map(|status| status.as_str()).collect()),
@@ -71,9 +92,11 @@ fn leaf() -> impl Strategy<Value = Expr> {
                 ops.extend([Op::Contains, Op::StartsWith]);
             }
             let field = a.clone();
-            prop::sample::select(ops).prop_map(move |op| Expr::Compare(field.clone(), op, literal.clone()))
+            prop::sample::select(ops)
+                .prop_map(move |op| Expr::Compare(field.clone(), op, literal.clone()))
         });
-        let list = prop::collection::vec(literal(&field), 1..4).prop_map(move |list| Expr::In(b.clone(), list));
+        let list = prop::collection::vec(literal(&field), 1..4)
+            .prop_map(move |list| Expr::In(b.clone(), list));
         prop_oneof![4 => compare, 1 => list, 1 => Just(Expr::Exists(c))]
     })
 }
@@ -92,14 +115,16 @@ fn flat(parts: Vec<Expr>, and: bool) -> Expr {
 
 // Strategies are boxed: unboxed, a dozen spans of them overflow a test thread's stack.
 fn expr() -> BoxedStrategy<Expr> {
-    leaf().boxed().prop_recursive(4, 16, 3, |inner| {
-        prop_oneof![
-            prop::collection::vec(inner.clone(), 2..4).prop_map(|parts| flat(parts, true)),
-            prop::collection::vec(inner.clone(), 2..4).prop_map(|parts| flat(parts, false)),
-            inner.prop_map(|part| Expr::Not(Box::new(part))),
-        ]
-    })
-    .boxed()
+    leaf()
+        .boxed()
+        .prop_recursive(4, 16, 3, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 2..4).prop_map(|parts| flat(parts, true)),
+                prop::collection::vec(inner.clone(), 2..4).prop_map(|parts| flat(parts, false)),
+                inner.prop_map(|part| Expr::Not(Box::new(part))),
+            ]
+        })
+        .boxed()
 }
 
 fn metadata() -> BoxedStrategy<Value> {
@@ -112,47 +137,83 @@ fn metadata() -> BoxedStrategy<Value> {
         Just(json!([1, 2])),
     ]
     .boxed();
-    (scalar.clone(), scalar.clone(), scalar).prop_map(|(a, b, c)| json!({"a": {"b": a, "": 1}, "名前": b, "team x": c})).boxed()
+    (scalar.clone(), scalar.clone(), scalar)
+        .prop_map(|(a, b, c)| json!({"a": {"b": a, "": 1}, "名前": b, "team x": c}))
+        .boxed()
 }
 
 fn span(n: u64) -> BoxedStrategy<Span> {
     let project = "00000000-0000-7000-8000-000000000001".parse().unwrap();
     let text = || prop::option::of(word());
     let base = (text(), text(), text(), text(), word(), word(), metadata()).boxed();
-    let numbers = (0_i64..5000, prop::option::of(0_i64..5000), prop::option::of(-10_i64..10_000_000_000), 0_u64..6, 0_u64..6).boxed();
+    let numbers = (
+        0_i64..5000,
+        prop::option::of(0_i64..5000),
+        prop::option::of(-10_i64..10_000_000_000),
+        0_u64..6,
+        0_u64..6,
+    )
+        .boxed();
     let rest = (
         prop::sample::select(Kind::ALL),
         prop::sample::select(Status::ALL),
-        prop::collection::btree_map(prop_oneof![Just("a".to_owned()), Just("team x".to_owned())], word(), 0..2),
+        prop::collection::btree_map(
+            prop_oneof![Just("a".to_owned()), Just("team x".to_owned())],
+            word(),
+            0..2,
+        ),
         prop::option::of((word(), prop::option::of(-2_i64..3))),
         any::<bool>(),
         any::<bool>(),
         prop::collection::vec(word(), 0..2),
     )
         .boxed();
-    (base, numbers, rest).prop_map(move |(base, numbers, rest)| {
-        let mut trace = [3; 16];
-        trace[8..].copy_from_slice(&(n / 2).to_be_bytes());
-        let mut span = Span::new(project, TraceId(trace), SpanId(n.to_be_bytes()), rest.0, 1_000_000);
-        (span.provider, span.request_model, span.session_id, span.error_type) = (base.0, base.1, base.2, base.3);
-        (span.name, span.environment, span.metadata) = (base.4, base.5, base.6);
-        span.end_us += numbers.0;
-        (span.ttft_us, span.cost) = (numbers.1, numbers.2.map(base::NanoUsd));
-        (span.usage.input, span.usage.output) = (numbers.3, numbers.4);
-        (span.status, span.tags) = (rest.1, rest.2);
-        span.prompt = rest.3.map(|(name, version)| PromptRef { name, version, digest: None });
-        span.streamed = rest.4;
-        span.parent = (n % 2 == 1 && rest.5).then_some(SpanId([9; 8]));
-        span.finish_reasons = rest.6;
-        span
-    })
-    .boxed()
+    (base, numbers, rest)
+        .prop_map(move |(base, numbers, rest)| {
+            let mut trace = [3; 16];
+            trace[8..].copy_from_slice(&(n / 2).to_be_bytes());
+            let mut span = Span::new(
+                project,
+                TraceId(trace),
+                SpanId(n.to_be_bytes()),
+                rest.0,
+                1_000_000,
+            );
+            (
+                span.provider,
+                span.request_model,
+                span.session_id,
+                span.error_type,
+            ) = (base.0, base.1, base.2, base.3);
+            (span.name, span.environment, span.metadata) = (base.4, base.5, base.6);
+            span.end_us += numbers.0;
+            (span.ttft_us, span.cost) = (numbers.1, numbers.2.map(base::NanoUsd));
+            (span.usage.input, span.usage.output) = (numbers.3, numbers.4);
+            (span.status, span.tags) = (rest.1, rest.2);
+            span.prompt = rest.3.map(|(name, version)| PromptRef {
+                name,
+                version,
+                digest: None,
+            });
+            span.streamed = rest.4;
+            span.parent = (n % 2 == 1 && rest.5).then_some(SpanId([9; 8]));
+            span.finish_reasons = rest.6;
+            span
+        })
+        .boxed()
 }
 
 fn score(n: u64) -> BoxedStrategy<Score> {
     let name = prop_oneof![Just("a".to_owned()), Just("名前".to_owned())];
-    (0_u64..6, prop::option::of(0_u64..12), name, prop::option::of(number()), prop::option::of(word()), 0_i64..3).prop_map(
-        move |(trace, span, name, value, label, at_us)| {
+    (
+        0_u64..6,
+        prop::option::of(0_u64..12),
+        name,
+        prop::option::of(number()),
+        prop::option::of(word()),
+        0_i64..3,
+    )
+        .prop_map(move |(trace, span, name, value, label, at_us)| {
             let mut bytes = [3; 16];
             bytes[8..].copy_from_slice(&trace.to_be_bytes());
             let score_id: ScoreId = format!("00000000-0000-7000-8000-{n:012x}").parse().unwrap();
@@ -160,10 +221,22 @@ fn score(n: u64) -> BoxedStrategy<Score> {
             let span_id = span.map(|span| SpanId(span.to_be_bytes()));
             let trace_id = TraceId(bytes);
             let source = Source::Human;
-            Score { score_id, project, trace_id, span_id, name, value, label, comment: None, source, author: None, at_us, supersedes: None }
-        },
-    )
-    .boxed()
+            Score {
+                score_id,
+                project,
+                trace_id,
+                span_id,
+                name,
+                value,
+                label,
+                comment: None,
+                source,
+                author: None,
+                at_us,
+                supersedes: None,
+            }
+        })
+        .boxed()
 }
 
 proptest! {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 use telemetry::{
-    AggregateQuery, Batch, FacetQuery, Field, Filter, ListQuery, Measure, Options, Order, QueryError, Scope, Telemetry,
+    AggregateQuery, Batch, FacetQuery, Field, Filter, ListQuery, Measure, Options, Order,
+    QueryError, Scope, Telemetry,
 };
 
 use crate::support::*;
@@ -16,7 +17,13 @@ fn filled(dir: &std::path::Path, n: u64, options: Options) -> Telemetry {
     for part in 0..n.div_ceil(100) {
         clock.set(DAY_ONE + DAY * i64::try_from(part).unwrap());
         let numbers = (0..100).map(|k| 1 + (part * 100 + k) * 37 % n);
-        write(&telemetry, Batch { spans: numbers.map(call).collect(), scores: vec![] });
+        write(
+            &telemetry,
+            Batch {
+                spans: numbers.map(call).collect(),
+                scores: vec![],
+            },
+        );
     }
     telemetry
 }
@@ -30,7 +37,11 @@ fn numbers(telemetry: &Telemetry, query: &ListQuery) -> Vec<u64> {
 fn pages_follow_each_other_without_gap_or_repeat_over_segments() {
     let dir = tempfile::tempdir().unwrap();
     let telemetry = filled(dir.path(), 300, Options::default());
-    let mut query = ListQuery { limit: 7, filter: Filter::parse("model = even").unwrap(), ..ListQuery::new(project(1)) };
+    let mut query = ListQuery {
+        limit: 7,
+        filter: Filter::parse("model = even").unwrap(),
+        ..ListQuery::new(project(1))
+    };
     let mut seen = Vec::new();
     loop {
         let page = telemetry.list(&query).unwrap();
@@ -41,11 +52,21 @@ fn pages_follow_each_other_without_gap_or_repeat_over_segments() {
     let expected: Vec<u64> = (1..=150).rev().map(|n| n * 2).collect();
     assert_eq!(seen, expected);
 
-    let range = ListQuery { from_us: Some(DAY_ONE + 5000), to_us: Some(DAY_ONE + 8000), ..ListQuery::new(project(1)) };
+    let range = ListQuery {
+        from_us: Some(DAY_ONE + 5000),
+        to_us: Some(DAY_ONE + 8000),
+        ..ListQuery::new(project(1))
+    };
     assert_eq!(numbers(&telemetry, &range), [7, 6, 5]);
     query.cursor = Some(base::Cursor::from_client("nonsense"));
-    assert!(matches!(telemetry.list(&query), Err(QueryError::Invalid(_))));
-    assert_eq!(telemetry.list(&ListQuery::new(project(9))).unwrap().rows, []);
+    assert!(matches!(
+        telemetry.list(&query),
+        Err(QueryError::Invalid(_))
+    ));
+    assert_eq!(
+        telemetry.list(&ListQuery::new(project(9))).unwrap().rows,
+        []
+    );
 }
 
 #[test]
@@ -66,7 +87,10 @@ fn words_inside_japanese_runs_are_found() {
         write(&telemetry, span);
     }
     let check = |typed: &str, expected: &[u64]| {
-        let query = ListQuery { text: Some(typed.to_owned()), ..ListQuery::new(project(1)) };
+        let query = ListQuery {
+            text: Some(typed.to_owned()),
+            ..ListQuery::new(project(1))
+        };
         let mut found = numbers(&telemetry, &query);
         found.sort_unstable();
         assert_eq!(found, expected, "{typed}");
@@ -87,8 +111,22 @@ fn words_inside_japanese_runs_are_found() {
     check("「京都」天気", &[2]);
     check("  ", &[1, 2, 3, 4, 5]);
     check("!!!", &[]);
-    for hostile in ["\"", "AND", "a OR b", "NEAR(a b)", "body:x", "x' OR 1=1 --", "*", "^a", "{a b}: c", "\0"] {
-        let query = ListQuery { text: Some(hostile.to_owned()), ..ListQuery::new(project(1)) };
+    for hostile in [
+        "\"",
+        "AND",
+        "a OR b",
+        "NEAR(a b)",
+        "body:x",
+        "x' OR 1=1 --",
+        "*",
+        "^a",
+        "{a b}: c",
+        "\0",
+    ] {
+        let query = ListQuery {
+            text: Some(hostile.to_owned()),
+            ..ListQuery::new(project(1))
+        };
         telemetry.list(&query).unwrap();
     }
 }
@@ -103,8 +141,19 @@ fn aggregates_agree_with_arithmetic_over_segments() {
     let telemetry = filled(dir.path(), 300, Options::default());
     let query = AggregateQuery {
         by: vec![Field::Model],
-        measures: measures(&["count", "sum(input_tokens)", "avg(latency_ms)", "min(latency_ms)", "max(latency_ms)", "p50(latency_ms)", "p95(latency_ms)"]),
-        order: Some(Order { measure: 1, descending: false }),
+        measures: measures(&[
+            "count",
+            "sum(input_tokens)",
+            "avg(latency_ms)",
+            "min(latency_ms)",
+            "max(latency_ms)",
+            "p50(latency_ms)",
+            "p95(latency_ms)",
+        ]),
+        order: Some(Order {
+            measure: 1,
+            descending: false,
+        }),
         ..AggregateQuery::new(project(1))
     };
     let answer = telemetry.aggregate(&query).unwrap();
@@ -114,10 +163,13 @@ fn aggregates_agree_with_arithmetic_over_segments() {
         group: vec![Some(name.to_owned())],
         values: values.into_iter().map(Some).collect(),
     };
-    assert_eq!(answer.rows, [
-        row("odd", [150.0, 22500.0, 150.0, 1.0, 299.0, 149.0, 285.0]),
-        row("even", [150.0, 22650.0, 151.0, 2.0, 300.0, 150.0, 286.0]),
-    ]);
+    assert_eq!(
+        answer.rows,
+        [
+            row("odd", [150.0, 22500.0, 150.0, 1.0, 299.0, 149.0, 285.0]),
+            row("even", [150.0, 22650.0, 151.0, 2.0, 300.0, 150.0, 286.0]),
+        ]
+    );
 
     let by_time = AggregateQuery {
         every_us: Some(100_000),
@@ -126,17 +178,42 @@ fn aggregates_agree_with_arithmetic_over_segments() {
         ..AggregateQuery::new(project(1))
     };
     let rows = telemetry.aggregate(&by_time).unwrap().rows;
-    let flat: Vec<_> = rows.iter().map(|row| (row.bucket_us.unwrap() - DAY_ONE, row.values[0].unwrap())).collect();
+    let flat: Vec<_> = rows
+        .iter()
+        .map(|row| (row.bucket_us.unwrap() - DAY_ONE, row.values[0].unwrap()))
+        .collect();
     assert_eq!(flat, [(0, 99.0), (100_000, 100.0), (200_000, 50.0)]);
 
-    let top = AggregateQuery { by: vec![Field::Trace], top: Some(2), ..AggregateQuery::new(project(1)) };
+    let top = AggregateQuery {
+        by: vec![Field::Trace],
+        top: Some(2),
+        ..AggregateQuery::new(project(1))
+    };
     let answer = telemetry.aggregate(&top).unwrap();
     assert_eq!((answer.rows.len(), answer.groups_left_out), (2, 298));
-    let bad = AggregateQuery { measures: measures(&["sum(model)"]), ..AggregateQuery::new(project(1)) };
-    assert!(matches!(telemetry.aggregate(&bad), Err(QueryError::Invalid(_))));
-    assert!("p95(latency)".parse::<Measure>().unwrap_err().to_string().contains("did you mean latency_ms"));
+    let bad = AggregateQuery {
+        measures: measures(&["sum(model)"]),
+        ..AggregateQuery::new(project(1))
+    };
+    assert!(matches!(
+        telemetry.aggregate(&bad),
+        Err(QueryError::Invalid(_))
+    ));
+    assert!(
+        "p95(latency)"
+            .parse::<Measure>()
+            .unwrap_err()
+            .to_string()
+            .contains("did you mean latency_ms")
+    );
     assert!("median(x)".parse::<Measure>().is_err());
-    for text in ["count", "errors", "p99.9(latency_ms)", "avg(score.thumbs)", "sum(tag.\"a b\")"] {
+    for text in [
+        "count",
+        "errors",
+        "p99.9(latency_ms)",
+        "avg(score.thumbs)",
+        "sum(tag.\"a b\")",
+    ] {
         assert_eq!(text.parse::<Measure>().unwrap().to_string(), text);
     }
 }
@@ -144,29 +221,66 @@ fn aggregates_agree_with_arithmetic_over_segments() {
 #[test]
 fn rollups_answer_like_rows_within_the_promised_error() {
     let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let rows = filled(a.path(), 1500, Options { rollup_rows: u64::MAX, ..Options::default() });
-    let rollups = filled(b.path(), 1500, Options { rollup_rows: 0, ..Options::default() });
+    let rows = filled(
+        a.path(),
+        1500,
+        Options {
+            rollup_rows: u64::MAX,
+            ..Options::default()
+        },
+    );
+    let rollups = filled(
+        b.path(),
+        1500,
+        Options {
+            rollup_rows: 0,
+            ..Options::default()
+        },
+    );
     let query = AggregateQuery {
         by: vec![Field::Model, Field::Status, Field::Environment],
         every_us: Some(60_000_000),
         filter: Filter::parse("kind = llm and environment = dev").unwrap(),
-        measures: measures(&["count", "errors", "sum(input_tokens)", "avg(latency_ms)", "p50(latency_ms)", "p95(latency_ms)", "p99(latency_ms)"]),
+        measures: measures(&[
+            "count",
+            "errors",
+            "sum(input_tokens)",
+            "avg(latency_ms)",
+            "p50(latency_ms)",
+            "p95(latency_ms)",
+            "p99(latency_ms)",
+        ]),
         ..AggregateQuery::new(project(1))
     };
-    let (exact, fast) = (rows.aggregate(&query).unwrap(), rollups.aggregate(&query).unwrap());
+    let (exact, fast) = (
+        rows.aggregate(&query).unwrap(),
+        rollups.aggregate(&query).unwrap(),
+    );
     assert!(!fast.exact);
     assert_eq!(exact.rows.len(), fast.rows.len());
     for (exact, fast) in exact.rows.iter().zip(&fast.rows) {
-        assert_eq!((&exact.group, exact.bucket_us), (&fast.group, fast.bucket_us));
+        assert_eq!(
+            (&exact.group, exact.bucket_us),
+            (&fast.group, fast.bucket_us)
+        );
         for (index, (exact, fast)) in exact.values.iter().zip(&fast.values).enumerate() {
             let (exact, fast) = (exact.unwrap(), fast.unwrap());
             let bound = if index < 4 { 1e-9 } else { 0.011 };
-            assert!((exact - fast).abs() <= exact * bound, "measure {index}: {exact} {fast}");
+            assert!(
+                (exact - fast).abs() <= exact * bound,
+                "measure {index}: {exact} {fast}"
+            );
         }
     }
     // A question that rollups cannot answer is answered from the rows.
-    let by_tag = AggregateQuery { by: vec![Field::Session], ..query };
-    assert_eq!(rollups.aggregate(&by_tag).unwrap().rows, rows.aggregate(&by_tag).unwrap().rows);
+    let by_tag = AggregateQuery {
+        by: vec![Field::Session],
+        ..query
+    };
+    assert_eq!(
+        rollups.aggregate(&by_tag).unwrap().rows,
+        rows.aggregate(&by_tag).unwrap().rows
+    );
 }
 
 #[test]
@@ -182,14 +296,23 @@ fn scores_can_be_measured_and_grouped() {
         ..AggregateQuery::new(project(1))
     };
     let rows = telemetry.aggregate(&query).unwrap().rows;
-    let flat: Vec<_> = rows.iter().map(|row| (row.group[0].clone(), row.values.clone())).collect();
-    assert_eq!(flat, [
-        (None, vec![Some(170.0), None]),
-        (Some("1".to_owned()), vec![Some(20.0), Some(1.0)]),
-        (Some("-1".to_owned()), vec![Some(10.0), Some(-1.0)]),
-    ]);
+    let flat: Vec<_> = rows
+        .iter()
+        .map(|row| (row.group[0].clone(), row.values.clone()))
+        .collect();
+    assert_eq!(
+        flat,
+        [
+            (None, vec![Some(170.0), None]),
+            (Some("1".to_owned()), vec![Some(20.0), Some(1.0)]),
+            (Some("-1".to_owned()), vec![Some(10.0), Some(-1.0)]),
+        ]
+    );
     let filter = Filter::parse("score.thumbs < 0 and latency_ms <= 9").unwrap();
-    let query = ListQuery { filter, ..ListQuery::new(project(1)) };
+    let query = ListQuery {
+        filter,
+        ..ListQuery::new(project(1))
+    };
     assert_eq!(numbers(&telemetry, &query), [9, 6, 3]);
 }
 
@@ -208,7 +331,12 @@ fn facets_count_values_over_segments() {
         filter: Filter::parse("input_tokens > 1").unwrap(),
         text: None,
         scope: Scope::Roots,
-        fields: vec![Field::Model, Field::Tag("team".into()), Field::Streamed, Field::Trace],
+        fields: vec![
+            Field::Model,
+            Field::Tag("team".into()),
+            Field::Streamed,
+            Field::Trace,
+        ],
         top: 2,
     };
     let facets = telemetry.facets(&query).unwrap();
@@ -222,11 +350,24 @@ fn facets_count_values_over_segments() {
 #[test]
 fn a_query_ends_at_its_limit_and_readers_are_bounded() {
     let dir = tempfile::tempdir().unwrap();
-    let telemetry = filled(dir.path(), 100, Options { query_limit: Duration::ZERO, ..Options::default() });
+    let telemetry = filled(
+        dir.path(),
+        100,
+        Options {
+            query_limit: Duration::ZERO,
+            ..Options::default()
+        },
+    );
     let error = telemetry.list(&ListQuery::new(project(1))).unwrap_err();
-    assert!(matches!(error, QueryError::TooSlow { limit_ms: 0 }), "{error}");
+    assert!(
+        matches!(error, QueryError::TooSlow { limit_ms: 0 }),
+        "{error}"
+    );
     // The refused query has given its place back.
-    assert!(matches!(telemetry.list(&ListQuery::new(project(1))), Err(QueryError::TooSlow { .. })));
+    assert!(matches!(
+        telemetry.list(&ListQuery::new(project(1))),
+        Err(QueryError::TooSlow { .. })
+    ));
 }
 
 #[test]
@@ -240,19 +381,57 @@ fn frequent_and_rare_words_and_ids_find_the_same_by_every_road() {
     (child.trace_id, child.parent) = (trace(7), Some(span_id(7)));
     child.output = vec![json!({"role": "assistant", "content": "needle"})];
     spans.push(child);
-    write(&telemetry, Batch { spans, scores: vec![] });
+    write(
+        &telemetry,
+        Batch {
+            spans,
+            scores: vec![],
+        },
+    );
     let check = |text: Option<&str>, filter: &str, scope: Scope, expected: &[u64]| {
         let filter = Filter::parse(filter).unwrap();
         let text = text.map(str::to_owned);
-        let query = ListQuery { text: text.clone(), filter: filter.clone(), scope, limit: 3, ..ListQuery::new(project(1)) };
+        let query = ListQuery {
+            text: text.clone(),
+            filter: filter.clone(),
+            scope,
+            limit: 3,
+            ..ListQuery::new(project(1))
+        };
         assert_eq!(numbers(&telemetry, &query), expected, "{filter} {text:?}");
-        telemetry.aggregate(&AggregateQuery { text, filter, scope, ..AggregateQuery::new(project(1)) }).unwrap().rows[0].values[0]
+        telemetry
+            .aggregate(&AggregateQuery {
+                text,
+                filter,
+                scope,
+                ..AggregateQuery::new(project(1))
+            })
+            .unwrap()
+            .rows[0]
+            .values[0]
     };
-    assert_eq!(check(Some("question"), "", Scope::Roots, &[1200, 1199, 1198]), Some(1200.0));
-    assert_eq!(check(Some("question"), "", Scope::Spans, &[2000, 1200, 1199]), Some(1201.0));
-    assert_eq!(check(Some("number"), "input_tokens < 3", Scope::Roots, &[2, 1]), Some(2.0));
+    assert_eq!(
+        check(Some("question"), "", Scope::Roots, &[1200, 1199, 1198]),
+        Some(1200.0)
+    );
+    assert_eq!(
+        check(Some("question"), "", Scope::Spans, &[2000, 1200, 1199]),
+        Some(1201.0)
+    );
+    assert_eq!(
+        check(Some("number"), "input_tokens < 3", Scope::Roots, &[2, 1]),
+        Some(2.0)
+    );
     assert_eq!(check(Some("needle"), "", Scope::Roots, &[7]), Some(1.0));
     assert_eq!(check(Some("needle"), "", Scope::Spans, &[2000]), Some(1.0));
     assert_eq!(check(None, "session = s1", Scope::Roots, &[7]), Some(1.0));
-    assert_eq!(check(None, &format!("trace = {}", trace(7)), Scope::Spans, &[2000, 7]), Some(2.0));
+    assert_eq!(
+        check(
+            None,
+            &format!("trace = {}", trace(7)),
+            Scope::Spans,
+            &[2000, 7]
+        ),
+        Some(2.0)
+    );
 }

@@ -33,7 +33,9 @@ impl HandClock {
 }
 
 pub(crate) fn project(n: u8) -> ProjectId {
-    format!("00000000-0000-7000-8000-0000000000{n:02x}").parse().unwrap()
+    format!("00000000-0000-7000-8000-0000000000{n:02x}")
+        .parse()
+        .unwrap()
 }
 
 pub(crate) fn trace(n: u64) -> TraceId {
