@@ -508,12 +508,17 @@ impl Hosts {
     }
 
     fn check(&self, head: &Parts, connection: &Connection) -> Result<(), AppError> {
-        let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        // HTTP/2 carries the name in the request target.
-        let host = host.or_else(|| head.uri.authority().map(|authority| authority.as_str()));
-        let Some(host) = host else {
+        let headers = head.headers.get_all(header::HOST).iter().map(|host| host.to_str().unwrap_or_default());
+        // HTTP/2 carries the name in the request target, and HTTP/1.1 may. Whoever gives several
+        // names means different ones for different readers: all must be ours.
+        let mut hosts = headers.chain(head.uri.authority().map(|authority| authority.as_str())).peekable();
+        if hosts.peek().is_none() {
             return Err(AppError::invalid("the request names no host").code("no_host"));
-        };
+        }
+        hosts.try_for_each(|host| self.check_name(host, connection))
+    }
+
+    fn check_name(&self, host: &str, connection: &Connection) -> Result<(), AppError> {
         let name = strip_port(host).to_ascii_lowercase();
         let own_address = match connection.local.ip() {
             std::net::IpAddr::V6(ip) => format!("[{ip}]"),
@@ -541,8 +546,9 @@ impl Hosts {
 }
 
 fn strip_port(host: &str) -> &str {
-    match host.rfind(':') {
-        Some(colon) if !host[colon..].contains(']') => &host[..colon],
+    match host.rsplit_once(':') {
+        // `127.0.0.1:80@evil.test` has no port at its end: what stands before the colon is not the name.
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
     }
 }

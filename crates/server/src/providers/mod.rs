@@ -234,7 +234,8 @@ fn check_variable(variable: &str) -> Result<&str> {
 /// Whether a host is a private address by its spelling alone; names are checked
 /// by the egress client when they are connected to.
 fn is_private_name(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    // A dot at the end makes a name absolute; it leads to the same place.
+    let bare = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
     bare.parse().is_ok_and(|ip| !base::net::is_public(ip)) || bare == "localhost" || bare.ends_with(".localhost")
 }
 

@@ -23,13 +23,13 @@ use testkit::postgres::TestDatabase;
 use testkit::provider::FakeProvider;
 
 /// How long anything may take before the test gives up on it.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The cookie of a session on plain loopback.
-pub const SESSION_COOKIE: &str = "meguri-loopback";
+pub(crate) const SESSION_COOKIE: &str = "meguri-loopback";
 
 /// An id that nothing has, in the form that ids have.
-pub const NO_ID: &str = "0190a5b0-c3d4-7e8f-9a0b-1c2d3e4f5061";
+pub(crate) const NO_ID: &str = "0190a5b0-c3d4-7e8f-9a0b-1c2d3e4f5061";
 
 /// Tests a story on both databases: `on_both_databases!(story)` makes
 /// `story::sqlite` and `story::postgres` of `fn story(place: Place)`.
@@ -54,7 +54,7 @@ pub(crate) use on_both_databases;
 
 /// Where the metadata is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Database {
+pub(crate) enum Database {
     /// A file in the data directory.
     Sqlite,
     /// A database of the shared test server.
@@ -62,26 +62,26 @@ pub enum Database {
 }
 
 /// A fresh data directory and what belongs to it, before a server starts on it.
-pub struct Place {
+pub(crate) struct Place {
     dir: tempfile::TempDir,
     database: Option<TestDatabase>,
     /// The provider that is called `fake` after [`Place::add_fake`].
-    pub fake: FakeProvider,
+    pub(crate) fake: FakeProvider,
     /// The secret of a key with the role `editor`; empty before [`Place::with_key`].
-    pub key: String,
+    pub(crate) key: String,
 }
 
 /// How a command ended.
 #[derive(Debug)]
-pub struct Ended {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Ended {
     /// The JSON that a command printed; it must have ended well.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         assert_eq!(self.code, 0, "{self:?}");
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
@@ -89,12 +89,12 @@ impl Ended {
 
 impl Place {
     /// SQLite, with the provider `fake` and an editor's key.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::on(Database::Sqlite).add_fake().with_key("editor")
     }
 
     /// Nothing but an empty directory, and an empty database where one is asked for.
-    pub fn on(database: Database) -> Self {
+    pub(crate) fn on(database: Database) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("data")).unwrap();
         let database = (database == Database::Postgres).then(TestDatabase::new);
@@ -102,40 +102,40 @@ impl Place {
     }
 
     /// Adds the fake provider as `fake`, as an operator does.
-    pub fn add_fake(self) -> Self {
+    pub(crate) fn add_fake(self) -> Self {
         let url = self.fake.openai_url();
         self.meguri(&["provider", "add", "fake", "--protocol", "openai", "--base-url", &url]).assert_done();
         self
     }
 
     /// Makes a key in the project `default`, which servers and clients use from now on.
-    pub fn with_key(mut self, role: &str) -> Self {
+    pub(crate) fn with_key(mut self, role: &str) -> Self {
         self.key = self.make_key("default", role).1;
         self
     }
 
     /// The data directory.
-    pub fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 
     /// What servers and the test may put beside the data directory.
-    pub fn beside(&self, name: &str) -> PathBuf {
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// `--database-url` where it is not the default.
-    pub fn database_url(&self) -> Option<&str> {
+    pub(crate) fn database_url(&self) -> Option<&str> {
         self.database.as_ref().map(|database| database.url.as_str())
     }
 
     /// Writes `meguri.toml`.
-    pub fn configure(&self, toml: &str) {
+    pub(crate) fn configure(&self, toml: &str) {
         std::fs::write(self.data().join("meguri.toml"), toml).unwrap();
     }
 
     /// The binary with an environment that holds nothing of this machine's.
-    pub fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_meguri"));
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).current_dir(self.dir.path());
         command.stdin(Stdio::null());
@@ -143,12 +143,12 @@ impl Place {
     }
 
     /// Runs a command on the data directory.
-    pub fn meguri(&self, args: &[&str]) -> Ended {
+    pub(crate) fn meguri(&self, args: &[&str]) -> Ended {
         self.run(self.command().args(args).args(self.place_args()))
     }
 
     /// Runs a command to its end.
-    pub fn run(&self, command: &mut Command) -> Ended {
+    pub(crate) fn run(&self, command: &mut Command) -> Ended {
         let output = command.output().unwrap();
         Ended {
             code: output.status.code().unwrap_or(-1),
@@ -158,7 +158,7 @@ impl Place {
     }
 
     /// The flags that say where the data is.
-    pub fn place_args(&self) -> Vec<String> {
+    pub(crate) fn place_args(&self) -> Vec<String> {
         let mut args = vec!["--data-dir".to_owned(), self.data().display().to_string()];
         if let Some(url) = self.database_url() {
             args.extend(["--database-url".to_owned(), url.to_owned()]);
@@ -167,18 +167,18 @@ impl Place {
     }
 
     /// Makes a key with the command line; its id and secret.
-    pub fn make_key(&self, project: &str, role: &str) -> (String, String) {
+    pub(crate) fn make_key(&self, project: &str, role: &str) -> (String, String) {
         let made = self.meguri(&["key", "create", "--project", project, "--name", role, "--role", role, "--json"]).json();
         (made["id"].as_str().unwrap().to_owned(), made["secret"].as_str().unwrap().to_owned())
     }
 
     /// Starts a server and waits until it takes calls.
-    pub fn start(&self) -> Live {
+    pub(crate) fn start(&self) -> Live {
         self.start_with(|_| {})
     }
 
     /// As [`Place::start`], after the command was changed.
-    pub fn start_with(&self, change: impl Fn(&mut Command)) -> Live {
+    pub(crate) fn start_with(&self, change: impl Fn(&mut Command)) -> Live {
         for _ in 0..5 {
             if let Some(live) = self.try_start(&change) {
                 return live;
@@ -210,19 +210,19 @@ impl Place {
     }
 
     /// What every server on this place wrote to stderr so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.beside("server.log")).unwrap_or_default()
     }
 
     /// The path and query of the newest setup link in the log.
-    pub fn setup_link(&self) -> String {
+    pub(crate) fn setup_link(&self) -> String {
         let log = self.log();
         let link = log.lines().rev().find_map(|line| Some(line.trim().split_once("/setup?token=")?.1.to_owned()));
         format!("/setup?token={}", link.unwrap_or_else(|| panic!("no setup link in {log}")))
     }
 
     /// Runs something on the metadata database.
-    pub fn database<T>(&self, work: impl AsyncFnOnce(&db::Db) -> T) -> T {
+    pub(crate) fn database<T>(&self, work: impl AsyncFnOnce(&db::Db) -> T) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let clock = Arc::new(base::SystemClock);
@@ -239,7 +239,7 @@ impl Place {
     }
 
     /// A second project with the environment `dev`. The directory must have been used before.
-    pub fn add_project(&self, name: &str) {
+    pub(crate) fn add_project(&self, name: &str) {
         self.database(async |db| {
             let project: base::ProjectId = db.ids().make();
             let mut tx = db.begin_write().await.unwrap();
@@ -253,7 +253,7 @@ impl Place {
     }
 
     /// Somebody who is signed in and a member of a project; without a password.
-    pub fn add_person(&self, project: &str, role: &str) -> Person {
+    pub(crate) fn add_person(&self, project: &str, role: &str) -> Person {
         self.database(async |db| {
             let (user, member): (base::UserId, base::MemberId) = (db.ids().make(), db.ids().make());
             let session: base::SessionId = db.ids().make();
@@ -274,22 +274,21 @@ impl Place {
             let query = query.bind(user.to_string()).bind(now).bind(now + 3_600_000_000);
             query.execute(tx.conn()).await.unwrap();
             tx.commit().await.unwrap();
-            Person { id: user.to_string(), email, cookie }
+            Person { id: user.to_string(), cookie }
         })
     }
 }
 
 impl Ended {
     /// The command must have done what it was told.
-    pub fn assert_done(&self) {
+    pub(crate) fn assert_done(&self) {
         assert_eq!(self.code, 0, "{self:?}");
     }
 }
 
 /// A member that [`Place::add_person`] made.
-pub struct Person {
-    pub id: String,
-    pub email: String,
+pub(crate) struct Person {
+    pub(crate) id: String,
     cookie: String,
 }
 
@@ -309,8 +308,8 @@ fn free_address() -> SocketAddr {
 }
 
 /// A running server. Dropping it kills it. Derefs to a client with the place's key.
-pub struct Live {
-    pub child: Child,
+pub(crate) struct Live {
+    pub(crate) child: Child,
     client: Client,
 }
 
@@ -331,29 +330,29 @@ impl std::ops::Deref for Live {
 
 impl Live {
     /// A program with this key.
-    pub fn with_key(&self, secret: &str) -> Client {
+    pub(crate) fn with_key(&self, secret: &str) -> Client {
         Client::new(self.client.address, Some(secret))
     }
 
     /// A program without any credential.
-    pub fn anonymous(&self) -> Client {
+    pub(crate) fn anonymous(&self) -> Client {
         Client::new(self.client.address, None)
     }
 
     /// A browser without any cookie.
-    pub fn browser(&self) -> Client {
+    pub(crate) fn browser(&self) -> Client {
         Client { is_browser: true, ..self.anonymous() }
     }
 
     /// A browser in which this person is signed in.
-    pub fn browser_of(&self, person: &Person) -> Client {
+    pub(crate) fn browser_of(&self, person: &Person) -> Client {
         let browser = self.browser();
         browser.set_cookie(SESSION_COOKIE, &person.cookie);
         browser
     }
 
     /// A browser in which the first administrator has just signed up.
-    pub fn set_up(&self, place: &Place, email: &str, password: &str) -> Client {
+    pub(crate) fn set_up(&self, place: &Place, email: &str, password: &str) -> Client {
         let browser = self.browser();
         let link = place.setup_link();
         let token = link.split_once('=').unwrap().1;
@@ -363,13 +362,13 @@ impl Live {
     }
 
     /// Sends a signal to the process.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
         assert!(status.success());
     }
 
     /// Waits until the process has ended; its exit code.
-    pub fn wait(&mut self) -> i32 {
+    pub(crate) fn wait(&mut self) -> i32 {
         let until = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -382,8 +381,8 @@ impl Live {
 }
 
 /// Somebody who calls the server, over a connection of its own for each request.
-pub struct Client {
-    pub address: SocketAddr,
+pub(crate) struct Client {
+    pub(crate) address: SocketAddr,
     key: Option<String>,
     cookies: Mutex<BTreeMap<String, String>>,
     is_browser: bool,
@@ -395,22 +394,22 @@ impl Client {
     }
 
     /// The origin that this server's pages have.
-    pub fn origin(&self) -> String {
+    pub(crate) fn origin(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// The cookie that is held under this name.
-    pub fn cookie(&self, name: &str) -> Option<String> {
+    pub(crate) fn cookie(&self, name: &str) -> Option<String> {
         self.cookies.lock().unwrap().get(name).cloned()
     }
 
     /// Holds this cookie from now on.
-    pub fn set_cookie(&self, name: &str, value: &str) {
+    pub(crate) fn set_cookie(&self, name: &str, value: &str) {
         self.cookies.lock().unwrap().insert(name.to_owned(), value.to_owned());
     }
 
     /// Begins a request with what this client always sends.
-    pub fn call(&self, method: &str, path: &str) -> Call<'_> {
+    pub(crate) fn call(&self, method: &str, path: &str) -> Call<'_> {
         let mut call = self.bare(method, path).header("host", &self.address.to_string());
         if let Some(key) = &self.key {
             call = call.header("authorization", &format!("Bearer {key}"));
@@ -430,40 +429,40 @@ impl Client {
     }
 
     /// Begins a request that has no header at all, `host` included.
-    pub fn bare(&self, method: &str, path: &str) -> Call<'_> {
+    pub(crate) fn bare(&self, method: &str, path: &str) -> Call<'_> {
         Call { client: self, method: method.to_owned(), path: path.to_owned(), headers: Vec::new(), body: Vec::new() }
     }
 
-    pub fn get(&self, path: &str) -> Reply {
+    pub(crate) fn get(&self, path: &str) -> Reply {
         self.call("GET", path).send()
     }
 
-    pub fn post(&self, path: &str, body: &Value) -> Reply {
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Reply {
         self.call("POST", path).json(body).send()
     }
 
-    pub fn put(&self, path: &str, body: &Value) -> Reply {
+    pub(crate) fn put(&self, path: &str, body: &Value) -> Reply {
         self.call("PUT", path).json(body).send()
     }
 
-    pub fn delete(&self, path: &str) -> Reply {
+    pub(crate) fn delete(&self, path: &str) -> Reply {
         self.call("DELETE", path).send()
     }
 
     /// Posts a form, as a page does.
-    pub fn form(&self, path: &str, fields: &[(&str, &str)]) -> Reply {
+    pub(crate) fn form(&self, path: &str, fields: &[(&str, &str)]) -> Reply {
         self.call("POST", path).form(fields).send()
     }
 
     /// A chat call; its trace id.
-    pub fn chat(&self, request: &Value) -> String {
+    pub(crate) fn chat(&self, request: &Value) -> String {
         let reply = self.post("/v1/chat/completions", request);
         assert_eq!(reply.status, 200, "{reply:?}");
         reply.header("x-meguri-trace-id").unwrap()
     }
 
     /// Waits until a GET gives what is wanted.
-    pub fn wait_for(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn wait_for(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let until = Instant::now() + PATIENCE;
         loop {
             let reply = self.get(path);
@@ -479,7 +478,7 @@ impl Client {
     }
 
     /// Opens a connection.
-    pub fn connect(&self) -> TcpStream {
+    pub(crate) fn connect(&self) -> TcpStream {
         self.try_connect().unwrap()
     }
 
@@ -490,7 +489,7 @@ impl Client {
     }
 
     /// Sends bytes as they are; the answer to them, if there was one.
-    pub fn raw(&self, bytes: &[u8]) -> Option<Reply> {
+    pub(crate) fn raw(&self, bytes: &[u8]) -> Option<Reply> {
         let mut stream = self.try_connect()?;
         // The server may refuse and close before everything is sent.
         let _ = stream.write_all(bytes);
@@ -513,7 +512,7 @@ impl Client {
 
 /// A request that is being written.
 #[must_use]
-pub struct Call<'a> {
+pub(crate) struct Call<'a> {
     client: &'a Client,
     method: String,
     path: String,
@@ -523,38 +522,38 @@ pub struct Call<'a> {
 
 impl Call<'_> {
     /// Adds a header, even if it is there already.
-    pub fn header(self, name: &str, value: &str) -> Self {
+    pub(crate) fn header(self, name: &str, value: &str) -> Self {
         self.header_bytes(name, value.as_bytes())
     }
 
     /// Adds a header whose value need not be text.
-    pub fn header_bytes(mut self, name: &str, value: &[u8]) -> Self {
+    pub(crate) fn header_bytes(mut self, name: &str, value: &[u8]) -> Self {
         self.headers.push((name.to_owned(), value.to_vec()));
         self
     }
 
     /// Takes a header away that the client would send.
-    pub fn without(mut self, name: &str) -> Self {
+    pub(crate) fn without(mut self, name: &str) -> Self {
         self.headers.retain(|(known, _)| known != name);
         self
     }
 
     /// Replaces a header.
-    pub fn with(self, name: &str, value: &str) -> Self {
+    pub(crate) fn with(self, name: &str, value: &str) -> Self {
         self.without(name).header(name, value)
     }
 
-    pub fn json(self, body: &Value) -> Self {
+    pub(crate) fn json(self, body: &Value) -> Self {
         self.body("application/json", body.to_string().as_bytes())
     }
 
-    pub fn form(self, fields: &[(&str, &str)]) -> Self {
+    pub(crate) fn form(self, fields: &[(&str, &str)]) -> Self {
         let text: Vec<String> = fields.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect();
         self.body("application/x-www-form-urlencoded", text.join("&").as_bytes())
     }
 
     /// A body of any type and any bytes.
-    pub fn body(mut self, kind: &str, bytes: &[u8]) -> Self {
+    pub(crate) fn body(mut self, kind: &str, bytes: &[u8]) -> Self {
         self.body = bytes.to_vec();
         self.header("content-type", kind)
     }
@@ -575,7 +574,7 @@ impl Call<'_> {
     }
 
     /// The answer; `None` when the server is gone.
-    pub fn try_send(&self) -> Option<Reply> {
+    pub(crate) fn try_send(&self) -> Option<Reply> {
         let reply = read_reply(self.write()?)?;
         if self.client.is_browser {
             self.client.keep_cookies(&reply);
@@ -584,18 +583,18 @@ impl Call<'_> {
     }
 
     /// The answer.
-    pub fn send(&self) -> Reply {
+    pub(crate) fn send(&self) -> Reply {
         self.try_send().unwrap_or_else(|| panic!("no answer to {} {}", self.method, self.path))
     }
 
     /// The answer while it comes: its lines, chunk sizes among them.
-    pub fn open(&self) -> BufReader<TcpStream> {
+    pub(crate) fn open(&self) -> BufReader<TcpStream> {
         BufReader::new(self.write().unwrap())
     }
 }
 
 /// Reads until a line has this text; everything that was read.
-pub fn read_until(stream: &mut BufReader<TcpStream>, text: &str) -> String {
+pub(crate) fn read_until(stream: &mut BufReader<TcpStream>, text: &str) -> String {
     let mut seen = String::new();
     while !seen.contains(text) {
         let read = stream.read_line(&mut seen).unwrap();
@@ -605,10 +604,10 @@ pub fn read_until(stream: &mut BufReader<TcpStream>, text: &str) -> String {
 }
 
 /// A whole answer.
-pub struct Reply {
-    pub status: u16,
-    pub head: String,
-    pub body: Vec<u8>,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl std::fmt::Debug for Reply {
@@ -618,35 +617,35 @@ impl std::fmt::Debug for Reply {
 }
 
 impl Reply {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    pub fn header(&self, name: &str) -> Option<String> {
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
         self.headers(name).into_iter().next()
     }
 
-    pub fn headers(&self, name: &str) -> Vec<String> {
+    pub(crate) fn headers(&self, name: &str) -> Vec<String> {
         let lines = self.head.lines().filter_map(|line| line.split_once(':'));
         lines.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim().to_owned()).collect()
     }
 
     /// `error.code` of our own API and of OpenAI's shape.
-    pub fn code(&self) -> String {
+    pub(crate) fn code(&self) -> String {
         self.json()["error"]["code"].as_str().unwrap_or_else(|| panic!("no error code: {self:?}")).to_owned()
     }
 
     /// Status and error code.
-    pub fn refusal(&self) -> (u16, String) {
+    pub(crate) fn refusal(&self) -> (u16, String) {
         (self.status, self.code())
     }
 
     /// Status and body without what differs between two equal refusals.
-    pub fn without_request_id(&self) -> (u16, String) {
+    pub(crate) fn without_request_id(&self) -> (u16, String) {
         let id = self.header("x-request-id").unwrap_or_default();
         let text = if id.is_empty() { self.text() } else { self.text().replace(&id, "REQUEST") };
         let nonce = self.header("content-security-policy").and_then(|csp| Some(csp.split("'nonce-").nth(1)?.split('\'').next()?.to_owned()));
@@ -686,17 +685,17 @@ fn unchunk(mut rest: &[u8]) -> Vec<u8> {
 }
 
 /// A chat request to the fake provider.
-pub fn question(text: &str) -> Value {
+pub(crate) fn question(text: &str) -> Value {
     json!({"model": "fake/tiny", "messages": [{"role": "user", "content": text}]})
 }
 
 /// Percent-encodes everything, so that nothing in it can be special.
-pub fn encode(text: &str) -> String {
+pub(crate) fn encode(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
 /// Every file below a folder.
-pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

@@ -7,9 +7,15 @@
 
 mod harness;
 
+mod bad_input;
 mod cli;
 mod keys;
+mod life;
 mod models;
+mod openapi;
+mod prompts;
+mod providers;
 mod roles;
+mod security;
 mod sign_in;
 mod traces;
