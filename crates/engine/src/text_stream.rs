@@ -35,7 +35,7 @@ impl TextStream {
     /// Adds bytes and gives out what is certain.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Piece {
         self.bytes.extend_from_slice(bytes);
-        self.take_characters(false);
+        self.take_characters();
         if let Some(at) = self
             .stops
             .iter()
@@ -56,15 +56,16 @@ impl TextStream {
         }
     }
 
-    /// The end of the answer: what was held back is text after all.
+    /// The end of the answer: what was held back is text after all, but for a character that the
+    /// end cut; its bytes are known from the tokens.
     pub(crate) fn finish(&mut self) -> String {
-        self.take_characters(true);
+        self.bytes.clear();
         std::mem::take(&mut self.held)
     }
 
     /// Moves whole characters from `bytes` to `held`. Bytes that can no longer become one turn
-    /// into U+FFFD; at the end that includes an unfinished one.
-    fn take_characters(&mut self, at_end: bool) {
+    /// into U+FFFD.
+    fn take_characters(&mut self) {
         loop {
             let (valid, bad) = match std::str::from_utf8(&self.bytes) {
                 Ok(text) => {
@@ -77,11 +78,7 @@ impl TextStream {
             self.held
                 .push_str(&String::from_utf8_lossy(&self.bytes[..valid]));
             self.bytes.drain(..valid);
-            let bad = match bad {
-                Some(length) => length,
-                None if at_end => self.bytes.len(),
-                None => return,
-            };
+            let Some(bad) = bad else { return };
             self.held.push(char::REPLACEMENT_CHARACTER);
             self.bytes.drain(..bad);
         }
@@ -156,7 +153,19 @@ mod tests {
     fn characters_wait_for_their_last_byte() {
         let (shown, whole, _) = run(&[], &[&[0xe5], &[0xb7], &[0xa1, b'x', 0xff, 0xe3]]);
         assert_eq!(shown, ["", "", "巡x\u{fffd}"]);
-        assert_eq!(whole, "巡x\u{fffd}\u{fffd}");
+        assert_eq!(whole, "巡x\u{fffd}");
+    }
+
+    #[test]
+    fn a_character_that_the_end_cuts_is_left_out() {
+        // The first two bytes of a kanji, as `max_tokens` may leave it.
+        let (_, whole, _) = run(&[], &["ど".as_bytes(), &[0xe5], &[0xb7]]);
+        assert_eq!(whole, "ど");
+        let (_, whole, _) = run(&["END"], &[b"EN", &[0xf0, 0x9f, 0x8c]]);
+        assert_eq!(whole, "EN");
+        // What can never become a character still shows that something was there.
+        let (_, whole, _) = run(&[], &[b"a", &[0xb7], &[0xe5]]);
+        assert_eq!(whole, "a\u{fffd}");
     }
 
     proptest! {

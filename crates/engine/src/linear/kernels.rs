@@ -2,6 +2,7 @@
 //!
 //! One scalar version that says what is computed, one for AVX2 and one for
 //! AVX-512 VNNI (256-bit vectors, same packing), chosen at run time. The
+//! (each is compared with the scalar one before it is used, see `self_check`). The
 //! versions differ only in the order of additions inside a block, which is exact,
 //! and of the floating-point sums over blocks, which is the same in all: results
 //! are equal up to fused rounding.
@@ -12,11 +13,12 @@
 )]
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use half::f16;
 
 use super::quant::{GROUP, QuantMatrix, Width};
-use super::{BLOCK, QuantRows};
+use super::{BLOCK, QuantRows, self_check};
 use crate::pool::SharedSlice;
 
 /// Instruction set that the products use.
@@ -33,24 +35,28 @@ pub(crate) enum Isa {
 }
 
 impl Isa {
-    /// The best one that this machine has.
+    /// The best one that this machine has and that computes what the scalar version does. Found
+    /// out once per process.
     pub(crate) fn detect() -> Self {
+        static CHOSEN: OnceLock<Isa> = OnceLock::new();
+        *CHOSEN.get_or_init(|| self_check::first_right(&Self::available(), self_check::product))
+    }
+
+    /// What this machine has, best first.
+    pub(super) fn available() -> Vec<Self> {
+        let mut found = Vec::new();
         #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c")
         {
-            let avx2 = is_x86_feature_detected!("avx2")
-                && is_x86_feature_detected!("fma")
-                && is_x86_feature_detected!("f16c");
-            if avx2
-                && is_x86_feature_detected!("avx512vnni")
-                && is_x86_feature_detected!("avx512vl")
-            {
-                return Self::Vnni;
+            if is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl") {
+                found.push(Self::Vnni);
             }
-            if avx2 {
-                return Self::Avx2;
-            }
+            found.push(Self::Avx2);
         }
-        Self::Scalar
+        found.push(Self::Scalar);
+        found
     }
 }
 

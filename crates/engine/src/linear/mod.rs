@@ -8,6 +8,7 @@
 mod dense;
 mod kernels;
 mod quant;
+mod self_check;
 
 pub(crate) use dense::DenseLinear;
 pub(crate) use kernels::Isa;

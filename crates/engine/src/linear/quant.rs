@@ -91,7 +91,7 @@ impl QuantMatrix {
         Some(matrix)
     }
 
-    fn zeros(rows: usize, columns: usize, width: Width, has_offsets: bool) -> Self {
+    pub(super) fn zeros(rows: usize, columns: usize, width: Width, has_offsets: bool) -> Self {
         let blocks = rows.next_multiple_of(GROUP) * (columns / BLOCK);
         let bytes = match width {
             Width::Four => BLOCK / 2,
@@ -170,7 +170,7 @@ impl QuantMatrix {
         }
     }
 
-    fn groups(&self) -> usize {
+    pub(super) fn groups(&self) -> usize {
         self.rows.div_ceil(GROUP)
     }
 }
