@@ -71,11 +71,11 @@ pub enum Precision {
 /// How busy a model is right now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ModelLoad {
-    /// Requests waiting.
+    /// Requests waiting, those included that gave their memory back for a while.
     pub waiting: usize,
     /// Sequences running.
     pub running: usize,
-    /// Bytes of key/value memory promised to running sequences.
+    /// Bytes of key/value memory that running sequences hold.
     pub kv_cache_bytes: u64,
 }
 

@@ -1,8 +1,8 @@
 //! Keys and values of one sequence, for all layers.
 //!
 //! 16-bit floats, as other engines keep them: half the memory and half the
-//! reading. Room is reserved for the longest the sequence may become; the
-//! operating system only provides what is written.
+//! reading. Room grows in steps as the sequence does; the scheduler decides
+//! whether there is memory for the next step.
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -15,6 +15,8 @@ pub(crate) struct KvCache {
     layers: Vec<Layer>,
     width: usize,
     tokens: usize,
+    /// Tokens that memory is reserved for.
+    room: usize,
 }
 
 /// One layer: `tokens × width` keys and as many values.
@@ -25,21 +27,41 @@ pub(crate) struct Layer {
 }
 
 impl KvCache {
-    /// An empty cache with room for `capacity` tokens.
-    pub(crate) fn new(config: &DecoderConfig, capacity: usize) -> Self {
-        let width = config.kv_heads * config.head_width;
-        let room = || Vec::with_capacity(capacity * width);
-        let layers = (0..config.layers)
-            .map(|_| Layer {
-                keys: room(),
-                values: room(),
-            })
-            .collect();
+    /// An empty cache without room.
+    pub(crate) fn new(config: &DecoderConfig) -> Self {
+        let layers = (0..config.layers).map(|_| Layer {
+            keys: Vec::new(),
+            values: Vec::new(),
+        });
         Self {
-            layers,
-            width,
+            layers: layers.collect(),
+            width: config.kv_heads * config.head_width,
             tokens: 0,
+            room: 0,
         }
+    }
+
+    /// Tokens that memory is reserved for.
+    pub(crate) fn room(&self) -> usize {
+        self.room
+    }
+
+    /// Reserves memory for `room` tokens in all.
+    pub(crate) fn grow(&mut self, room: usize) {
+        for layer in &mut self.layers {
+            for stored in [&mut layer.keys, &mut layer.values] {
+                stored.reserve_exact((room * self.width).saturating_sub(stored.len()));
+            }
+        }
+        self.room = self.room.max(room);
+    }
+
+    /// Gives all memory back.
+    pub(crate) fn clear(&mut self) {
+        for layer in &mut self.layers {
+            (layer.keys, layer.values) = (Vec::new(), Vec::new());
+        }
+        (self.tokens, self.room) = (0, 0);
     }
 
     /// Tokens that all layers hold.

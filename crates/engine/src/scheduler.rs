@@ -5,6 +5,11 @@
 //! being read, so a long prompt delays nobody by more than one part. Requests
 //! enter and leave between steps. Nothing here waits for a reader: a sequence
 //! whose channel is full sits out until it has room, or is given up after a while.
+//!
+//! Memory for keys and values is taken in steps as answers grow. When it runs out,
+//! the youngest sequence gives its memory back and is read again later, from its
+//! own tokens and to the same result. The oldest never gives way and the context
+//! is never larger than the memory, so it always gets to its end: no deadlock.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,6 +37,8 @@ const PROMPT_PART_SHARED: usize = 64;
 const PROMPT_PART_ALONE: usize = 256;
 /// The least part of one prompt, so that many prompts do not starve each other.
 const PROMPT_PART_LEAST: usize = 16;
+/// Least number of tokens that a sequence takes memory for at once.
+const KV_STEP: usize = 64;
 /// How long the thread sleeps at most while every sequence waits for its reader.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -40,6 +47,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(crate) struct Wakeup {
     inbox: Mutex<Inbox>,
     changed: Condvar,
+    /// Sequences that gave their memory back and wait to go on.
+    set_back: AtomicUsize,
     /// True while the thread waits for a reader; saves readers the lock otherwise.
     waits_for_reader: AtomicBool,
     max_waiting: usize,
@@ -73,6 +82,7 @@ impl Wakeup {
             waits_for_reader: AtomicBool::new(false),
             max_waiting: max_waiting.max(1),
             running: AtomicUsize::new(0),
+            set_back: AtomicUsize::new(0),
             kv_bytes: AtomicU64::new(0),
         }
     }
@@ -121,7 +131,7 @@ impl Wakeup {
     pub(crate) fn counts(&self) -> (usize, usize, u64) {
         let waiting = self.lock().waiting.len();
         (
-            waiting,
+            waiting + self.set_back.load(Ordering::Relaxed),
             self.running.load(Ordering::Relaxed),
             self.kv_bytes.load(Ordering::Relaxed),
         )
@@ -145,7 +155,8 @@ struct Sequence {
     tokens: Vec<u32>,
     prompt_tokens: usize,
     cache: KvCache,
-    kv_bytes: u64,
+    /// Rank by age: lower is older.
+    arrival: u64,
     sampler: Sampler,
     text: TextStream,
     max_tokens: usize,
@@ -194,22 +205,54 @@ impl Output {
     }
 }
 
+/// All requests that the thread has taken up.
+#[derive(Default)]
+struct Sequences {
+    /// Those with memory, oldest first.
+    running: Vec<Sequence>,
+    /// Those that gave it back, oldest first. Always older than all that wait at the door.
+    set_back: Vec<Sequence>,
+    arrivals: u64,
+}
+
+impl Sequences {
+    fn is_empty(&self) -> bool {
+        self.running.is_empty() && self.set_back.is_empty()
+    }
+
+    fn all(&mut self) -> impl Iterator<Item = &mut Sequence> {
+        self.running.iter_mut().chain(&mut self.set_back)
+    }
+
+    /// Tokens that memory is taken for.
+    fn room(&self) -> usize {
+        self.running.iter().map(|s| s.cache.room()).sum()
+    }
+}
+
+/// Puts a sequence in its place by age.
+fn insert(list: &mut Vec<Sequence>, sequence: Sequence) {
+    let at = list.partition_point(|other| other.arrival < sequence.arrival);
+    list.insert(at, sequence);
+}
+
 impl Scheduler {
     /// Serves requests until told to stop.
     pub(crate) fn run(mut self) {
-        let mut sequences: Vec<Sequence> = Vec::new();
+        let mut sequences = Sequences::default();
         while self.admit(&mut sequences) {
             self.tidy(&mut sequences);
-            let ran = self.step(&mut sequences);
+            self.make_room(&mut sequences);
+            let ran = self.step(&mut sequences.running);
             self.tidy(&mut sequences);
-            if !ran && !sequences.is_empty() {
+            if !ran && !sequences.running.is_empty() {
                 self.wait_for_reader(&mut sequences);
             }
         }
-        for sequence in &mut sequences {
+        for sequence in sequences.all() {
             sequence.output.fail(GenerateError::Stopped);
         }
-        self.report(&[]);
+        self.report(&Sequences::default());
         let waiting = std::mem::take(&mut self.wakeup.lock().waiting);
         for pending in waiting {
             // Whoever has gone does not mind.
@@ -221,7 +264,7 @@ impl Scheduler {
 
     /// Takes up waiting requests that fit; sleeps while there is nothing to do at all. False
     /// when the model is being unloaded.
-    fn admit(&self, sequences: &mut Vec<Sequence>) -> bool {
+    fn admit(&self, sequences: &mut Sequences) -> bool {
         self.report(sequences);
         let mut inbox = self.wakeup.lock();
         while sequences.is_empty() && inbox.waiting.is_empty() && !inbox.stopping {
@@ -231,20 +274,28 @@ impl Scheduler {
                 .wait(inbox)
                 .unwrap_or_else(|poisoned| poisoned.into_inner());
         }
-        while sequences.len() < self.max_sequences {
-            let used: u64 = sequences.iter().map(|s| s.kv_bytes).sum();
-            let fits = |p: &Pending| used + self.kv_bytes(p) <= self.kv_cache_bytes;
-            if !inbox
-                .waiting
-                .front()
-                .is_some_and(|p| sequences.is_empty() || fits(p))
-            {
+        while sequences.running.len() < self.max_sequences {
+            if let Some(next) = sequences.set_back.first() {
+                if !self.fits(sequences, next.first_room()) {
+                    break;
+                }
+                let next = sequences.set_back.remove(0);
+                self.take_up(sequences, next);
+                continue;
+            }
+            let Some(next) = inbox.waiting.front() else {
+                break;
+            };
+            let room = first_room(next.prompt.len(), next.prompt.len() + next.max_tokens);
+            if !self.fits(sequences, room) {
                 break;
             }
             if let Some(pending) = inbox.waiting.pop_front()
                 && !pending.events.is_closed()
             {
-                sequences.push(self.begin(pending));
+                let sequence = self.begin(pending, sequences.arrivals);
+                sequences.arrivals += 1;
+                self.take_up(sequences, sequence);
             }
         }
         let go_on = !inbox.stopping;
@@ -253,18 +304,45 @@ impl Scheduler {
         go_on
     }
 
-    fn kv_bytes(&self, pending: &Pending) -> u64 {
-        (pending.prompt.len() + pending.max_tokens) as u64
-            * self.decoder.config.kv_bytes_per_token()
+    /// Whether one more sequence may run. A step of room is left free for each that runs, or
+    /// the newcomer would be set back at once; one alone always fits, see `usable_context`.
+    fn fits(&self, sequences: &Sequences, room: usize) -> bool {
+        let reserve = sequences.running.len() * KV_STEP;
+        sequences.running.is_empty() || sequences.room() + reserve + room <= self.most_room()
     }
 
-    fn begin(&self, pending: Pending) -> Sequence {
+    /// Tokens that there is memory for.
+    fn most_room(&self) -> usize {
+        let room = self.kv_cache_bytes / self.decoder.config.kv_bytes_per_token();
+        usize::try_from(room).unwrap_or(usize::MAX)
+    }
+
+    fn take_up(&self, sequences: &mut Sequences, mut sequence: Sequence) {
+        sequence.cache.grow(sequence.first_room());
+        insert(&mut sequences.running, sequence);
+    }
+
+    /// Takes memory for the next token of every sequence, oldest first; the youngest give way.
+    fn make_room(&self, sequences: &mut Sequences) {
+        let mut index = 0;
+        while let Some(sequence) = sequences.running.get(index) {
+            let (room, wanted) = (sequence.cache.room(), sequence.next_room());
+            if !sequence.can_run() || sequence.tokens.len() <= room {
+                index += 1;
+            } else if sequences.room() - room + wanted <= self.most_room() {
+                sequences.running[index].cache.grow(wanted);
+                index += 1;
+            } else if let Some(mut youngest) = sequences.running.pop() {
+                youngest.cache.clear();
+                insert(&mut sequences.set_back, youngest);
+            }
+        }
+    }
+
+    fn begin(&self, pending: Pending, arrival: u64) -> Sequence {
         Sequence {
-            kv_bytes: self.kv_bytes(&pending),
-            cache: KvCache::new(
-                &self.decoder.config,
-                pending.prompt.len() + pending.max_tokens,
-            ),
+            cache: KvCache::new(&self.decoder.config),
+            arrival,
             prompt_tokens: pending.prompt.len(),
             tokens: pending.prompt,
             sampler: pending.sampler,
@@ -284,20 +362,22 @@ impl Scheduler {
         }
     }
 
-    fn report(&self, sequences: &[Sequence]) {
-        self.wakeup
+    fn report(&self, sequences: &Sequences) {
+        let bytes = sequences.room() as u64 * self.decoder.config.kv_bytes_per_token();
+        let wakeup = &self.wakeup;
+        wakeup
             .running
-            .store(sequences.len(), Ordering::Relaxed);
-        self.wakeup.kv_bytes.store(
-            sequences.iter().map(|s| s.kv_bytes).sum(),
-            Ordering::Relaxed,
-        );
+            .store(sequences.running.len(), Ordering::Relaxed);
+        wakeup
+            .set_back
+            .store(sequences.set_back.len(), Ordering::Relaxed);
+        wakeup.kv_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Sends what waits to be sent; drops sequences whose reader has gone, has stalled, or has
     /// everything.
-    fn tidy(&self, sequences: &mut Vec<Sequence>) {
-        for sequence in sequences.iter_mut() {
+    fn tidy(&self, sequences: &mut Sequences) {
+        for sequence in sequences.all() {
             let output = &mut sequence.output;
             output.flush();
             if output
@@ -310,15 +390,17 @@ impl Scheduler {
             }
         }
         let is_over = |s: &Sequence| s.output.closed || (s.finished && s.output.unsent.is_empty());
-        sequences.retain(|sequence| !is_over(sequence));
+        for list in [&mut sequences.running, &mut sequences.set_back] {
+            list.retain(|sequence| !is_over(sequence));
+        }
     }
 
-    fn wait_for_reader(&self, sequences: &mut Vec<Sequence>) {
+    fn wait_for_reader(&self, sequences: &mut Sequences) {
         self.wakeup.waits_for_reader.store(true, Ordering::Release);
         // A reader that moved before the flag was set has made room by now.
         self.tidy(sequences);
         let inbox = self.wakeup.lock();
-        if sequences.iter().all(|s| !s.can_run()) && !inbox.stopping {
+        if sequences.running.iter().all(|s| !s.can_run()) && !inbox.stopping {
             drop(self.wakeup.changed.wait_timeout(inbox, PAUSE));
         }
         self.wakeup.waits_for_reader.store(false, Ordering::Release);
@@ -373,12 +455,8 @@ impl Scheduler {
 
 /// Up to which token each sequence is read in this step; 0 for those that sit out.
 fn plan(sequences: &[Sequence]) -> Vec<usize> {
-    let unread = |s: &Sequence| s.tokens.len() - s.cache.tokens();
-    let is_prompt = |s: &&Sequence| s.can_run() && s.first_token.is_none();
-    let prompts = sequences.iter().filter(is_prompt).count();
-    let decoding = sequences
-        .iter()
-        .any(|s| s.can_run() && s.first_token.is_some());
+    let prompts = sequences.iter().filter(|s| s.is_reading()).count();
+    let decoding = sequences.iter().any(|s| s.can_run() && !s.is_reading());
     let mut budget = if decoding {
         PROMPT_PART_SHARED
     } else {
@@ -391,10 +469,10 @@ fn plan(sequences: &[Sequence]) -> Vec<usize> {
             if !sequence.can_run() {
                 return 0;
             }
-            if sequence.first_token.is_some() {
+            if !sequence.is_reading() {
                 return sequence.tokens.len();
             }
-            let part = unread(sequence).min(share).min(budget);
+            let part = sequence.unread().min(share).min(budget);
             budget -= part;
             if part == 0 {
                 0
@@ -405,7 +483,7 @@ fn plan(sequences: &[Sequence]) -> Vec<usize> {
         .collect();
     // What short prompts left over goes to the first long one.
     for (sequence, end) in sequences.iter().zip(&mut ends) {
-        if sequence.can_run() && sequence.first_token.is_none() && *end > 0 {
+        if sequence.is_reading() && *end > 0 {
             let more = (sequence.tokens.len() - *end).min(budget);
             budget -= more;
             *end += more;
@@ -414,7 +492,36 @@ fn plan(sequences: &[Sequence]) -> Vec<usize> {
     ends
 }
 
+/// Tokens to take memory for when a sequence that has `tokens` and may get to `most` begins.
+fn first_room(tokens: usize, most: usize) -> usize {
+    (tokens + KV_STEP).min(most)
+}
+
 impl Sequence {
+    fn first_room(&self) -> usize {
+        first_room(self.tokens.len(), self.most_tokens())
+    }
+
+    /// What to grow to; in proportion, so that a long sequence is seldom moved in memory.
+    fn next_room(&self) -> usize {
+        let tokens = self.tokens.len();
+        (tokens + KV_STEP.max(tokens / 8)).min(self.most_tokens())
+    }
+
+    fn most_tokens(&self) -> usize {
+        self.prompt_tokens + self.max_tokens
+    }
+
+    /// Tokens that the model has yet to read.
+    fn unread(&self) -> usize {
+        self.tokens.len() - self.cache.tokens()
+    }
+
+    /// Whether it reads its prompt, or reads everything again after it was set back.
+    fn is_reading(&self) -> bool {
+        self.can_run() && (self.first_token.is_none() || self.unread() > 1)
+    }
+
     /// Whether the next step may include it.
     fn can_run(&self) -> bool {
         !self.finished && !self.output.closed && self.output.unsent.is_empty()
@@ -481,6 +588,7 @@ impl Sequence {
         }
         self.output.unsent.push_back(Event::Done(done));
         self.finished = true;
+        self.cache.clear();
         self.output.flush();
     }
 }

@@ -129,7 +129,10 @@ mod tests {
     use super::*;
 
     /// What a broken kernel would do: one value of one form is off by the smallest step.
-    fn broken_for(broken: &[Isa], width: Width) -> impl Fn(Isa, &QuantMatrix, &QuantRows) -> Vec<f32> {
+    fn broken_for(
+        broken: &[Isa],
+        width: Width,
+    ) -> impl Fn(Isa, &QuantMatrix, &QuantRows) -> Vec<f32> {
         move |isa, matrix, input| {
             let mut output = product(Isa::Scalar, matrix, input);
             if broken.contains(&isa) && matrix.width == width {

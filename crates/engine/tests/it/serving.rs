@@ -268,6 +268,78 @@ fn memory_for_keys_and_values_bounds_what_runs() {
 }
 
 #[test]
+fn an_open_end_takes_memory_only_as_it_grows() {
+    let model = model(LoadOptions::default());
+    let open = GenerateRequest {
+        max_tokens: None,
+        ..endless(1)
+    };
+    let mut running = model.generate(open).unwrap();
+    next_token(&mut running);
+    // 256 bytes a token; the context of 4,096 tokens would be a megabyte. The reader stops at the
+    // first of 64 events, so the answer stops soon after.
+    assert!(model.load_now().kv_cache_bytes <= 256 * 256);
+}
+
+#[test]
+fn the_youngest_gives_its_memory_back_and_answers_the_same_later() {
+    let tight = model(LoadOptions {
+        kv_cache_bytes: 256 * 300,
+        event_buffer: 150,
+        ..LoadOptions::default()
+    });
+    let expected = complete(&tight, endless(250));
+    let mut old = tight.generate(endless(250)).unwrap();
+    next_token(&mut old);
+    let young = tight.generate(endless(250)).unwrap();
+    // Nobody reads, so both go on for 150 tokens, for which there is no memory.
+    until(|| tight.load_now().waiting == 1 && tight.load_now().running == 1);
+    let mut tokens = 1;
+    while let Some(event) = old.blocking_next() {
+        match event {
+            Event::Token(token) => tokens += token.token_ids.len(),
+            Event::Done(done) => assert_eq!(done.usage.completion_tokens, 250),
+            Event::Failed(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(tokens, 250);
+    let young = young.blocking_complete().unwrap();
+    assert_eq!(young.token_ids, expected.token_ids);
+    assert_eq!(young.done.usage, expected.done.usage);
+}
+
+#[test]
+fn a_crowd_in_little_memory_gets_through_unchanged() {
+    let tight = model(LoadOptions {
+        kv_cache_bytes: 256 * 300,
+        event_buffer: 300,
+        ..LoadOptions::default()
+    });
+    let requests: Vec<_> = (0..14)
+        .map(|i| {
+            let prompt = "in the other one ".repeat(i % 4 + 1);
+            let mut request = request(&prompt, 40 + i * 17 % 190);
+            request.sampling = Sampling::greedy();
+            request
+        })
+        .collect();
+    let alone: Vec<_> = requests
+        .iter()
+        .map(|request| complete(&tight, request.clone()))
+        .collect();
+    let running: Vec<_> = requests
+        .iter()
+        .map(|request| tight.generate(request.clone()).unwrap())
+        .collect();
+    for (generation, alone) in running.into_iter().zip(&alone) {
+        assert!(tight.load_now().kv_cache_bytes <= 256 * 300);
+        let answer = generation.blocking_complete().unwrap();
+        assert_eq!(answer.token_ids, alone.token_ids);
+    }
+    until(|| tight.load_now() == engine::ModelLoad::default());
+}
+
+#[test]
 fn a_stop_text_ends_the_answer_before_it() {
     let model = model(LoadOptions::default());
     let whole = complete(&model, request("say something", 60));
