@@ -96,15 +96,27 @@ async function send(s: State): Promise<void> {
   if (s.running.value || !s.model.value) return;
   const history = [...s.messages.value];
   if (s.draft.value.trim()) history.push(message("user", s.draft.value));
-  if (history.at(-1)?.role !== "user") return;
+  if (history.at(-1)?.role !== "user" || askForVariables(s)) return;
   await answer(s, history);
+}
+
+/** A variable that nobody has set is asked for: the call would fail, or the model would read its name. */
+function askForVariables(s: State): boolean {
+  const missing = s.names.value.find((name) => s.variables.value[name] === undefined);
+  if (missing === undefined) return false;
+  s.settings.value = true;
+  toast(s.t("playground-variable", { name: missing }), "err");
+  requestAnimationFrame(() => document.getElementById(`pg-var-${missing}`)?.focus());
+  // Asked for once: leaving it empty is an answer too.
+  s.variables.value = { ...s.variables.value, [missing]: "" };
+  return true;
 }
 
 /** Runs the conversation up to and including `history` and appends the answer. */
 async function answer(s: State, history: Message[]): Promise<void> {
   const reply = message("assistant");
   const abort = new AbortController();
-  batch(() => { s.messages.value = [...history, reply]; s.draft.value = ""; s.running.value = abort; reply.state.value = "waiting"; });
+  batch(() => { s.messages.value = [...history, reply]; s.draft.value = ""; s.settings.value = false; s.running.value = abort; reply.state.value = "waiting"; });
   const began = performance.now();
   let pending = "";
   let frame = 0;
@@ -160,10 +172,15 @@ function Playground({ props, onUnmount }: { props: Props; onUnmount: (stop: () =
       return false;
     }));
     onUnmount(() => s.running.value?.abort());
+    let shown = s.messages.value.length;
     onUnmount(effect(() => {
       void s.messages.value.at(-1)?.text.value;
-      const el = log.current;
-      if (el && el.scrollHeight - el.scrollTop - el.clientHeight < 120) requestAnimationFrame(() => { el.scrollTop = el.scrollHeight; });
+      if (!log.current) return;
+      // On a narrow screen the page scrolls, not the conversation.
+      const el = getComputedStyle(log.current).overflowY === "auto" ? log.current : document.documentElement;
+      const grown = s.messages.value.length > shown;
+      shown = s.messages.value.length;
+      if (grown || el.scrollHeight - el.scrollTop - el.clientHeight < 120) requestAnimationFrame(() => { el.scrollTop = el.scrollHeight; });
     }));
     onUnmount(effect(() => {
       const url = new URL(location.href);
@@ -215,7 +232,7 @@ function Row({ s, m, at }: { s: State; m: Message; at: number }) {
       <div class="who">{t(`playground-role-${m.role}`)}</div>
       {live
         ? <div class={`pg-text ${state === "streaming" ? "pg-caret" : ""}`}>{state === "waiting" ? <span class="faint">{t("playground-thinking")}</span> : <>{m.text}</>}</div>
-        : <textarea class="pg-text" rows={1} aria-label={t(`playground-role-${m.role}`)} title={t("playground-edit-hint")} value={m.text.value} onInput={(e) => { m.text.value = e.currentTarget.value; }} spellcheck={false} />}
+        : (state !== "failed" || m.text.value !== "") && <textarea class="pg-text" rows={1} aria-label={t(`playground-role-${m.role}`)} title={t("playground-edit-hint")} value={m.text.value} onInput={(e) => { m.text.value = e.currentTarget.value; }} spellcheck={false} />}
       {state === "failed" && <div class="note err pg-error" role="alert"><Icon d="M8 4.8v3.900M8 11.100v.1M13.800 8A5.800 5.800 0 1 1 2.200 8a5.800 5.800 0 0 1 11.600 0" /><div><strong>{t("playground-error")}</strong> {m.error}</div></div>}
       <div class="pg-foot">
         {state === "stopped" && <span class="t-warn">{t("playground-stopped")}</span>}

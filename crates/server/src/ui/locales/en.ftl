@@ -297,6 +297,7 @@ playground-start = Ask something to start
 playground-start-text = The answer streams in here. Each run is recorded as a trace.
 playground-settings = Settings
 playground-network = The server cannot be reached. Is it running?
+playground-variable = Set the variable {"{$name}"} first, or send again to leave it empty.
 
 ## Prompts
 prompts-title = Prompts

@@ -287,6 +287,7 @@ playground-start = 何か尋ねてみましょう
 playground-start-text = 回答はここに少しずつ表示されます。実行はすべてトレースとして記録されます。
 playground-settings = 設定
 playground-network = サーバーに接続できません。動作しているか確認してください。
+playground-variable = 変数 {"{$name}"} を入力してください。空のままでよければ、もう一度送信してください。
 
 ## プロンプト
 prompts-title = プロンプト
