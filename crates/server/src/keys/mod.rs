@@ -118,6 +118,14 @@ pub async fn list_keys(db: &Db, scope: Scope) -> Result<Vec<Key>> {
     store::list(db, scope).await
 }
 
+/// What a key is called, good or revoked.
+///
+/// # Errors
+/// The database cannot be read.
+pub async fn key_name(db: &Db, project: base::ProjectId, key: KeyId) -> Result<Option<String>> {
+    Ok(store::name(db, project, key).await?)
+}
+
 /// Ends a key.
 ///
 /// # Errors

@@ -32,7 +32,7 @@ async fn list(State(app): State<App>, page: PageContext, identity: Identity) -> 
 async fn show(app: &App, page: &PageContext, identity: &Identity, errors: Value, values: Value) -> Result<Response> {
     let mut rows = Vec::new();
     for key in super::list_keys(&app.db, identity.scope()).await? {
-        rows.push(row(app, page, key).await?);
+        rows.push(row(app, page, identity, key).await?);
     }
     let environments = crate::projects::environments(&app.db, identity.project.id).await?;
     let status = if errors.as_object().is_some_and(serde_json::Map::is_empty) {
@@ -45,9 +45,9 @@ async fn show(app: &App, page: &PageContext, identity: &Identity, errors: Value,
     page.render_with_status(status, "keys/list.html", view).await
 }
 
-async fn row(app: &App, page: &PageContext, key: Key) -> Result<Value> {
+async fn row(app: &App, page: &PageContext, identity: &Identity, key: Key) -> Result<Value> {
     let filter: String = url::form_urlencoded::byte_serialize(format!("key = \"{}\"", key.id).as_bytes()).collect();
-    let created_by = crate::members::actor_name(&app.db, &key.created_by).await?;
+    let created_by = crate::members::actor_name(&app.db, identity.project.id, &key.created_by).await?;
     let mut row = serde_json::to_value(&key).map_err(anyhow::Error::from)?;
     row["created_by"] = json!(created_by);
     row["traces_href"] = json!(format!("{}/traces?filter={filter}", page.root()));

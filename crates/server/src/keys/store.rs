@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use base::KeyId;
+use base::{KeyId, ProjectId};
 use db::sqlx::any::AnyRow;
 use db::sqlx::{Row as _, query};
 use db::{Db, DbError, Scope, WriteTx};
@@ -59,6 +59,16 @@ fn key(row: &AnyRow) -> Result<Key> {
         expires_at: row.try_get("expires_at")?,
         revoked_at: row.try_get("revoked_at")?,
     })
+}
+
+/// The name of a key, good or revoked.
+pub(super) async fn name(db: &Db, project: ProjectId, key: KeyId) -> Result<Option<String>, DbError> {
+    let row = query("SELECT name FROM api_keys WHERE project = $1 AND id = $2")
+        .bind(project.to_string())
+        .bind(key.to_string())
+        .fetch_optional(db.read())
+        .await?;
+    Ok(row.map(|row| row.try_get("name")).transpose()?)
 }
 
 pub(super) async fn revoke(tx: &mut WriteTx, scope: Scope, id: &str, now: i64) -> Result<bool, DbError> {

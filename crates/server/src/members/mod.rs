@@ -4,6 +4,8 @@ mod api;
 mod pages;
 mod store;
 
+use std::collections::HashMap;
+
 use base::{ProjectId, UserId};
 use db::{Actor, Scope, WriteTx};
 use schemars::JsonSchema;
@@ -231,6 +233,29 @@ enum Joining {
 ///
 /// # Errors
 /// The database cannot be read.
-pub(crate) async fn actor_name(db: &db::Db, actor: &str) -> Result<String> {
-    store::person_name(db, actor).await
+pub(crate) async fn actor_name(db: &db::Db, project: ProjectId, actor: &str) -> Result<String> {
+    let name = match actor.parse() {
+        Ok(Actor::Key(key)) => crate::keys::key_name(db, project, key).await?,
+        Ok(Actor::User(user)) => store::person_name(db, user).await?,
+        _ => None,
+    };
+    Ok(name.unwrap_or_else(|| actor.to_owned()))
+}
+
+/// [`actor_name`] for many, each looked up once.
+///
+/// # Errors
+/// As there.
+pub(crate) async fn actor_names(
+    db: &db::Db,
+    project: ProjectId,
+    actors: impl Iterator<Item = &str>,
+) -> Result<HashMap<String, String>> {
+    let mut names = HashMap::new();
+    for actor in actors {
+        if !names.contains_key(actor) {
+            names.insert(actor.to_owned(), actor_name(db, project, actor).await?);
+        }
+    }
+    Ok(names)
 }

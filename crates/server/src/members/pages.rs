@@ -54,7 +54,7 @@ async fn show(app: &App, page: &PageContext, identity: &Identity, shown: Shown) 
     }
     let mut invites = Vec::new();
     for mut invite in super::list_invites(app, scope).await? {
-        invite.created_by = store::person_name(&app.db, &invite.created_by).await?;
+        invite.created_by = super::actor_name(&app.db, scope.project, &invite.created_by).await?;
         invites.push(invite);
     }
     let status = if shown.errors.as_object().is_some_and(|errors| !errors.is_empty()) {

@@ -126,20 +126,20 @@ pub(super) async fn offer(db: &Db, hash: &str, now: i64) -> Result<Option<Offer>
     .fetch_optional(db.read())
     .await?;
     let Some(row) = row else { return Ok(None) };
+    let project = id(&row, "project")?;
     Ok(Some(Offer {
-        project: id(&row, "project")?,
+        project,
         project_name: row.try_get("name")?,
         email: row.try_get("email")?,
         role: role(&row)?,
-        invited_by: crate::members::store::person_name(db, &row.try_get::<String, _>("created_by")?).await?,
+        invited_by: super::actor_name(db, project, &row.try_get::<String, _>("created_by")?).await?,
     }))
 }
 
-/// The name behind an actor text, for pages.
-pub(super) async fn person_name(db: &Db, actor: &str) -> Result<String> {
-    let Some(user) = actor.strip_prefix("user:") else { return Ok(actor.to_owned()) };
-    let row = query("SELECT name FROM users WHERE id = $1").bind(user).fetch_optional(db.read()).await?;
-    Ok(row.map(|row| row.try_get("name")).transpose()?.unwrap_or_else(|| actor.to_owned()))
+/// A person's name. People belong to no project.
+pub(super) async fn person_name(db: &Db, user: UserId) -> Result<Option<String>, DbError> {
+    let row = query("SELECT name FROM users WHERE id = $1").bind(user.to_string()).fetch_optional(db.read()).await?;
+    Ok(row.map(|row| row.try_get("name")).transpose()?)
 }
 
 pub(super) async fn use_invite(tx: &mut WriteTx, hash: &str, now: i64) -> Result<bool, DbError> {

@@ -93,7 +93,7 @@ async fn list_row(
         "name": name, "href": show_href(page, name), "version": listed.latest.number, "labels": labels,
         "summary": base::text::preview(summary.lines().next().unwrap_or_default(), 120),
         "updated_at": listed.latest.created_at,
-        "updated_by": crate::members::actor_name(&app.db, &listed.latest.author).await?,
+        "updated_by": crate::members::actor_name(&app.db, scope.project, &listed.latest.author).await?,
         "calls_7d": calls.get(name).copied().unwrap_or(0), "calls_href": traces_href(page, name, None),
     }))
 }
@@ -184,7 +184,9 @@ async fn render_show(
     let pointers = app.catalog.pointers(scope, KIND, name).await?;
     let moves = app.catalog.moves(scope, KIND, name, None, &PageRequest { cursor: None, limit: 50 }).await?.items;
     let href = show_href(page, name.as_str());
-    let mut people = People { app, names: BTreeMap::new() };
+    let actors = versions.iter().map(|row| row.author.as_str());
+    let actors = actors.chain(pointers.iter().map(|row| row.moved_by.as_str())).chain(moves.iter().map(|row| row.actor.as_str()));
+    let people = crate::members::actor_names(&app.db, scope.project, actors).await?;
 
     let mut version_rows = Vec::new();
     for (index, row) in versions.iter().enumerate() {
@@ -192,7 +194,7 @@ async fn render_show(
         let diff_href = versions.get(index + 1).map(|before| diff_href(page, name.as_str(), before.number, row.number));
         version_rows.push(json!({
             "version": row.number, "href": format!("{href}&version={}", row.number), "short_digest": row.digest.short(),
-            "created_at": row.created_at, "created_by": people.name(&row.author).await?, "message": row.message,
+            "created_at": row.created_at, "created_by": people[&row.author], "message": row.message,
             "labels": labels, "selected": row.number == version.number, "diff_href": diff_href,
         }));
     }
@@ -201,7 +203,7 @@ async fn render_show(
         labels.push(json!({
             "name": pointer.label, "version": pointer.number, "revision": pointer.revision,
             "href": format!("{href}&version={}", pointer.number), "moved_at": pointer.moved_at,
-            "moved_by": people.name(&pointer.moved_by).await?,
+            "moved_by": people[&pointer.moved_by],
         }));
     }
     let mut move_rows = Vec::new();
@@ -209,7 +211,7 @@ async fn render_show(
         let newest = moves.iter().position(|other| other.label == row.label) == Some(index);
         move_rows.push(json!({
             "label": row.label, "from": row.from, "to": row.to, "at": row.moved_at,
-            "by": people.name(&row.actor).await?, "reason": row.reason, "undo": newest && row.from.is_some(),
+            "by": people[&row.actor], "reason": row.reason, "undo": newest && row.from.is_some(),
         }));
     }
     let mut label_names: Vec<&str> = vec![PRODUCTION, "staging"];
@@ -240,23 +242,6 @@ async fn render_show(
         "snippet": crate::playground::snippet(app, page, identity, None, Some(&call_ref)), "call_ref": call_ref,
     });
     page.render_with_status(status, "prompts/show.html", view).await
-}
-
-/// Names behind actor texts, each looked up once.
-struct People<'a> {
-    app: &'a App,
-    names: BTreeMap<String, String>,
-}
-
-impl People<'_> {
-    async fn name(&mut self, actor: &str) -> Result<String> {
-        if let Some(name) = self.names.get(actor) {
-            return Ok(name.clone());
-        }
-        let name = crate::members::actor_name(&self.app.db, actor).await?;
-        self.names.insert(actor.to_owned(), name.clone());
-        Ok(name)
-    }
 }
 
 fn diff_href(page: &PageContext, name: &str, base: i64, version: i64) -> String {
@@ -291,7 +276,7 @@ async fn show_diff(State(app): State<App>, page: PageContext, identity: Identity
     let author = |version: &Version| version.author.clone();
     let mut meta = Vec::new();
     for (key, before, after) in [
-        ("author", crate::members::actor_name(&app.db, &author(&old.0)).await?, crate::members::actor_name(&app.db, &author(&new.0)).await?),
+        ("author", crate::members::actor_name(&app.db, scope.project, &author(&old.0)).await?, crate::members::actor_name(&app.db, scope.project, &author(&new.0)).await?),
         ("message", old.0.message.clone(), new.0.message.clone()),
     ] {
         if before != after {

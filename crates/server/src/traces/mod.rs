@@ -19,7 +19,6 @@ mod links;
 mod message;
 mod pages;
 mod recorder;
-mod store;
 mod summary;
 mod tail;
 pub mod time;

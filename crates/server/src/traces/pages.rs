@@ -393,7 +393,7 @@ async fn span_bodies(app: &App, project: ProjectId, stored: &telemetry::StoredSp
 
 async fn author_names(app: &App, project: ProjectId, trace: &Trace) -> Result<AuthorNames> {
     let authors = trace.scores.iter().filter_map(|score| score.author.as_deref());
-    super::store::author_names(&app.db, project, authors).await
+    crate::members::actor_names(&app.db, project, authors).await
 }
 
 async fn show(
@@ -411,7 +411,7 @@ async fn show(
     let bodies = span_bodies(&app, project, selected).await?;
     let names = author_names(&app, project, &trace).await?;
     let key_name = match selected.span.key_id.as_deref().and_then(|key| key.parse().ok()) {
-        Some(key) => super::store::key_name(&app.db, project, key).await?,
+        Some(key) => crate::keys::key_name(&app.db, project, key).await?,
         None => None,
     };
     let view = view::trace(&TraceParts {
