@@ -137,6 +137,7 @@ impl PageContext {
             nonce => self.request.nonce.clone(),
             path => self.path.clone(),
             query => self.query.clone(),
+            partial => self.is_partial(),
             base => "",
             root,
             project,
