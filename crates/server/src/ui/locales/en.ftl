@@ -196,8 +196,8 @@ trace-next = Next trace
 trace-id = Trace id
 trace-spans = Spans
 trace-span-count = { $n ->
-    [one] { $n } span
-   *[other] { $n } spans
+    [one] { $count } span
+   *[other] { $count } spans
   }
 trace-search = Search in the tree
 trace-cut = { $shown } of { $all } spans are shown.
