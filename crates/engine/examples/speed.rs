@@ -29,11 +29,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("load\t{:.2} s", started.elapsed().as_secs_f64());
     run(&model, 1, 32, 8)?;
     for sequences in [1, 8] {
+        let cpu = cpu_seconds();
         let (_, seconds) = run(&model, sequences, PROMPT_TOKENS, 1)?;
-        println!(
-            "prefill\t{sequences} sequences\t{:.1} tokens/s",
-            (sequences * PROMPT_TOKENS) as f64 / seconds
+        report(
+            "prefill",
+            sequences,
+            sequences * PROMPT_TOKENS,
+            seconds,
+            cpu,
         );
+        let cpu = cpu_seconds();
         let (answers, _) = run(&model, sequences, 8, DECODED_TOKENS)?;
         let slowest = answers
             .iter()
@@ -44,12 +49,35 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .iter()
             .map(|a| a.done.usage.completion_tokens - 1)
             .sum();
-        println!(
-            "decode\t{sequences} sequences\t{:.1} tokens/s",
-            decoded as f64 * 1e6 / slowest as f64
-        );
+        report("decode", sequences, decoded, slowest as f64 / 1e6, cpu);
     }
     Ok(())
+}
+
+/// One line: tokens per second, and per second of processor time since `cpu_before`, which
+/// other programs on the machine hardly change. Waiting threads spin, so take the second figure
+/// with one thread.
+fn report(what: &str, sequences: usize, tokens: usize, seconds: f64, cpu_before: Option<f64>) {
+    let tokens = tokens as f64;
+    let per_cpu_second = cpu_seconds()
+        .zip(cpu_before)
+        .map(|(after, before)| tokens / (after - before).max(0.01));
+    println!(
+        "{what}\t{sequences} sequences\t{:.1} tokens/s\t{} tokens per processor second",
+        tokens / seconds,
+        per_cpu_second.map_or("?".to_owned(), |rate| format!("{rate:.1}")),
+    );
+}
+
+/// Processor time of this process in seconds, where Linux tells it.
+fn cpu_seconds() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // Fields 14 and 15 count hundredths of a second; the name before them may hold spaces.
+    let after_name = stat.rsplit_once(')')?.1;
+    let mut ticks = after_name.split_whitespace().skip(11).take(2);
+    let user: f64 = ticks.next()?.parse().ok()?;
+    let system: f64 = ticks.next()?.parse().ok()?;
+    Some((user + system) / 100.0)
 }
 
 /// Runs equal requests at once; the answers and the seconds until the last one ended.
@@ -71,9 +99,14 @@ fn run(
             model.generate(request)
         })
         .collect();
-    let answers: Result<Vec<_>, _> = generations?
+    // All at once: a reader that falls behind would pause its sequence.
+    let readers: Vec<_> = generations?
         .into_iter()
-        .map(|g| g.blocking_complete())
+        .map(|generation| std::thread::spawn(move || generation.blocking_complete()))
         .collect();
-    Ok((answers?, started.elapsed().as_secs_f64()))
+    let mut answers = Vec::new();
+    for reader in readers {
+        answers.push(reader.join().map_err(|_| "a reader panicked")??);
+    }
+    Ok((answers, started.elapsed().as_secs_f64()))
 }
