@@ -16,6 +16,7 @@ import { localiseTimes } from "./core/times.js";
 document.documentElement.classList.add("js");
 ready(document);
 document.addEventListener("htmx:after:swap", () => { ready(document); drawerOpened(); });
+document.addEventListener("htmx:before:response", refused);
 document.addEventListener("htmx:error", () => toast(t("js-failed"), "err"));
 document.addEventListener("click", clicked);
 document.addEventListener("toggle", placeMenu, true);
@@ -30,6 +31,14 @@ function ready(root: ParentNode): void {
   for (const el of root.querySelectorAll<HTMLSelectElement>("select[data-submit]")) el.onchange = () => el.form?.requestSubmit();
   for (const el of root.querySelectorAll<HTMLElement>("[data-toast]")) window.setTimeout(() => el.remove(), 8000);
   waitForFirstTrace(root);
+}
+
+/** Parts of pages are only ever read. What is refused is opened as a page: it says why, or asks to sign in again. */
+function refused(event: Event): void {
+  const { request, response } = (event as CustomEvent<{ ctx: { request: { action: string }; response: { raw: Response } } }>).detail.ctx;
+  if (response.raw.ok && !response.raw.redirected) return;
+  event.preventDefault();
+  location.assign(response.raw.ok ? location.href : request.action);
 }
 
 function clicked(event: MouseEvent): void {

@@ -263,7 +263,8 @@ pub async fn error_page(app: &App, error: &AppError, context: &RequestContext, v
         query: String::new(),
         lang: Lang::of(&view.headers),
         headers: view.headers.clone(),
-        identity: reader(app, view).await,
+        // Where the database is away, asking it again who reads would only double the wait.
+        identity: if error.status.is_server_error() { None } else { reader(app, view).await },
     };
     let (message, detail, hint) = error_texts(&page, error);
     let body = context! {
