@@ -345,21 +345,25 @@ def engine_rows(rounds: int) -> tuple[list[list[str]], str]:
     file = next(iter(sorted((TARGET / "test-models/smollm2").glob("*.gguf"))), None)
     if file is None:
         return [], "no GGUF under target/test-models: run the engine's tests once"
-    rows = []
     python = TARGET / "engine-oracle/bin/python"
-    if python.exists():
-        found = last_json([str(python), str(HERE / "peer_llama_cpp.py"), str(file), "2", "512", "128", str(rounds)])
-        if found:
-            rows.append(["llama.cpp (llama-cpp-python)", found["version"], f"{found['prefill']:.0f}", f"{found['decode']:.1f}", "–"])
-    command = ["cargo", "run", "--quiet", "--release", "-p", "engine", "--example", "speed", "--", str(file), "2"]
+    theirs = [str(python), str(HERE / "peer_llama_cpp.py"), str(file), "2", "512", "128"]
+    subprocess.run(["cargo", "build", "--quiet", "--release", "-p", "engine", "--example", "speed"], cwd=ROOT, check=True)
+    ours = [str(TARGET / "release/examples/speed"), str(file), "2"]
     speeds: dict[str, list[float]] = {}
-    for _ in range(rounds):
-        text = subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout
+    found: dict = {}
+    for number in range(rounds):
+        print(f"round {number + 1} of {rounds}: engines", file=sys.stderr, flush=True)
+        if python.exists() and (found := last_json(theirs)):
+            speeds.setdefault("theirs prefill", []).append(found["prefill"])
+            speeds.setdefault("theirs decode", []).append(found["decode"])
+        text = subprocess.run(ours, capture_output=True, text=True).stdout
         for stage, sequences, speed in re.findall(r"(prefill|decode)\t(\d+) sequences\t([\d.]+)", text):
-            speeds.setdefault(stage + sequences, []).append(float(speed))
-    if speeds:
-        middle = {name: statistics.median(values) for name, values in speeds.items()}
-        rows.append(["Meguri", version(), f"{middle['prefill1']:.0f}", f"{middle['decode1']:.1f}", f"{middle['decode8']:.1f}"])
+            speeds.setdefault(f"{stage} {sequences}", []).append(float(speed))
+    show = lambda name: interval(speeds.get(name), 1)  # noqa: E731
+    rows = [["Meguri", version(), show("prefill 1"), show("decode 1"), show("decode 8")]]
+    if found:
+        name = f"llama.cpp through llama-cpp-python ({', '.join(found['features'])})"
+        rows.append([name, found["version"], show("theirs prefill"), show("theirs decode"), "–"])
     return rows, file.name
 
 
@@ -380,7 +384,11 @@ def last_json(command: list[str]) -> dict:
 
 
 def spread(gateway: Gateway, measure: str, digits: int = 0) -> str:
-    values = gateway.results.get(measure)
+    return interval(gateway.results.get(measure), digits)
+
+
+def interval(values: list[float] | None, digits: int) -> str:
+    """The median, with the range behind it."""
     if not values:
         return "–"
     if len(values) == 1:
@@ -423,7 +431,7 @@ def targets(gateways: list[Gateway], engine: list[list[str]]) -> str:
         row("CPU per request, times TensorZero", round(cpu / by["TensorZero"].median("cpu_whole"), 3), 0.333, "×")
     row("added p99 at one connection", ours.median("p99_whole") - by["no"].median("p99_whole"), 250, " µs")
     row("idle memory without a model", ours.rss_idle_mib, 40, " MiB")
-    speeds = {line[0].split(" ")[0]: float(line[3]) for line in engine}
+    speeds = {line[0].split(" ")[0]: float(line[3].split(" ")[0]) for line in engine}
     if {"Meguri", "llama.cpp"} <= speeds.keys():
         row("decode, times llama.cpp", speeds["Meguri"] / speeds["llama.cpp"], 0.5, "×", at_least=True)
     return table(["target", "wanted", "measured", ""], rows)

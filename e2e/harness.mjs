@@ -57,7 +57,7 @@ export async function eventually(look, what, deadlineMs = 30_000) {
   }
 }
 
-/** The running server: `url`, `setupLink`, `cli(...)`, `call(...)`, `stop()`. */
+/** The running server: `url`, `setupLink`, `cli(...)`, `call(...)`, `record(...)`, `stop()`. */
 export async function startServer({ config = "" } = {}) {
   assert.ok(existsSync(binary), `${binary} is missing: run "cargo build -p server", or set MEGURI_BIN`);
   const dataDir = mkdtempSync(join(tmpdir(), "meguri-e2e-"));
@@ -90,7 +90,14 @@ export async function startServer({ config = "" } = {}) {
       return { status: answer.status, headers: answer.headers, text, json: text.startsWith("{") ? JSON.parse(text) : null };
     };
     await eventually(async () => (await call("/v1/models")).status === 200, "the key", 10_000);
-    return { url, setupLink, dataDir, key, call, said, stop, cli: (...args) => command(dataDir, ...args) };
+    /** One chat completion, and its trace id once the trace can be read. */
+    const record = async (model, content, more = {}) => {
+      const answer = await call("/v1/chat/completions", { model, messages: [{ role: "user", content }], ...more });
+      const id = answer.headers.get("x-meguri-trace-id");
+      await eventually(async () => (await call(`/api/v1/traces/${id}`)).status === 200, `the trace ${id}`, 10_000);
+      return id;
+    };
+    return { url, setupLink, dataDir, key, call, record, said, stop, cli: (...args) => command(dataDir, ...args) };
   } catch (error) {
     await stop();
     throw error;

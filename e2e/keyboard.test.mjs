@@ -77,7 +77,7 @@ test("a plain Enter is a new line", async () => {
 
 test("keys reach every place: palette, search field, list, drawer", async () => {
   const { page, context, assertClean } = await openPage(browser, server, { lang: "en", storageState: state });
-  await server.call("/v1/chat/completions", { model: "nobody/nothing", messages: [{ role: "user", content: "one" }] });
+  await server.record("nobody/nothing", "one");
   await page.goto(`${server.url}/default/traces`);
   await page.keyboard.press("/");
   assert.equal(await page.evaluate(() => document.activeElement?.id), "filter");

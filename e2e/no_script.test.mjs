@@ -94,7 +94,7 @@ test("the UI may not name a private address", async () => {
 });
 
 test("traces: list, filter, open, rate", async () => {
-  await server.call("/v1/chat/completions", { model: "nobody/x", messages: [{ role: "user", content: "find this" }] });
+  await server.record("nobody/x", "find this");
   await go("/traces");
   await page.fill("#filter", 'status = "error"');
   await button("traces-apply").click();

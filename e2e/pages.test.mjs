@@ -37,26 +37,25 @@ async function fill(server) {
   await server.call("/api/v1/prompts/support%2Fanswer/labels/production", { version: 1, reason: "launch" }, "PUT");
   await server.call("/api/v1/prompts/support%2Fanswer/labels/production", { version: 2, reason: "better in the test" }, "PUT");
   await server.call("/api/v1/prompts", { name: "日本語/要約", message: "最初の版", ...text("次の文章を三行で要約してください。") });
-  await eventually(async () => (await server.call("/v1/models")).text.includes("acme"), "the provider", 10_000).catch(() => undefined);
+  await eventually(async () => (await server.call("/v1/models")).text.includes("acme/"), "the provider", 10_000);
   const local = await chatModel(server);
-  const ask = (model, content, more = {}) => server.call("/v1/chat/completions", { model, messages: [{ role: "user", content }], ...more });
   const tools = [{ type: "function", function: { name: "get_weather", description: "天気", parameters: { type: "object", properties: { city: { type: "string" } } } } }];
+  const ask = server.record;
   await ask(local, "Name three colours.", { max_tokens: 24, temperature: 0, stream: true });
   await ask(local, "巡りとは何ですか。", { max_tokens: 16, temperature: 0 });
   await ask("acme/japanese", "こんにちは", { stream: true, user: "u-17", meguri: { session: "s-1", tags: { team: "search" } } });
   for (let i = 0; i < 12; i++) await ask("acme/echo", `Where is the shelf with number ${i}?`, { meguri: { session: "s-2", step: i, tags: { team: i % 2 ? "search" : "support" } } });
   await ask("acme/echo", "Do you have Kokoro by Sōseki?", { meguri: { prompt: "support/answer", variables: { language: "English" } } });
   await ask("acme/status-429", "too many");
-  await ask("acme/dies", "never finished", { stream: true }).catch(() => undefined);
+  await ask("acme/dies", "never finished", { stream: true });
   await ask("nobody/nothing", "to whom?");
   const tool = await ask("acme/parallel", "What is the weather in 東京 and Oslo?", { tools });
   const hostile = await ask("acme/echo", "<script>alert(1)</script> <img src=x onerror=alert(2)> **bold** \u202Egnirts desrever\u202C [link](javascript:alert(3))");
-  paths.trace = `/traces/${tool.headers.get("x-meguri-trace-id")}`;
-  paths.hostile = `/traces/${hostile.headers.get("x-meguri-trace-id")}`;
-  paths.peek = `/traces?peek=${tool.headers.get("x-meguri-trace-id")}`;
-  await server.call("/api/v1/scores", { trace_id: tool.headers.get("x-meguri-trace-id"), name: "thumbs", value: -1, comment: "Wrong city" });
-  await server.call("/api/v1/scores", { trace_id: hostile.headers.get("x-meguri-trace-id"), name: "thumbs", value: 1 });
-  await eventually(async () => (await server.call(`/api/v1${paths.hostile}`)).status === 200, "the last trace", 10_000);
+  paths.trace = `/traces/${tool}`;
+  paths.hostile = `/traces/${hostile}`;
+  paths.peek = `/traces?peek=${tool}`;
+  await server.call("/api/v1/scores", { trace_id: tool, name: "thumbs", value: -1, comment: "Wrong city" });
+  await server.call("/api/v1/scores", { trace_id: hostile, name: "thumbs", value: 1 });
 }
 
 const pages = [
@@ -156,12 +155,14 @@ test("hostile text stays text", async () => {
 test("new calls wait behind a pill while the list is read", async () => {
   const { page, context, assertClean } = await openPage(browser, full, { storageState: full.state });
   await page.goto(`${full.url}/default/traces`);
-  await page.locator('[data-island="traces"] > *').first().waitFor();
-  const first = await page.locator("#trace-rows tbody tr").first().getAttribute("data-id");
-  await full.call("/v1/chat/completions", { model: "acme/echo", messages: [{ role: "user", content: "a call while reading" }] });
-  await page.locator('[data-island="traces"]').getByText(/1/).first().waitFor();
-  assert.equal(await page.locator("#trace-rows tbody tr").first().getAttribute("data-id"), first, "nothing moved");
-  await page.locator('[data-island="traces"]').getByText(/1/).first().click();
+  const pill = page.locator('[data-island="traces"] .pill');
+  await pill.waitFor({ state: "attached" });
+  const first = () => page.locator("#trace-rows tbody tr").first().getAttribute("data-id");
+  const before = await first();
+  await full.record("acme/echo", "a call while reading");
+  await pill.getByText("1").waitFor();
+  assert.equal(await first(), before, "nothing moved");
+  await pill.click();
   await page.getByRole("row").filter({ hasText: "a call while reading" }).waitFor();
   assertClean();
   await context.close();
