@@ -21,6 +21,9 @@ use crate::models::LocalEngine;
 use crate::secrets::Secrets;
 use crate::ui::Ui;
 
+/// How long the database may hold up the end; records of calls do not depend on it.
+const CLOSE: Duration = Duration::from_secs(5);
+
 /// The wired-up product. Cheap to clone.
 #[derive(Clone)]
 pub struct App(Arc<Inner>);
@@ -183,12 +186,14 @@ impl App {
 
     /// Ends in order: background work has stopped, records are on disk, connections closed.
     pub async fn close(&self) {
-        if let Err(error) = crate::keys::write_last_used(self).await {
-            tracing::warn!(error.message = %format!("{error:#}"), "the last use of keys was not written");
+        match tokio::time::timeout(CLOSE, crate::keys::write_last_used(self)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(error.message = %format!("{error:#}"), "the last use of keys was not written"),
+            Err(_) => tracing::warn!("the last use of keys was not written: the database does not answer"),
         }
         let telemetry = self.telemetry.clone();
         let _ = tokio::task::spawn_blocking(move || telemetry.shutdown()).await;
-        self.db.close().await;
+        let _ = tokio::time::timeout(CLOSE, self.db.close()).await;
     }
 }
 

@@ -139,9 +139,11 @@ impl std::error::Error for AppError {}
 
 impl From<anyhow::Error> for AppError {
     fn from(source: anyhow::Error) -> Self {
-        match source.downcast::<Self>() {
+        // A database that is away is no fault of ours, however deep in the call it was noticed.
+        match source.downcast::<Self>().map_err(anyhow::Error::downcast::<db::DbError>) {
             Ok(known) => known,
-            Err(source) => Self::internal(source),
+            Err(Ok(known)) => known.into(),
+            Err(Err(source)) => Self::internal(source),
         }
     }
 }

@@ -113,6 +113,9 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>> {
     }
 }
 
+/// How long an unknown key may wait for the database. Strangers must not queue up behind one that is away.
+const LOOK: std::time::Duration = std::time::Duration::from_secs(3);
+
 async fn identify_key(app: &App, secret: &str) -> Result<Identity> {
     let hash = hash_token(secret);
     let now = app.clock.now_us();
@@ -120,7 +123,8 @@ async fn identify_key(app: &App, secret: &str) -> Result<Identity> {
     if found == Err(KeyProblem::Unknown) {
         // Made a moment ago by another process, perhaps: look before refusing. One cheap query,
         // shared by all who ask at the same time.
-        app.refresh_plan().await?;
+        let refreshed = tokio::time::timeout(LOOK, app.refresh_plan()).await;
+        refreshed.map_err(|_| AppError::unavailable("this key is not known, and the database does not answer"))??;
         found = app.gateway.plan().principal(&hash, now).cloned();
     }
     let principal = found.map_err(|problem| {

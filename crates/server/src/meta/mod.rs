@@ -1,5 +1,7 @@
 //! What machines ask about the server itself: alive, ready, and its API.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -45,8 +47,12 @@ struct Ready {
     telemetry: bool,
 }
 
+/// Whoever asks has a time-out of its own, and wants the answer that the database is away before it.
+const DATABASE_TIME: Duration = Duration::from_secs(2);
+
 async fn readyz(State(app): State<App>) -> Response {
-    let database = app.db.plan_revision().await.is_ok();
+    let asked = tokio::time::timeout(DATABASE_TIME, app.db.plan_revision()).await;
+    let database = asked.is_ok_and(|answer| answer.is_ok());
     let telemetry = crate::traces::can_write(&app.telemetry);
     let ready = database && telemetry;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

@@ -136,7 +136,9 @@ fn a_credential_comes_from_the_environment_or_a_file() {
     added.assert_done();
     assert!(!format!("{added:?}").contains("sk-from-a-file"));
     std::fs::remove_file(file).unwrap();
-    let live = place.start_with(|command| drop(command.env("FAKE_KEY", "sk-from-the-environment")));
+    let live = place.start_with(|command| {
+        command.env("FAKE_KEY", "sk-from-the-environment");
+    });
     for (model, wanted) in [("env/tiny", "Bearer sk-from-the-environment"), ("file/tiny", "Bearer sk-from-a-file")] {
         live.chat(&json!({"model": model, "messages": [{"role": "user", "content": "hello"}]}));
         let seen = place.fake.seen().pop().unwrap();

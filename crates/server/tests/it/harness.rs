@@ -14,7 +14,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -290,6 +290,55 @@ impl Ended {
 pub(crate) struct Person {
     pub(crate) id: String,
     cookie: String,
+}
+
+/// A connection to PostgreSQL that a test can cut: servers are given its address.
+pub(crate) struct Wire {
+    /// The database's URL through this wire.
+    pub(crate) url: String,
+    address: SocketAddr,
+    is_cut: Arc<AtomicBool>,
+    streams: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Wire {
+    /// A wire to the place's PostgreSQL.
+    pub(crate) fn to(place: &Place) -> Self {
+        let url = place.database_url().unwrap();
+        let (_, rest) = url.split_once('@').unwrap();
+        let (target, _) = rest.split_once('/').unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (is_cut, streams) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let (flag, kept, to) = (Arc::clone(&is_cut), Arc::clone(&streams), target.to_owned());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if flag.load(Ordering::SeqCst) {
+                    return;
+                }
+                let (here, there) = (stream.unwrap(), TcpStream::connect(&to).unwrap());
+                for (from, to) in [(&here, &there), (&there, &here)] {
+                    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    std::thread::spawn(move || {
+                        let _ = std::io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(std::net::Shutdown::Both);
+                    });
+                }
+                kept.lock().unwrap().extend([here, there]);
+            }
+        });
+        Self { url: url.replace(target, &address.to_string()), address, is_cut, streams }
+    }
+
+    /// Breaks every connection and takes no new one.
+    pub(crate) fn cut(&self) {
+        self.is_cut.store(true, Ordering::SeqCst);
+        // Wakes the thread that waits for connections, which ends.
+        let _ = TcpStream::connect(self.address);
+        for stream in self.streams.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+    }
 }
 
 /// A port that is free now. Outside of the range that outgoing connections use,

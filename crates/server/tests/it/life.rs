@@ -5,7 +5,7 @@ use std::io::Read as _;
 use serde_json::json;
 use testkit::provider::Answer;
 
-use crate::harness::{Database, PATIENCE, Place, on_both_databases, question, read_until};
+use crate::harness::{Database, PATIENCE, Place, Wire, on_both_databases, question, read_until};
 
 on_both_databases!(a_stop_lets_calls_finish_and_keeps_their_records, everything_is_there_after_a_restart);
 
@@ -188,4 +188,33 @@ fn logs_are_structured_and_hold_no_content() {
     let lines: Vec<serde_json::Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     assert!(lines.iter().any(|line| line["fields"]["message"] == "meguri serves"), "{log}");
     assert!(!log.contains("nobody's business") && !log.contains(&place.key), "{log}");
+}
+
+/// The database goes away under a running server: calls go on, what needs it
+/// says so, after the 20 seconds that it waits for a connection.
+#[test]
+fn slow_a_lost_database_does_not_stop_calls() {
+    let place = Place::on(Database::Postgres).add_fake().with_key("editor");
+    let wire = Wire::to(&place);
+    // The flag that comes last would be the direct way.
+    let mut live = place.start_with(|command| {
+        let args: Vec<_> = command.get_args().map(std::ffi::OsStr::to_owned).collect();
+        let at = args.len() - 1;
+        *command = place.command();
+        command.args(&args[..at]).arg(&wire.url).stdout(std::process::Stdio::null());
+        command.stderr(std::fs::File::options().append(true).open(place.beside("server.log")).unwrap());
+    });
+    live.chat(&question("before"));
+    wire.cut();
+    live.chat(&question("after"));
+    let reply = live.get("/readyz");
+    assert_eq!((reply.status, reply.json()["database"].clone()), (503, json!(false)), "{reply:?}");
+    assert_eq!(live.get("/healthz").status, 200);
+    let unknown = live.with_key("mgr_dev_unknown").get("/v1/models");
+    assert_eq!((unknown.status, unknown.json()["error"]["type"].clone()), (503, json!("server_error")), "{unknown:?}");
+    let needs_it = live.get("/api/v1/prompts");
+    assert_eq!(needs_it.refusal(), (503, "unavailable".to_owned()), "{needs_it:?}");
+    assert_eq!(live.get("/api/v1/traces").json()["items"].as_array().unwrap().len(), 2);
+    live.signal("-TERM");
+    assert_eq!(live.wait(), 0, "{}", place.log());
 }

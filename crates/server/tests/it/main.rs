@@ -13,6 +13,7 @@ mod keys;
 mod life;
 mod models;
 mod openapi;
+mod pages;
 mod prompts;
 mod providers;
 mod roles;

@@ -348,7 +348,9 @@ fn canary_secrets_never_leave() {
     place.configure("[egress]\nallow_private = true\n[log]\nlevel = \"debug\"");
     let place = place.with_key("admin");
     let environment = "canary-of-the-environment";
-    let live = place.start_with(|command| drop(command.env("CANARY_KEY", environment)));
+    let live = place.start_with(|command| {
+        command.env("CANARY_KEY", environment);
+    });
     let password = "canary of the password";
     let person = live.set_up(&place, "ada@example.test", password);
     let (stored, url) = ("canary-of-the-database", place.fake.openai_url());
@@ -433,4 +435,120 @@ fn the_data_directory_is_private() {
     let key = place.data().join("master.key");
     let _live = place.start();
     assert_eq!(mode(&key), 0);
+}
+
+/// Names that are special in a script are data here, in every place that takes names.
+#[test]
+fn langfuse_otlp_proto_keys() {
+    let place = Place::new();
+    let live = place.start();
+    let names = ["__proto__", "constructor", "prototype", "hasOwnProperty", "toString", "a.b", "日本", "<script>"];
+    let map: serde_json::Map<String, Value> = names.iter().map(|name| ((*name).to_owned(), json!("polluted"))).collect();
+    let mut request = question("hello");
+    request["meguri"] = json!({"tags": map, "metadata": map, "session": "__proto__", "user": "constructor"});
+    let trace = live.chat(&request);
+    let shown = live.wait_for(&format!("/api/v1/traces/{trace}"), |_| true);
+    for name in names {
+        assert_eq!(shown["spans"][0]["tags"][name], "polluted", "{name}: {shown}");
+        assert_eq!(shown["spans"][0]["metadata"][name], "polluted", "{name}: {shown}");
+    }
+    // Twice the same name is one value, and a name of any length is bounded or refused.
+    let body = question("x").to_string();
+    let body = format!("{},\"meguri\":{{\"tags\":{{\"a\":\"1\",\"a\":\"2\"}}}}}}", &body[..body.len() - 1]);
+    let reply = live.call("POST", "/v1/chat/completions").body("application/json", body.as_bytes()).send();
+    assert!([200, 400].contains(&reply.status), "{reply:?}");
+    let mut request = question("x");
+    request["meguri"] = json!({"tags": {"k".repeat(100_000): "v"}, "metadata": {"k".repeat(100_000): "v"}, "session": "s".repeat(100_000)});
+    let reply = live.post("/v1/chat/completions", &request);
+    assert!([200, 400].contains(&reply.status), "{reply:?}");
+    if let Some(trace) = reply.header("x-meguri-trace-id").filter(|_| reply.status == 200) {
+        let shown = live.wait_for(&format!("/api/v1/traces/{trace}"), |_| true);
+        assert!(shown.to_string().len() < 1 << 20);
+        assert!(live.get("/api/v1/traces").body.len() < 1 << 20);
+    }
+    let person = live.browser_of(&place.add_person("default", "viewer"));
+    for path in [format!("/default/traces/{trace}"), "/default/traces".to_owned(), "/default/".to_owned()] {
+        let page = person.get(&path);
+        assert_eq!(page.status, 200, "{path}: {page:?}");
+        assert!(!page.text().contains("<script>\""), "{path}");
+    }
+}
+
+/// Jobs have ids too, and stopping one is not for everybody.
+#[test]
+fn langflow_2026_10560_job_ids() {
+    let place = Place::new();
+    let live = place.start();
+    let path = format!("/api/v1/models/pulls/{NO_ID}");
+    assert_eq!(live.anonymous().get(&path).status, 401);
+    assert_eq!(live.anonymous().delete(&path).status, 401);
+    for role in ["editor", "viewer", "caller"] {
+        let client = live.with_key(&place.make_key("default", role).1);
+        assert_eq!(client.get(&path).status, 404, "{role}");
+        assert_eq!(client.delete(&path).status, 403, "{role}");
+        assert_eq!(client.post("/api/v1/models/pull", &json!({"reference": "hf:a/b"})).status, 403, "{role}");
+    }
+    let admin = live.with_key(&place.make_key("default", "admin").1);
+    assert_eq!(admin.delete(&path).status, 404);
+}
+
+/// What a stranger posts to the public addresses runs nowhere and changes nothing.
+#[test]
+fn langflow_2025_3248_nothing_runs() {
+    let place = Place::new();
+    let live = place.start();
+    let count = || {
+        place.database(async |db| {
+            let mut counts = Vec::new();
+            for text in [
+                "SELECT COUNT(*) FROM users",
+                "SELECT COUNT(*) FROM sessions",
+                "SELECT COUNT(*) FROM members",
+                "SELECT COUNT(*) FROM api_keys",
+                "SELECT COUNT(*) FROM providers",
+                "SELECT COUNT(*) FROM versions",
+                "SELECT COUNT(*) FROM setup_links",
+            ] {
+                let row = db::sqlx::query(text).fetch_one(db.read()).await.unwrap();
+                counts.push((text, db::sqlx::Row::get::<i64, _>(&row, 0)));
+            }
+            counts
+        })
+    };
+    let before = count();
+    let stranger = live.anonymous();
+    let code = json!({"code": "__import__('os').system('id')", "prompt": "{{ 7 * 7 }}", "data": {"nodes": []}});
+    for route in server::http::routes().iter().filter(|route| route.access == server::http::Access::Public) {
+        for method in ["POST", "PUT", "GET", "DELETE", "PATCH"] {
+            for (kind, body) in [("application/json", code.to_string()), ("application/x-www-form-urlencoded", "token=x&name=%7B%7B7*7%7D%7D&email=a%40b.test&password=xxxxxxxxxxxx&lang=ja".to_owned())] {
+                let path = route.path.replace("{*file}", "x");
+                let reply = stranger.call(method, &path).body(kind, body.as_bytes()).send();
+                assert!(reply.status < 500, "{method} {path}: {reply:?}");
+                assert!(!reply.text().contains(">49<"), "{method} {path}: {reply:?}");
+            }
+        }
+    }
+    assert_eq!(count(), before);
+}
+
+/// Behind TLS the cookie is one that only TLS carries, and the two modes do not mix.
+#[test]
+fn cookies_behind_tls_are_secure() {
+    let place = Place::on(Database::Sqlite);
+    place.configure("public_url = \"https://meguri.example.test\"");
+    let live = place.start();
+    let link = place.setup_link();
+    let call = |method: &str, path: &str| live.call(method, path).with("host", "meguri.example.test");
+    let form = [("token", link.split_once('=').unwrap().1), ("name", "Ada"), ("email", "ada@example.test"), ("password", "a long enough password")];
+    let reply = call("POST", "/setup").header("origin", "https://meguri.example.test").form(&form).send();
+    assert_eq!(reply.status, 303, "{reply:?}");
+    assert_eq!(reply.header("strict-transport-security").as_deref(), Some("max-age=31536000"));
+    let cookie = reply.headers("set-cookie").into_iter().find(|line| line.starts_with("__Host-meguri=")).unwrap();
+    assert!(cookie.contains("; Secure") && cookie.contains("; Path=/") && !cookie.contains("Domain"), "{cookie}");
+    let value = cookie.split(['=', ';']).nth(1).unwrap();
+    let with = |name: &str| call("GET", "/api/v1/members").without("authorization").header("cookie", &format!("{name}={value}")).send().status;
+    assert_eq!((with("__Host-meguri"), with(SESSION_COOKIE)), (200, 401));
+    let foreign = call("POST", "/sign-out").header("origin", "http://meguri.example.test:1").header("cookie", &format!("__Host-meguri={value}")).send();
+    assert_eq!(foreign.status, 403);
+    assert_eq!(with("__Host-meguri"), 200);
 }

@@ -14,6 +14,7 @@ on_both_databases!(
     an_invitation_makes_a_member,
     a_changed_role_ends_sessions,
     a_project_keeps_an_administrator,
+    sessions_end_by_themselves,
 );
 
 /// Where a form sent the browser.
@@ -281,4 +282,34 @@ fn a_project_keeps_an_administrator(place: Place) {
         rows.iter().map(|row| db::sqlx::Row::get::<String, _>(row, 0)).collect::<Vec<_>>()
     });
     assert_eq!(roles, ["admin", "viewer"], "{statuses:?}");
+}
+
+fn sessions_end_by_themselves(place: Place) {
+    let live = place.start();
+    let day = 86_400_000_000_i64;
+    // Neither the last use nor the whole age may be too long ago.
+    for (idle, age, wanted) in [(6 * day, 29 * day, 200), (8 * day, 9 * day, 401), (0, 31 * day, 401)] {
+        let person = place.add_person("default", "viewer");
+        let browser = live.browser_of(&person);
+        place.database(async |db| {
+            let now = db.now_us();
+            let mut tx = db.begin_write().await.unwrap();
+            let update = "UPDATE sessions SET last_seen_at = $2, created_at = $3, expires_at = $4 WHERE user_id = $1";
+            let query = db::sqlx::query(update).bind(&person.id).bind(now - idle).bind(now - age).bind(now - age + 30 * day);
+            query.execute(tx.conn()).await.unwrap();
+            tx.commit().await.unwrap();
+        });
+        assert_eq!(browser.get("/api/v1/prompts").status, wanted, "{idle} {age}");
+    }
+    // An account that was disabled is out at once.
+    let person = place.add_person("default", "viewer");
+    let browser = live.browser_of(&person);
+    assert_eq!(browser.get("/api/v1/prompts").status, 200);
+    place.database(async |db| {
+        let mut tx = db.begin_write().await.unwrap();
+        let update = "UPDATE users SET disabled = 1 WHERE id = $1";
+        db::sqlx::query(update).bind(&person.id).execute(tx.conn()).await.unwrap();
+        tx.commit().await.unwrap();
+    });
+    assert_eq!(browser.get("/api/v1/prompts").status, 401);
 }
