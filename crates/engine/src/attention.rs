@@ -1,17 +1,14 @@
 //! Causal attention of new rows over one sequence's cache.
 //!
-//! Works through the cache in blocks of keys with a running softmax, so memory
-//! does not grow with the context, and converts each block to floats once for
-//! all query heads that share it. Plain loops with explicit lanes: inside a
+//! Works through the cache page by page with a running softmax, so memory does
+//! not grow with the context, and converts each page to floats once for all query
+//! heads that share it. Plain loops with explicit lanes: inside a
 //! function that enables AVX2 the compiler turns them into vectors, elsewhere
 //! they still run.
 
-use half::slice::HalfFloatSliceExt;
-
-use crate::kv::Layer;
+use crate::kv::{Layer, PAGE};
 use crate::linear::Isa;
 
-const KEYS_PER_BLOCK: usize = 64;
 const LANES: usize = 16;
 
 /// One key/value head and the query heads that read it, for consecutive rows of a sequence.
@@ -60,14 +57,15 @@ impl Task<'_> {
         let queries = self.rows.len() * self.group;
         let mut largest = vec![f32::NEG_INFINITY; queries];
         let mut totals = vec![0f32; queries];
-        let mut keys = vec![0f32; KEYS_PER_BLOCK * width];
-        let mut values = vec![0f32; KEYS_PER_BLOCK * width];
+        let mut keys = vec![0f32; PAGE * width];
+        let mut values = vec![0f32; PAGE * width];
         output.fill(0.0);
         let end = self.first_visible + self.rows.end - 1;
-        for from in (0..end).step_by(KEYS_PER_BLOCK) {
-            let count = KEYS_PER_BLOCK.min(end - from);
-            self.load(&self.cache.keys, from, count, &mut keys);
-            self.load(&self.cache.values, from, count, &mut values);
+        for (page, from) in (0..end).step_by(PAGE).enumerate() {
+            let part = page * self.kv_heads + self.kv_head;
+            self.cache.read_keys(part, &mut keys);
+            let count = PAGE.min(end - from);
+            self.cache.read_values(part, count, &mut values);
             for (index, row) in self.rows.clone().enumerate() {
                 let visible = (self.first_visible + row).saturating_sub(from).min(count);
                 if visible == 0 {
@@ -78,45 +76,26 @@ impl Task<'_> {
                     let query = &self.queries[at..at + width];
                     let slot = index * self.group + head;
                     let output = &mut output[slot * width..][..width];
-                    let mut scores = [0f32; KEYS_PER_BLOCK];
-                    for (score, key) in scores
-                        .iter_mut()
-                        .zip(keys.chunks_exact(width))
-                        .take(visible)
-                    {
-                        *score = scale * dot::<FUSED>(query, key);
-                    }
-                    let scores = &mut scores[..visible];
-                    let top = scores
-                        .iter()
-                        .fold(largest[slot], |a, b| if *b > a { *b } else { a });
+                    let mut scores = products::<FUSED>(query, &keys);
+                    scores.iter_mut().for_each(|score| *score *= scale);
+                    scores[visible..].fill(f32::NEG_INFINITY);
+                    let top = largest_of(&scores).max(largest[slot]);
                     let shrink = exp(largest[slot] - top);
                     largest[slot] = top;
-                    for score in scores.iter_mut() {
-                        *score = exp(*score - top);
-                    }
-                    totals[slot] = totals[slot] * shrink + scores.iter().sum::<f32>();
+                    scores
+                        .iter_mut()
+                        .for_each(|score| *score = exp(*score - top));
+                    scores[visible..].fill(0.0);
+                    totals[slot] = totals[slot] * shrink + sum_of(&scores);
                     if shrink != 1.0 {
                         output.iter_mut().for_each(|value| *value *= shrink);
                     }
-                    for (score, value) in scores.iter().zip(values.chunks_exact(width)) {
-                        add_scaled::<FUSED>(output, value, *score);
-                    }
+                    add_values::<FUSED>(output, &values, &scores[..visible]);
                 }
             }
         }
         for (output, total) in output.chunks_exact_mut(width).zip(totals) {
             output.iter_mut().for_each(|value| *value /= total);
-        }
-    }
-
-    /// Converts this head's part of `count` cached tokens.
-    #[inline(always)]
-    fn load(&self, stored: &[half::f16], from: usize, count: usize, out: &mut [f32]) {
-        let width = self.head_width;
-        for (token, out) in (from..from + count).zip(out.chunks_exact_mut(width)) {
-            let at = (token * self.kv_heads + self.kv_head) * width;
-            stored[at..at + width].convert_to_f32_slice(out);
         }
     }
 }
@@ -127,26 +106,73 @@ fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FUSED { a.mul_add(b, c) } else { a * b + c }
 }
 
-/// Sum of products, in lanes that become one or two vectors.
+/// The query's product with every key of a page.
 #[inline(always)]
-fn dot<const FUSED: bool>(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0f32; LANES];
-    let (a_lanes, a_rest) = a.as_chunks::<LANES>();
-    let (b_lanes, b_rest) = b.as_chunks::<LANES>();
-    for (a, b) in a_lanes.iter().zip(b_lanes) {
-        for lane in 0..LANES {
-            sums[lane] = multiply_add::<FUSED>(a[lane], b[lane], sums[lane]);
+fn products<const FUSED: bool>(query: &[f32], keys: &[f32]) -> [f32; PAGE] {
+    let mut sums = [0f32; PAGE];
+    for (value, keys) in query.iter().zip(keys.as_chunks::<PAGE>().0) {
+        for (sum, key) in sums.iter_mut().zip(keys) {
+            *sum = multiply_add::<FUSED>(*value, *key, *sum);
         }
     }
-    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-    sums.iter().sum::<f32>() + rest
+    sums
+}
+
+/// Adds all values of a page, weighted. Parts of the row are summed in registers.
+#[inline(always)]
+fn add_values<const FUSED: bool>(output: &mut [f32], values: &[f32], scores: &[f32]) {
+    let width = output.len();
+    let (wide, rest) = output.as_chunks_mut::<PAGE>();
+    let mut at = 0;
+    for part in wide {
+        add_part::<FUSED, PAGE>(part, &values[at..], width, scores);
+        at += PAGE;
+    }
+    let (lanes, rest) = rest.as_chunks_mut::<LANES>();
+    for part in lanes {
+        add_part::<FUSED, LANES>(part, &values[at..], width, scores);
+        at += LANES;
+    }
+    for part in rest.as_chunks_mut::<1>().0 {
+        add_part::<FUSED, 1>(part, &values[at..], width, scores);
+        at += 1;
+    }
 }
 
 #[inline(always)]
-fn add_scaled<const FUSED: bool>(output: &mut [f32], values: &[f32], scale: f32) {
-    for (output, value) in output.iter_mut().zip(values) {
-        *output = multiply_add::<FUSED>(*value, scale, *output);
+fn add_part<const FUSED: bool, const N: usize>(
+    output: &mut [f32; N],
+    values: &[f32],
+    width: usize,
+    scores: &[f32],
+) {
+    let mut sums = *output;
+    for (score, values) in scores.iter().zip(values.chunks(width)) {
+        for (sum, value) in sums.iter_mut().zip(&values[..N]) {
+            *sum = multiply_add::<FUSED>(*value, *score, *sum);
+        }
     }
+    *output = sums;
+}
+
+#[inline(always)]
+fn largest_of(scores: &[f32; PAGE]) -> f32 {
+    let mut largest = [f32::NEG_INFINITY; LANES];
+    for part in scores.as_chunks::<LANES>().0 {
+        for (a, b) in largest.iter_mut().zip(part) {
+            *a = if *b > *a { *b } else { *a };
+        }
+    }
+    largest.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b))
+}
+
+#[inline(always)]
+fn sum_of(scores: &[f32; PAGE]) -> f32 {
+    let mut sums = [0f32; LANES];
+    for part in scores.as_chunks::<LANES>().0 {
+        sums.iter_mut().zip(part).for_each(|(a, b)| *a += b);
+    }
+    sums.iter().sum()
 }
 
 /// e^x to about 1e-7 relative, without a branch or call, so that loops over it become vectors.
@@ -220,7 +246,12 @@ mod tests {
     }
 
     /// The definition, in f64 and without blocks.
-    fn reference(task: &Task<'_>, row: usize, head: usize) -> Vec<f64> {
+    fn reference(
+        task: &Task<'_>,
+        (keys, values): (&[f16], &[f16]),
+        row: usize,
+        head: usize,
+    ) -> Vec<f64> {
         let width = task.head_width;
         let query = &task.queries[row * task.stride + (task.kv_head * task.group + head) * width..]
             [..width];
@@ -231,7 +262,7 @@ mod tests {
         let weights: Vec<f64> = (0..visible)
             .map(|token| {
                 let dot: f64 = (0..width)
-                    .map(|i| f64::from(query[i]) * stored(&task.cache.keys, token, i))
+                    .map(|i| f64::from(query[i]) * stored(keys, token, i))
                     .sum();
                 (dot / (width as f64).sqrt()).exp()
             })
@@ -242,7 +273,7 @@ mod tests {
                 weights
                     .iter()
                     .enumerate()
-                    .map(|(t, w)| w / total * stored(&task.cache.values, t, i))
+                    .map(|(t, w)| w / total * stored(values, t, i))
                     .sum()
             })
             .collect()
@@ -250,13 +281,23 @@ mod tests {
 
     #[test]
     fn equals_the_definition_across_blocks_and_heads() {
-        let (width, kv_heads, group, tokens, rows) = (32, 2, 3, 150, 5);
+        for width in [20, 32, 64, 96] {
+            check(width);
+        }
+    }
+
+    fn check(width: usize) {
+        let (kv_heads, group, tokens, rows) = (2, 3, 150, 5);
         let wave = |n: usize, f: f32| (0..n).map(|i| (i as f32 * f).sin()).collect::<Vec<_>>();
-        let halves = |v: Vec<f32>| v.into_iter().map(f16::from_f32).collect::<Vec<_>>();
-        let cache = Layer {
-            keys: halves(wave(tokens * kv_heads * width, 0.37)),
-            values: halves(wave(tokens * kv_heads * width, 0.11)),
-        };
+        let halves = |v: &[f32]| v.iter().copied().map(f16::from_f32).collect::<Vec<_>>();
+        let keys = wave(tokens * kv_heads * width, 0.37);
+        let values = wave(tokens * kv_heads * width, 0.11);
+        let mut cache = Layer::default();
+        // In two parts that do not meet at a page's end.
+        let cut = 70 * kv_heads * width;
+        cache.write(0, (kv_heads, width), &keys[..cut], &values[..cut]);
+        cache.write(70, (kv_heads, width), &keys[cut..], &values[cut..]);
+        let stored = (&*halves(&keys), &*halves(&values));
         let stride = kv_heads * group * width;
         let queries = wave(rows * stride, 0.73);
         for isa in [Isa::Scalar, Isa::detect()] {
@@ -276,7 +317,7 @@ mod tests {
             task.run(&mut output);
             for row in 1..rows {
                 for head in 0..group {
-                    let expected = reference(&task, row, head);
+                    let expected = reference(&task, stored, row, head);
                     let actual = &output[((row - 1) * group + head) * width..][..width];
                     for (a, e) in actual.iter().zip(&expected) {
                         assert!(

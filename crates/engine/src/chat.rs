@@ -12,6 +12,8 @@ use crate::config::DecoderConfig;
 use crate::decoder::Decoder;
 use crate::error::{GenerateError, LoadError, LoadErrorKind};
 use crate::generation::Generation;
+use crate::kv::PAGE;
+use crate::marks;
 use crate::pool::Pool;
 use crate::request::{ChatPrompt, GenerateRequest, Prompt};
 use crate::sampling::Sampler;
@@ -283,7 +285,7 @@ impl ChatModel {
                 .tokenizer
                 .encode_prompt(text)
                 .map_err(GenerateError::Internal)?,
-            Prompt::Chat(chat) => self.tokenize(&self.render_chat(chat)?)?,
+            Prompt::Chat(chat) => self.chat_tokens(chat)?,
         };
         if tokens.is_empty() {
             return Err(GenerateError::InvalidRequest(
@@ -300,6 +302,19 @@ impl ChatModel {
             )));
         }
         Ok(tokens)
+    }
+
+    /// Tokens of a conversation. Only the template writes special tokens; the same text in a
+    /// message is text.
+    fn chat_tokens(&self, chat: &ChatPrompt) -> Result<Vec<u32>, GenerateError> {
+        let tokenizer = &self.inner.tokenizer;
+        let marked =
+            marks::mark(chat, tokenizer.special_texts()).map_err(GenerateError::InvalidRequest)?;
+        let tokens = match marked {
+            None => tokenizer.encode(&self.render_chat(chat)?),
+            Some((chat, mark)) => tokenizer.encode_marked(&self.render_chat(&chat)?, mark),
+        };
+        tokens.map_err(GenerateError::Internal)
     }
 
     /// How many tokens the answer may have.
@@ -329,16 +344,15 @@ fn usable_context(
     options: &LoadOptions,
     path: &Path,
 ) -> Result<usize, LoadError> {
-    let fits = options.kv_cache_bytes / config.kv_bytes_per_token();
     let context = config
         .context_length
         .min(options.max_context.unwrap_or(usize::MAX))
-        .min(usize::try_from(fits).unwrap_or(usize::MAX));
+        .min(config.kv_room(options.kv_cache_bytes));
     if context < 2 {
         let message = format!(
-            "{} bytes for keys and values hold no context: one token takes {}",
+            "{} bytes for keys and values hold no context: {PAGE} tokens, the least, take {}",
             options.kv_cache_bytes,
-            config.kv_bytes_per_token()
+            config.kv_bytes_per_token() * PAGE as u64
         );
         return Err(LoadError::new(path, LoadErrorKind::TooLarge, message));
     }

@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 
 use crate::error::{LoadError, LoadErrorKind};
 use crate::gguf::Gguf;
+use crate::kv::PAGE;
 
 /// The numbers that define one decoder of the Llama and Qwen families.
 #[derive(Debug, Clone, PartialEq)]
@@ -276,6 +277,12 @@ impl DecoderConfig {
     /// Bytes that one token's keys and values take in all layers (16-bit floats).
     pub(crate) fn kv_bytes_per_token(&self) -> u64 {
         (self.layers * 2 * self.kv_heads * self.head_width * 2) as u64
+    }
+
+    /// Tokens whose keys and values fit into so many bytes, in whole pages.
+    pub(crate) fn kv_room(&self, bytes: u64) -> usize {
+        let tokens = usize::try_from(bytes / self.kv_bytes_per_token()).unwrap_or(usize::MAX);
+        tokens - tokens % PAGE
     }
 }
 

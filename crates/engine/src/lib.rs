@@ -19,6 +19,7 @@ mod generation;
 mod gguf;
 mod kv;
 mod linear;
+mod marks;
 mod pool;
 mod request;
 mod sampling;

@@ -25,7 +25,7 @@ use crate::error::GenerateError;
 use crate::generation::{
     Done, Event, FinishReason, LogProb, Timings, Token, TokenLogProbs, TokenUsage,
 };
-use crate::kv::KvCache;
+use crate::kv::{KvCache, PAGE};
 use crate::pool::Pool;
 use crate::sampling::{Sampler, largest, log_sum};
 use crate::text_stream::TextStream;
@@ -37,8 +37,6 @@ const PROMPT_PART_SHARED: usize = 64;
 const PROMPT_PART_ALONE: usize = 256;
 /// The least part of one prompt, so that many prompts do not starve each other.
 const PROMPT_PART_LEAST: usize = 16;
-/// Least number of tokens that a sequence takes memory for at once.
-const KV_STEP: usize = 64;
 /// How long the thread sleeps at most while every sequence waits for its reader.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -304,17 +302,16 @@ impl Scheduler {
         go_on
     }
 
-    /// Whether one more sequence may run. A step of room is left free for each that runs, or
+    /// Whether one more sequence may run. A page of room is left free for each that runs, or
     /// the newcomer would be set back at once; one alone always fits, see `usable_context`.
     fn fits(&self, sequences: &Sequences, room: usize) -> bool {
-        let reserve = sequences.running.len() * KV_STEP;
+        let reserve = sequences.running.len() * PAGE;
         sequences.running.is_empty() || sequences.room() + reserve + room <= self.most_room()
     }
 
-    /// Tokens that there is memory for.
+    /// Tokens that there is memory for, in whole pages.
     fn most_room(&self) -> usize {
-        let room = self.kv_cache_bytes / self.decoder.config.kv_bytes_per_token();
-        usize::try_from(room).unwrap_or(usize::MAX)
+        self.decoder.config.kv_room(self.kv_cache_bytes)
     }
 
     fn take_up(&self, sequences: &mut Sequences, mut sequence: Sequence) {
@@ -494,7 +491,7 @@ fn plan(sequences: &[Sequence]) -> Vec<usize> {
 
 /// Tokens to take memory for when a sequence that has `tokens` and may get to `most` begins.
 fn first_room(tokens: usize, most: usize) -> usize {
-    (tokens + KV_STEP).min(most)
+    (tokens + PAGE).min(most).next_multiple_of(PAGE)
 }
 
 impl Sequence {
@@ -505,7 +502,8 @@ impl Sequence {
     /// What to grow to; in proportion, so that a long sequence is seldom moved in memory.
     fn next_room(&self) -> usize {
         let tokens = self.tokens.len();
-        (tokens + KV_STEP.max(tokens / 8)).min(self.most_tokens())
+        let wanted = (tokens + PAGE.max(tokens / 8)).min(self.most_tokens());
+        wanted.next_multiple_of(PAGE)
     }
 
     fn most_tokens(&self) -> usize {

@@ -8,6 +8,8 @@
 use std::path::Path;
 
 use serde_json::{Value as Json, json};
+use tokenizers::{Model, Normalizer, PreTokenizer};
+use tokenizers::{NormalizedString, OffsetReferential, OffsetType, PreTokenizedString};
 
 use crate::error::LoadError;
 use crate::gguf::Gguf;
@@ -40,6 +42,8 @@ pub(crate) struct Tokenizer {
     /// Prepended to plain-text prompts.
     leading: Option<u32>,
     end_of_turn: Vec<u32>,
+    /// How control tokens are written.
+    special_texts: Vec<String>,
     /// What templates call `bos_token` and `eos_token`.
     pub(crate) bos_text: String,
     pub(crate) eos_text: String,
@@ -116,6 +120,7 @@ impl Tokenizer {
             starts: Vec::new(),
             leading: bos.filter(|_| adds_bos),
             end_of_turn,
+            special_texts: Vec::new(),
             bos_text: text_of(bos),
             eos_text: text_of(eos),
             inner,
@@ -159,6 +164,7 @@ impl Tokenizer {
             starts: Vec::new(),
             leading: None,
             end_of_turn,
+            special_texts: Vec::new(),
             bos_text,
             eos_text,
         };
@@ -190,6 +196,51 @@ impl Tokenizer {
             .collect())
     }
 
+    /// Tokens of a text in which only special tokens without a mark are recognised; the marks
+    /// themselves are left out. See `marks`.
+    pub(crate) fn encode_marked(&self, text: &str, mark: char) -> Result<Vec<u32>, String> {
+        let added = self.inner.get_added_vocabulary();
+        let parts = added.extract_and_normalize(self.inner.get_normalizer(), text);
+        let mut ids = Vec::new();
+        for (_, (from, to), tokens) in
+            parts.get_splits(OffsetReferential::Original, OffsetType::Byte)
+        {
+            match tokens {
+                Some(tokens) => ids.extend(tokens.iter().map(|token| token.id)),
+                None => {
+                    let text = text[from..to].replace(mark, "");
+                    ids.extend(
+                        self.encode_plain(&text)
+                            .map_err(|error| error.to_string())?,
+                    );
+                }
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Tokens of a text in which nothing is special: the library's steps without the one that
+    /// looks for added tokens.
+    fn encode_plain(&self, text: &str) -> Result<Vec<u32>, tokenizers::Error> {
+        let mut normalised = NormalizedString::from(text);
+        if let Some(normalizer) = self.inner.get_normalizer() {
+            normalizer.normalize(&mut normalised)?;
+        }
+        let mut parts = PreTokenizedString::from(normalised);
+        if let Some(pre_tokenizer) = self.inner.get_pre_tokenizer() {
+            pre_tokenizer.pre_tokenize(&mut parts)?;
+        }
+        let model = self.inner.get_model();
+        parts.tokenize(|part| model.tokenize(part.get()))?;
+        let encoding = parts.into_encoding(None, 0, OffsetType::None)?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// How control tokens are written.
+    pub(crate) fn special_texts(&self) -> &[String] {
+        &self.special_texts
+    }
+
     /// The bytes that a token adds to the text; none for special tokens and unknown ids.
     pub(crate) fn bytes_of(&self, token: u32) -> &[u8] {
         let index = token as usize;
@@ -209,9 +260,11 @@ impl Tokenizer {
         self.starts.len().saturating_sub(1)
     }
 
-    /// Fills the table of bytes.
+    /// Fills the tables of bytes and of control tokens.
     fn spell(&mut self, spelling: Spelling) {
         let added = self.inner.get_added_tokens_decoder();
+        let specials = added.values().filter(|token| token.special);
+        self.special_texts = specials.map(|token| token.content.clone()).collect();
         let vocabulary = self.inner.get_vocab(true);
         let size = vocabulary.values().max().map_or(0, |id| *id as usize + 1);
         let mut texts: Vec<Vec<u8>> = vec![Vec::new(); size];
