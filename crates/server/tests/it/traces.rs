@@ -1,237 +1,25 @@
 //! Traces, scores and figures, from the outside: the real binary, a fake
 //! provider over real HTTP, and SIGKILL.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::io::{BufRead as _, Read as _};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use server::traces::time::{format_rfc3339, parse_time};
-use testkit::provider::{Answer, FakeProvider};
+use testkit::provider::Answer;
 
-/// How long anything may take before the test gives up on it.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Runs a command on a data directory.
-fn meguri(dir: &Path, args: &[&str]) -> Output {
-    let (verb, rest) = args.split_at(2);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_meguri"));
-    command.args(verb).arg("--data-dir").arg(dir).args(rest);
-    command.output().unwrap()
-}
-
-fn meguri_json(dir: &Path, args: &[&str]) -> Value {
-    let output = meguri(dir, args);
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
-/// A running server on a data directory. Dropping it kills it.
-struct Live {
-    child: Child,
-    address: SocketAddr,
-    /// The header lines that say who calls.
-    credential: String,
-}
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn bearer(key: &str) -> String {
-    format!("authorization: Bearer {key}\r\n")
-}
-
-struct Reply {
-    status: u16,
-    head: String,
-    body: Vec<u8>,
-}
-
-impl Reply {
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {}", String::from_utf8_lossy(&self.body)))
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
-    }
-
-    fn header(&self, name: &str) -> Option<String> {
-        let lines = self.head.lines().filter_map(|line| line.split_once(':'));
-        lines.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim().to_owned()).next()
-    }
-}
-
-impl Live {
-    /// Starts the binary and waits until it can take calls.
-    fn start(dir: &Path, key: &str) -> Self {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let log = std::fs::File::create(dir.join("server.log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_meguri"))
-            .args(["serve", "--listen", &address.to_string(), "--data-dir"])
-            .arg(dir)
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let live = Self { child, address, credential: bearer(key) };
-        let until = Instant::now() + PATIENCE;
-        while live.try_call("GET", "/readyz", None).is_none_or(|reply| reply.status != 200) {
-            let log = || std::fs::read_to_string(dir.join("server.log")).unwrap_or_default();
-            assert!(Instant::now() < until, "the server is not ready: {}", log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        live
-    }
-
-    /// One request over a connection of its own; `None` when the server is gone.
-    fn try_call(&self, method: &str, path: &str, body: Option<&Value>) -> Option<Reply> {
-        let mut stream = self.send(method, path, body)?;
-        let mut bytes = Vec::new();
-        stream.read_to_end(&mut bytes).ok()?;
-        let split = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
-        let head = String::from_utf8(bytes[..split].to_vec()).ok()?;
-        let status = head.get(9..12)?.parse().ok()?;
-        let reply = Reply { status, head, body: bytes[split + 4..].to_vec() };
-        match reply.header("transfer-encoding") {
-            Some(_) => unchunk(&reply.body).map(|body| Reply { body, ..reply }),
-            None => Some(reply),
-        }
-    }
-
-    fn send(&self, method: &str, path: &str, body: Option<&Value>) -> Option<TcpStream> {
-        let mut stream = TcpStream::connect(self.address).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).ok()?;
-        let (kind, body) = match body {
-            // A text is a form as it stands.
-            Some(Value::String(form)) => ("application/x-www-form-urlencoded", form.clone()),
-            Some(json) => ("application/json", json.to_string()),
-            None => ("application/json", String::new()),
-        };
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {}\r\n{}content-type: {kind}\r\n\
-             connection: close\r\ncontent-length: {}\r\n\r\n{body}",
-            self.address,
-            self.credential,
-            body.len()
-        );
-        stream.write_all(request.as_bytes()).ok()?;
-        Some(stream)
-    }
-
-    fn get(&self, path: &str) -> Reply {
-        self.try_call("GET", path, None).unwrap()
-    }
-
-    fn post(&self, path: &str, body: &Value) -> Reply {
-        self.try_call("POST", path, Some(body)).unwrap()
-    }
-
-    /// A chat call; returns its trace id.
-    fn chat(&self, request: &Value) -> String {
-        let reply = self.post("/v1/chat/completions", request);
-        assert_eq!(reply.status, 200, "{}", String::from_utf8_lossy(&reply.body));
-        reply.header("x-meguri-trace-id").unwrap()
-    }
-
-    /// Waits until a GET gives what is wanted.
-    fn wait_for(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let reply = self.get(path);
-            if reply.status == 200 {
-                let value = reply.json();
-                if wanted(&value) {
-                    return value;
-                }
-            }
-            assert!(Instant::now() < until, "{path}: {}", String::from_utf8_lossy(&reply.body));
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-fn unchunk(mut rest: &[u8]) -> Option<Vec<u8>> {
-    let mut out = Vec::new();
-    loop {
-        let end = rest.windows(2).position(|window| window == b"\r\n")?;
-        let size = usize::from_str_radix(std::str::from_utf8(&rest[..end]).ok()?, 16).ok()?;
-        if size == 0 {
-            return Some(out);
-        }
-        out.extend_from_slice(rest.get(end + 2..end + 2 + size)?);
-        rest = rest.get(end + 4 + size..)?;
-    }
-}
-
-impl Live {
-    /// The first administrator, in a browser: the same server with a cookie instead of a key.
-    fn sign_in(&self, dir: &Path) -> Self {
-        let log = std::fs::read_to_string(dir.join("server.log")).unwrap();
-        let token = log.split_once("/setup?token=").unwrap().1.split_whitespace().next().unwrap();
-        let mut browser = Self {
-            child: Command::new("true").spawn().unwrap(),
-            address: self.address,
-            credential: format!("origin: http://{}\r\n", self.address),
-        };
-        let form = format!("token={token}&name=Ann&email=ann%40example.com&password=correct-horse-battery");
-        let reply = browser.post("/setup", &Value::String(form));
-        assert_eq!(reply.status, 303, "{}", reply.text());
-        let cookie = reply.header("set-cookie").unwrap();
-        browser.credential += &format!("cookie: {}\r\n", cookie.split(';').next().unwrap());
-        browser
-    }
-}
-
-/// A fresh data directory with a provider named `fake` and a key.
-struct Place {
-    dir: tempfile::TempDir,
-    fake: FakeProvider,
-    key: String,
-}
-
-impl Place {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let fake = FakeProvider::start();
-        let added = meguri(
-            dir.path(),
-            &["provider", "add", "fake", "--protocol", "openai", "--base-url", &fake.openai_url()],
-        );
-        assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
-        let key = meguri_json(dir.path(), &["key", "create", "--name", "test", "--role", "editor", "--json"]);
-        let key = key["secret"].as_str().unwrap().to_owned();
-        Self { dir, fake, key }
-    }
-
-    fn start(&self) -> Live {
-        Live::start(self.dir.path(), &self.key)
-    }
-}
-
-fn question(text: &str) -> Value {
-    json!({"model": "fake/tiny", "messages": [{"role": "user", "content": text}]})
-}
-
-fn encode(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
-}
+use crate::harness::{Live, PATIENCE, Place, Reply, encode, on_both_databases, question, read_until};
 
 fn ids(list: &Value) -> Vec<&str> {
     list["items"].as_array().unwrap().iter().map(|item| item["trace_id"].as_str().unwrap()).collect()
 }
 
-#[test]
-fn a_call_becomes_a_trace_that_is_found_judged_and_counted() {
-    let place = Place::new();
+on_both_databases!(a_call_becomes_a_trace_that_is_found_judged_and_counted);
+
+fn a_call_becomes_a_trace_that_is_found_judged_and_counted(place: Place) {
+    let place = place.add_fake().with_key("editor");
     let live = place.start();
     let mut first = question("東京の天気はどうですか");
     first["meguri"] = json!({"session": "s-1", "user": "u-1", "tags": {"team": "a"}});
@@ -352,32 +140,6 @@ fn wrong_requests_say_where_they_are_wrong() {
     assert_eq!(measures.json()["error"]["code"], "unknown_measure");
 }
 
-/// A second project, with a key of its own.
-fn other_project(dir: &Path) -> String {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let clock = std::sync::Arc::new(base::SystemClock);
-        let ids = base::Ids::new(clock.clone(), std::sync::Arc::new(base::SystemRandom));
-        let db = db::Db::open(&db::DatabaseUrl::sqlite(dir.join("meguri.db")), ids, clock).await.unwrap();
-        let project: base::ProjectId = db.ids().make();
-        let mut tx = db.begin_write().await.unwrap();
-        db::sqlx::query("INSERT INTO projects (id, name, created_at) VALUES ($1, 'other', 0)")
-            .bind(project.to_string())
-            .execute(tx.conn())
-            .await
-            .unwrap();
-        db::sqlx::query("INSERT INTO environments (project, name, position, created_at) VALUES ($1, 'dev', 0, 0)")
-            .bind(project.to_string())
-            .execute(tx.conn())
-            .await
-            .unwrap();
-        tx.commit().await.unwrap();
-        db.close().await;
-    });
-    let key = meguri_json(dir, &["key", "create", "--name", "o", "--project", "other", "--role", "admin", "--json"]);
-    key["secret"].as_str().unwrap().to_owned()
-}
-
 #[test]
 fn another_projects_trace_is_like_one_that_does_not_exist() {
     let place = Place::new();
@@ -385,7 +147,8 @@ fn another_projects_trace_is_like_one_that_does_not_exist() {
     let id = live.chat(&question("a secret of the first project"));
     let trace = live.wait_for(&format!("/api/v1/traces/{id}"), |_| true);
     let span = trace["spans"][0]["span_id"].as_str().unwrap().to_owned();
-    let mut stranger = Live { child: Command::new("true").spawn().unwrap(), address: live.address, credential: bearer(&other_project(place.dir.path())) };
+    place.add_project("other");
+    let stranger = live.with_key(&place.make_key("other", "admin").1);
     let missing = "0190a5b0c3d47e8f9a0b1c2d3e4f5061";
     let answer = |reply: Reply| {
         let mut body = reply.json();
@@ -406,8 +169,7 @@ fn another_projects_trace_is_like_one_that_does_not_exist() {
     assert_eq!(ids(&stranger.get("/api/v1/traces").json()), [""; 0]);
     assert_eq!(stranger.post("/api/v1/query", &json!({})).json()["rows"], json!([{"group": {}, "values": {"count": 0}}]));
     // Nobody without a key sees anything.
-    stranger.credential = bearer("mgr_wrong");
-    assert_eq!(stranger.get(&format!("/api/v1/traces/{id}")).status, 401);
+    assert_eq!(live.with_key("mgr_wrong").get(&format!("/api/v1/traces/{id}")).status, 401);
 }
 
 #[test]
@@ -415,17 +177,13 @@ fn the_live_tail_hears_what_matches() {
     let place = Place::new();
     let live = place.start();
     let path = format!("/api/v1/traces/tail?filter={}", encode("tag.team = \"a\""));
-    let mut stream = BufReader::new(live.send("GET", &path, None).unwrap());
-    let mut line = String::new();
-    while !line.starts_with(": following") {
-        line.clear();
-        assert!(stream.read_line(&mut line).unwrap() > 0, "the tail ended");
-    }
+    let mut stream = live.call("GET", &path).open();
+    read_until(&mut stream, ": following");
     live.chat(&question("not for this tail"));
     let mut wanted = question("for this tail");
     wanted["meguri"] = json!({"tags": {"team": "a"}});
     let id = live.chat(&wanted);
-    let mut event = String::new();
+    let (mut event, mut line) = (String::new(), String::new());
     let until = Instant::now() + PATIENCE;
     let data = loop {
         assert!(Instant::now() < until, "no event came");
@@ -443,17 +201,12 @@ fn the_live_tail_hears_what_matches() {
 #[test]
 fn a_revoked_key_hears_no_more() {
     let place = Place::new();
-    let created = meguri_json(place.dir.path(), &["key", "create", "--name", "listener", "--json"]);
-    let mut live = place.start();
-    live.credential = bearer(created["secret"].as_str().unwrap());
-    let mut stream = BufReader::new(live.send("GET", "/api/v1/traces/tail", None).unwrap());
-    let mut line = String::new();
-    while !line.starts_with(": following") {
-        line.clear();
-        assert!(stream.read_line(&mut line).unwrap() > 0, "the tail ended");
-    }
-    let revoked = meguri(place.dir.path(), &["key", "revoke", created["id"].as_str().unwrap()]);
-    assert!(revoked.status.success(), "{}", String::from_utf8_lossy(&revoked.stderr));
+    let (id, secret) = place.make_key("default", "caller");
+    let live = place.start();
+    let listener = live.with_key(&secret);
+    let mut stream = listener.call("GET", "/api/v1/traces/tail").open();
+    read_until(&mut stream, ": following");
+    place.meguri(&["key", "revoke", &id]).assert_done();
     let mut rest = String::new();
     stream.read_to_string(&mut rest).unwrap();
     assert!(rest.contains("event: end"), "{rest}");
@@ -466,24 +219,22 @@ fn the_command_line_reads_beside_a_running_server() {
     place.fake.next(Answer { text: vec!["red \u{1b}[31malert\u{202e}".to_owned()], ..Answer::default() });
     let id = live.chat(&question("what colour?"));
     live.wait_for(&format!("/api/v1/traces/{id}"), |_| true);
-    let dir = place.dir.path();
-
-    let list = meguri_json(dir, &["traces", "list", "--from", "-1h", "--filter", "provider = \"fake\"", "--json"]);
+    let list = place.meguri(&["traces", "list", "--from", "-1h", "--filter", "provider = \"fake\"", "--json"]).json();
     assert_eq!(ids(&list), [id.as_str()]);
-    let table = meguri(dir, &["traces", "list"]);
-    assert!(String::from_utf8_lossy(&table.stdout).contains(&id));
-    let shown = meguri_json(dir, &["traces", "show", &id, "--json"]);
+    let table = place.meguri(&["traces", "list"]);
+    assert!(table.stdout.contains(&id));
+    let shown = place.meguri(&["traces", "show", &id, "--json"]).json();
     assert_eq!(shown["trace_id"], id.as_str());
-    let plain = meguri(dir, &["traces", "show", &id]);
-    let text = String::from_utf8(plain.stdout).unwrap();
+    let plain = place.meguri(&["traces", "show", &id]);
+    let text = plain.stdout;
     assert!(text.contains("what colour?") && text.contains("\\u{1b}[31malert\\u{202e}"), "{text}");
     assert!(!text.chars().any(|c| c != '\n' && c.is_control()), "{text:?}");
 
-    let missing = meguri(dir, &["traces", "show", "0190a5b0c3d47e8f9a0b1c2d3e4f5061"]);
-    assert_eq!(missing.status.code(), Some(3));
-    let wrong = meguri(dir, &["traces", "list", "--filter", "modl = \"x\""]);
-    assert_eq!(wrong.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&wrong.stderr).contains("model"), "{}", String::from_utf8_lossy(&wrong.stderr));
+    let missing = place.meguri(&["traces", "show", "0190a5b0c3d47e8f9a0b1c2d3e4f5061"]);
+    assert_eq!(missing.code, 3);
+    let wrong = place.meguri(&["traces", "list", "--filter", "modl = \"x\""]);
+    assert_eq!(wrong.code, 1);
+    assert!(wrong.stderr.contains("model"), "{wrong:?}");
 }
 
 /// A page without what its copy buttons hold, which is the text as it was.
@@ -497,7 +248,7 @@ fn shown(page: &str) -> String {
 fn pages_show_what_happened_and_lead_to_it() {
     let place = Place::new();
     let live = place.start();
-    let browser = live.sign_in(place.dir.path());
+    let browser = live.set_up(&place, "ann@example.test", "correct-horse-battery");
     let page = |path: &str| {
         let reply = browser.get(path);
         // The templates escape slashes too.
@@ -547,15 +298,14 @@ fn pages_show_what_happened_and_lead_to_it() {
 
     // A thumb without scripts: the form, and back.
     let back = format!("/default/traces/{id}?span=x");
-    let form = format!("value=-1&back={}", encode(&back));
-    let given = browser.post(&format!("/default/traces/{id}/thumbs"), &Value::String(form));
+    let given = browser.form(&format!("/default/traces/{id}/thumbs"), &[("value", "-1"), ("back", &back)]);
     assert_eq!((given.status, given.header("location")), (303, Some(back)));
     let scores = live.get(&format!("/api/v1/scores?trace_id={id}")).json();
     assert_eq!((&scores["items"][0]["value"], &scores["items"][0]["source"]), (&json!(-1), &json!("human")));
-    let away = Value::String("value=1&back=https%3A%2F%2Fevil.example%2F".to_owned());
-    let given = browser.post(&format!("/default/traces/{id}/thumbs"), &away);
+    let away = [("value", "1"), ("back", "https://evil.example/")];
+    let given = browser.form(&format!("/default/traces/{id}/thumbs"), &away);
     assert_eq!(given.header("location"), Some(format!("/default/traces/{id}")));
-    assert!(page(&format!("/default/traces/{id}")).1.contains("Ann"));
+    assert!(page(&format!("/default/traces/{id}")).1.contains("Ada"));
 }
 
 /// What the server has acknowledged: scores whose answer was 201, on traces that it then had.
@@ -563,10 +313,10 @@ type Acknowledged = Mutex<Vec<(String, String)>>;
 
 fn load(live: &Live, stop: &AtomicBool, acknowledged: &Acknowledged) {
     while !stop.load(Ordering::Relaxed) {
-        let Some(reply) = live.try_call("POST", "/v1/chat/completions", Some(&question("keep this"))) else { return };
+        let Some(reply) = live.call("POST", "/v1/chat/completions").json(&question("keep this")).try_send() else { return };
         let Some(trace) = reply.header("x-meguri-trace-id") else { return };
         let score = json!({"trace_id": trace, "name": "kept", "value": 1});
-        let Some(reply) = live.try_call("POST", "/api/v1/scores", Some(&score)) else { return };
+        let Some(reply) = live.call("POST", "/api/v1/scores").json(&score).try_send() else { return };
         if reply.status == 201 {
             let id = reply.json()["id"].as_str().unwrap().to_owned();
             acknowledged.lock().unwrap().push((trace, id));
@@ -581,7 +331,6 @@ fn slow_nothing_acknowledged_is_lost_to_sigkill() {
     for goal in [15, 60, 100, 170] {
         let mut live = place.start();
         let stop = AtomicBool::new(false);
-        let pid = live.child.id();
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| load(&live, &stop, &acknowledged));
@@ -592,10 +341,10 @@ fn slow_nothing_acknowledged_is_lost_to_sigkill() {
                 std::thread::sleep(Duration::from_millis(1));
             }
             // SIGKILL, in the middle of the load.
-            assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+            live.signal("-9");
             stop.store(true, Ordering::Relaxed);
         });
-        live.child.wait().unwrap();
+        live.wait();
     }
     let live = place.start();
     let acknowledged = acknowledged.into_inner().unwrap();
