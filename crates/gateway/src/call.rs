@@ -37,7 +37,7 @@ use crate::plan::{Plan, Principal, Protocol, Provider, Timeouts};
 use crate::prompt;
 use crate::providers::local::{self, LocalSource};
 use crate::providers::{Dialect, HttpSource, Piece, anthropic, openai};
-use crate::record::{CallError, CallKind, CallStatus, Permit, Record};
+use crate::record::{Busy, CallError, CallKind, CallStatus, Permit, Record};
 use crate::request::{Changes, Request};
 use crate::{Inner, models};
 
@@ -46,6 +46,20 @@ const HELD_PIECES: usize = 64;
 const HELD_BYTES: usize = 256 << 10;
 /// The most of an error response that is read.
 const ERROR_BODY_BYTES: usize = 64 << 10;
+
+/// Reserves the place of this call's record, waiting a moment when the queue is
+/// full: a client that is slowed down a little is better off than one that is
+/// refused, and calls then arrive no faster than their records become durable.
+async fn place_for_record(gateway: &Inner, longest: Duration) -> Result<Permit, Busy> {
+    const STEP: Duration = Duration::from_millis(5);
+    let until = Instant::now() + longest;
+    loop {
+        match gateway.recorder.admit() {
+            Err(_) if Instant::now() < until => tokio::time::sleep(STEP).await,
+            answer => return answer,
+        }
+    }
+}
 
 /// Runs one call to the point where its response begins.
 pub(crate) async fn run(
@@ -57,7 +71,7 @@ pub(crate) async fn run(
     body: Bytes,
 ) -> Response<GatewayBody> {
     let trace_id = context.trace_id;
-    let permit = match gateway.recorder.admit() {
+    let permit = match place_for_record(gateway, plan.limits.admission_wait).await {
         Ok(permit) => permit,
         Err(busy) => {
             let message = "the record of this call could not be kept now; try again shortly";

@@ -232,6 +232,8 @@ pub struct Limits {
     pub local_choices: u32,
     /// Inputs of one local embedding request.
     pub local_inputs: usize,
+    /// How long a call may wait for a place in the queue of records before it is refused.
+    pub admission_wait: Duration,
 }
 
 impl Default for Limits {
@@ -244,6 +246,7 @@ impl Default for Limits {
             prompt_bytes: 1 << 20,
             local_choices: 8,
             local_inputs: 2048,
+            admission_wait: Duration::from_secs(2),
         }
     }
 }

@@ -497,6 +497,18 @@ async fn without_a_place_for_the_record_there_is_no_call() {
 }
 
 #[tokio::test]
+async fn a_call_waits_a_moment_for_the_place_of_its_record() {
+    let rig = Rig::new();
+    rig.sink.full.store(true, Ordering::SeqCst);
+    let freed = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        rig.sink.full.store(false, Ordering::SeqCst);
+    };
+    let (response, ()) = tokio::join!(rig.chat(request("open/m")), freed);
+    assert_eq!(response.status().as_u16(), 200);
+}
+
+#[tokio::test]
 async fn a_panic_is_recorded() {
     let rig = Rig::new();
     let call = rig.chat(request("local/parrot").replace("Hi", "panic"));
