@@ -21,7 +21,7 @@ export MEGURI_BIN := $(CURDIR)/$(BIN)
 export MEGURI_MODELS := $(CURDIR)/target/models-data
 NEXTEST := $(shell command -v cargo-nextest >/dev/null 2>&1 && echo yes)
 
-.PHONY: help up test check ui bench build test-build test-rust test-ui test-compat test-e2e test-models clean
+.PHONY: help up test check ui bench build test-build test-rust test-ui test-compat test-e2e test-models
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
