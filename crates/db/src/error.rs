@@ -107,7 +107,11 @@ fn fault_of_postgres(code: &str) -> Fault {
         "40001" | "40P01" | "55P03" => Fault::Busy,
         "53100" => Fault::DiskFull,
         "25006" => Fault::Unavailable,
-        _ if code.starts_with("08") || code.starts_with("53") || code.starts_with("57") => {
+        _ if code.starts_with("08")
+            || code.starts_with("3D")
+            || code.starts_with("53")
+            || code.starts_with("57") =>
+        {
             Fault::Unavailable
         }
         _ => Fault::Internal,

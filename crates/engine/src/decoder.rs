@@ -13,7 +13,7 @@ use crate::chat::Precision;
 use crate::config::{DecoderConfig, Pairing};
 use crate::error::LoadError;
 use crate::kv::KvCache;
-use crate::linear::{Activations, Isa, Linear};
+use crate::linear::{self, Activations, Isa, Linear};
 use crate::pool::{Pool, SharedSlice};
 use crate::weights::Weights;
 
@@ -290,9 +290,8 @@ impl Decoder {
     ) {
         let normed = self.normed(hidden, &block.attention_norm);
         let input = Activations::new(&normed, self.config.hidden);
-        let mut queries = block.query.apply(&input, pool);
-        let mut keys = block.key.apply(&input, pool);
-        let values = block.value.apply(&input, pool);
+        let [mut queries, mut keys, values] =
+            apply([&block.query, &block.key, &block.value], &input, pool);
         let width = self.config.head_width;
         for (rows, norm) in [
             (&mut queries, &block.query_norm),
@@ -325,7 +324,8 @@ impl Decoder {
         }
         let attended = self.attention(layer, &queries, spans, pool);
         let input = Activations::new(&attended, self.config.heads * width);
-        add(hidden, &block.output.apply(&input, pool));
+        let [output] = apply([&block.output], &input, pool);
+        add(hidden, &output);
     }
 
     /// Attention of all spans, split into tasks over heads and rows.
@@ -383,11 +383,11 @@ impl Decoder {
     fn feed_forward(&self, block: &Block, hidden: &mut [f32], pool: &mut Pool) {
         let normed = self.normed(hidden, &block.feed_forward_norm);
         let input = Activations::new(&normed, self.config.hidden);
-        let mut gate = block.gate.apply(&input, pool);
-        let up = block.up.apply(&input, pool);
+        let [mut gate, up] = apply([&block.gate, &block.up], &input, pool);
         silu_product(self.isa, &mut gate, &up);
         let input = Activations::new(&gate, self.config.feed_forward);
-        add(hidden, &block.down.apply(&input, pool));
+        let [down] = apply([&block.down], &input, pool);
+        add(hidden, &down);
     }
 
     /// Logits of the last row of each span that wants them: the output matrix is a fifth of a
@@ -407,11 +407,8 @@ impl Decoder {
         }
         let normed = self.normed(&last, &self.final_norm);
         let input = Activations::new(&normed, width);
-        let mut logits = vec![0.0; input.rows() * self.config.vocabulary];
-        self.head
-            .as_ref()
-            .unwrap_or(&self.embedding)
-            .forward(&input, &mut logits, pool);
+        let head = self.head.as_ref().unwrap_or(&self.embedding);
+        let [logits] = linear::forward([&**head], &input, pool);
         logits
     }
 
@@ -422,18 +419,22 @@ impl Decoder {
     }
 }
 
-impl Projection {
-    fn apply(&self, input: &Activations<'_>, pool: &mut Pool) -> Vec<f32> {
-        let width = self.linear.out_features();
-        let mut output = vec![0.0; input.rows() * width];
-        self.linear.forward(input, &mut output, pool);
-        if let Some(bias) = &self.bias {
+/// Several projections of the same rows, biases added.
+fn apply<const N: usize>(
+    projections: [&Projection; N],
+    input: &Activations<'_>,
+    pool: &mut Pool,
+) -> [Vec<f32>; N] {
+    let linears = projections.map(|projection| &*projection.linear);
+    let mut outputs = linear::forward(linears, input, pool);
+    for (projection, output) in projections.iter().zip(&mut outputs) {
+        if let Some(bias) = &projection.bias {
             output
-                .chunks_exact_mut(width)
+                .chunks_exact_mut(bias.len())
                 .for_each(|row| add(row, bias));
         }
-        output
     }
+    outputs
 }
 
 /// Root-mean-square norm of each run of `weight.len()` values.

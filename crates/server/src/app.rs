@@ -95,7 +95,9 @@ fn create_private_dir(path: &Path) -> anyhow::Result<()> {
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path).with_context(|| format!("creating the data directory {}", path.display()))
+    builder
+        .create(path)
+        .with_context(|| format!("creating the data directory {}", path.display()))
 }
 
 /// The document kinds that this release knows.
@@ -115,7 +117,11 @@ impl App {
         let ids = db.ids().clone();
         let telemetry = crate::traces::open_telemetry(&config, Arc::clone(&clock))?;
         let egress = Egress::new(EgressConfig::default());
-        let engine = Arc::new(LocalEngine::new(db.clone(), &config.data_dir, config.file.engine.threads));
+        let engine = Arc::new(LocalEngine::new(
+            db.clone(),
+            &config.data_dir,
+            config.file.engine.threads,
+        ));
         let recorder = crate::traces::recorder(telemetry.clone());
         let gateway = Gateway::new(
             egress.clone(),
@@ -169,18 +175,34 @@ impl App {
     /// writing down when keys were used, jobs, dropping what is too old.
     pub fn start_background(&self, tasks: &mut JoinSet<()>) {
         let stop = self.stopping.subscribe();
-        tasks.spawn(every(Duration::from_millis(250), self.clone(), stop.clone(), "plan", async |app: &App| {
-            app.refresh_plan().await
-        }));
-        tasks.spawn(every(Duration::from_secs(5), self.clone(), stop.clone(), "keys", async |app: &App| {
-            crate::keys::write_last_used(app).await
-        }));
-        tasks.spawn(every(Duration::from_secs(3600), self.clone(), stop.clone(), "sessions", async |app: &App| {
-            crate::sessions::drop_expired(app).await
-        }));
-        tasks.spawn(every(Duration::from_secs(3600), self.clone(), stop.clone(), "retention", async |app: &App| {
-            crate::traces::drop_expired(app).await.map(drop)
-        }));
+        tasks.spawn(every(
+            Duration::from_millis(250),
+            self.clone(),
+            stop.clone(),
+            "plan",
+            async |app: &App| app.refresh_plan().await,
+        ));
+        tasks.spawn(every(
+            Duration::from_secs(5),
+            self.clone(),
+            stop.clone(),
+            "keys",
+            async |app: &App| crate::keys::write_last_used(app).await,
+        ));
+        tasks.spawn(every(
+            Duration::from_secs(3600),
+            self.clone(),
+            stop.clone(),
+            "sessions",
+            async |app: &App| crate::sessions::drop_expired(app).await,
+        ));
+        tasks.spawn(every(
+            Duration::from_secs(3600),
+            self.clone(),
+            stop.clone(),
+            "retention",
+            async |app: &App| crate::traces::drop_expired(app).await.map(drop),
+        ));
         crate::jobs::start(self, tasks, stop);
     }
 
@@ -188,8 +210,12 @@ impl App {
     pub async fn close(&self) {
         match tokio::time::timeout(CLOSE, crate::keys::write_last_used(self)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(error.message = %format!("{error:#}"), "the last use of keys was not written"),
-            Err(_) => tracing::warn!("the last use of keys was not written: the database does not answer"),
+            Ok(Err(error)) => {
+                tracing::warn!(error.message = %format!("{error:#}"), "the last use of keys was not written")
+            }
+            Err(_) => {
+                tracing::warn!("the last use of keys was not written: the database does not answer")
+            }
         }
         let telemetry = self.telemetry.clone();
         let _ = tokio::task::spawn_blocking(move || telemetry.shutdown()).await;

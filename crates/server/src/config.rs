@@ -128,19 +128,29 @@ impl Default for FileConfig {
 
 impl Default for Telemetry {
     fn default() -> Self {
-        Self { window_ms: 2, queue: 10_000, retention_days: 0 }
+        Self {
+            window_ms: 2,
+            queue: 10_000,
+            retention_days: 0,
+        }
     }
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { inference_body_bytes: 32 << 20, connections: 4096 }
+        Self {
+            inference_body_bytes: 32 << 20,
+            connections: 4096,
+        }
     }
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Text }
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::Text,
+        }
     }
 }
 
@@ -163,7 +173,10 @@ impl Config {
     /// impossible value; the message names the file, line and key.
     pub fn load(data_dir: &Path, overrides: &Overrides) -> anyhow::Result<Self> {
         let usual = data_dir.join("meguri.toml");
-        let path = overrides.config.clone().or_else(|| usual.exists().then_some(usual));
+        let path = overrides
+            .config
+            .clone()
+            .or_else(|| usual.exists().then_some(usual));
         let mut file = match path {
             Some(path) => read_file(&path)?,
             None => FileConfig::default(),
@@ -175,29 +188,45 @@ impl Config {
             base::net::parse_base_url(url).with_context(|| format!("public_url = {url:?}"))?;
         }
         if file.telemetry.window_ms > 5 {
-            bail!("telemetry.window_ms = {} is out of range: 0 to 5", file.telemetry.window_ms);
+            bail!(
+                "telemetry.window_ms = {} is out of range: 0 to 5",
+                file.telemetry.window_ms
+            );
         }
-        let database_url = overrides.database_url.clone().or_else(|| file.database_url.clone());
-        Ok(Self { data_dir: data_dir.to_owned(), database_url, file })
+        let database_url = overrides
+            .database_url
+            .clone()
+            .or_else(|| file.database_url.clone());
+        Ok(Self {
+            data_dir: data_dir.to_owned(),
+            database_url,
+            file,
+        })
     }
 
     /// Whether people reach this server over TLS, so that cookies can be `Secure`.
     pub fn is_https(&self) -> bool {
-        self.file.public_url.as_deref().is_some_and(|url| url.starts_with("https://"))
+        self.file
+            .public_url
+            .as_deref()
+            .is_some_and(|url| url.starts_with("https://"))
     }
 
     /// The address to show in links and snippets, without a trailing slash.
     pub fn public_url(&self) -> String {
         match &self.file.public_url {
             Some(url) => url.trim_end_matches('/').to_owned(),
-            None if self.file.listen.ip().is_unspecified() => format!("http://127.0.0.1:{}", self.file.listen.port()),
+            None if self.file.listen.ip().is_unspecified() => {
+                format!("http://127.0.0.1:{}", self.file.listen.port())
+            }
             None => format!("http://{}", self.file.listen),
         }
     }
 }
 
 fn read_file(path: &Path) -> anyhow::Result<FileConfig> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     parse(&text).with_context(|| format!("in {}", path.display()))
 }
 
@@ -229,7 +258,9 @@ fn suggestion(message: &str) -> Option<String> {
 /// The refusals, for the integration tests (this library has no unit tests of its own).
 #[doc(hidden)]
 pub fn parse_for_test(text: &str) -> Result<(), String> {
-    parse(text).map(|_| ()).map_err(|error| format!("{error:#}"))
+    parse(text)
+        .map(|_| ())
+        .map_err(|error| format!("{error:#}"))
 }
 
 /// A variable that a credential reference names. The one reader of the

@@ -32,7 +32,14 @@ pub type Result<T, E = AppError> = std::result::Result<T, E>;
 impl AppError {
     /// A refusal with its own status and code; prefer the named ones below.
     pub fn new_status(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), hint: None, at: None, source: None }
+        Self {
+            status,
+            code,
+            message: message.into(),
+            hint: None,
+            at: None,
+            source: None,
+        }
     }
 
     /// 400: the request is wrong in itself.
@@ -140,7 +147,10 @@ impl std::error::Error for AppError {}
 impl From<anyhow::Error> for AppError {
     fn from(source: anyhow::Error) -> Self {
         // A database that is away is no fault of ours, however deep in the call it was noticed.
-        match source.downcast::<Self>().map_err(anyhow::Error::downcast::<db::DbError>) {
+        match source
+            .downcast::<Self>()
+            .map_err(anyhow::Error::downcast::<db::DbError>)
+        {
             Ok(known) => known,
             Err(Ok(known)) => known.into(),
             Err(Err(source)) => Self::internal(source),

@@ -23,13 +23,19 @@ impl<S: Send + Sync> FromRequest<S> for Raw {
     type Rejection = AppError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, AppError> {
-        let limit = request.extensions().get::<BodyLimit>().map_or(0, |limit| limit.0);
+        let limit = request
+            .extensions()
+            .get::<BodyLimit>()
+            .map_or(0, |limit| limit.0);
         let collected = tokio::time::timeout(BODY_TIME, request.into_body().collect()).await;
         match collected {
             Err(_) => Err(AppError::new_status(
                 axum::http::StatusCode::REQUEST_TIMEOUT,
                 "body_timeout",
-                format!("the request body did not arrive within {} seconds", BODY_TIME.as_secs()),
+                format!(
+                    "the request body did not arrive within {} seconds",
+                    BODY_TIME.as_secs()
+                ),
             )),
             Ok(Ok(body)) => Ok(Self(body.to_bytes())),
             Ok(Err(error)) if caused_by_limit(&error) => Err(AppError::too_large(limit)),
@@ -69,12 +75,17 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, AppError> {
     serde_json::from_slice(bytes).map_err(|error| {
         let place = format!("line {}, column {}", error.line(), error.column());
-        AppError::invalid(format!("the JSON body was not understood: {error}")).code("invalid_json").at(place)
+        AppError::invalid(format!("the JSON body was not understood: {error}"))
+            .code("invalid_json")
+            .at(place)
     })
 }
 
 fn require_type(headers: &axum::http::HeaderMap, wanted: &str) -> Result<(), AppError> {
-    let sent = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let sent = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     let bare = sent.split(';').next().unwrap_or_default().trim();
     if bare.eq_ignore_ascii_case(wanted) {
         return Ok(());
@@ -112,7 +123,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AppError> {
         let query = parts.uri.query().unwrap_or_default();
-        let pairs: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        let pairs: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes())
+            .into_owned()
+            .collect();
         from_pairs(&pairs, "query string").map(Query)
     }
 }
@@ -123,7 +136,8 @@ fn from_pairs<T: DeserializeOwned>(pairs: &[(String, String)], what: &str) -> Re
     let given = pairs.iter().filter(|(_, value)| !value.is_empty());
     let fields = given.map(|(name, value)| (name.clone(), Lenient(value.clone())));
     let map = serde::de::value::MapDeserializer::<_, serde::de::value::Error>::new(fields);
-    T::deserialize(map).map_err(|error| AppError::invalid(format!("the {what} was not understood: {error}")))
+    T::deserialize(map)
+        .map_err(|error| AppError::invalid(format!("the {what} was not understood: {error}")))
 }
 
 /// A text that reads as whatever the field's type asks for.
@@ -143,15 +157,24 @@ macro_rules! parse_number {
 impl<'de> serde::Deserializer<'de> for Lenient {
     type Error = serde::de::value::Error;
 
-    fn deserialize_any<V: serde::de::Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+    fn deserialize_any<V: serde::de::Visitor<'de>>(
+        self,
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
         visitor.visit_string(self.0)
     }
 
-    fn deserialize_option<V: serde::de::Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+    fn deserialize_option<V: serde::de::Visitor<'de>>(
+        self,
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
         visitor.visit_some(self)
     }
 
-    fn deserialize_bool<V: serde::de::Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+    fn deserialize_bool<V: serde::de::Visitor<'de>>(
+        self,
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
         match self.0.as_str() {
             "1" | "true" | "on" => visitor.visit_bool(true),
             "0" | "false" | "off" => visitor.visit_bool(false),

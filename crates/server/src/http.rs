@@ -69,26 +69,49 @@ impl Route {
         T: 'static,
     {
         let filter = MethodFilter::try_from(method.clone()).unwrap_or(MethodFilter::TRACE);
-        Self { method, path, access, body_limit: 256 << 10, doc: None, handler: on(filter, handler) }
+        Self {
+            method,
+            path,
+            access,
+            body_limit: 256 << 10,
+            doc: None,
+            handler: on(filter, handler),
+        }
     }
 
     /// A route that reads.
-    pub fn get<H: Handler<T, App>, T: 'static>(path: &'static str, access: Access, handler: H) -> Self {
+    pub fn get<H: Handler<T, App>, T: 'static>(
+        path: &'static str,
+        access: Access,
+        handler: H,
+    ) -> Self {
         Self::new(Method::GET, path, access, handler)
     }
 
     /// A route that creates or acts.
-    pub fn post<H: Handler<T, App>, T: 'static>(path: &'static str, access: Access, handler: H) -> Self {
+    pub fn post<H: Handler<T, App>, T: 'static>(
+        path: &'static str,
+        access: Access,
+        handler: H,
+    ) -> Self {
         Self::new(Method::POST, path, access, handler)
     }
 
     /// A route that sets.
-    pub fn put<H: Handler<T, App>, T: 'static>(path: &'static str, access: Access, handler: H) -> Self {
+    pub fn put<H: Handler<T, App>, T: 'static>(
+        path: &'static str,
+        access: Access,
+        handler: H,
+    ) -> Self {
         Self::new(Method::PUT, path, access, handler)
     }
 
     /// A route that removes.
-    pub fn delete<H: Handler<T, App>, T: 'static>(path: &'static str, access: Access, handler: H) -> Self {
+    pub fn delete<H: Handler<T, App>, T: 'static>(
+        path: &'static str,
+        access: Access,
+        handler: H,
+    ) -> Self {
         Self::new(Method::DELETE, path, access, handler)
     }
 
@@ -157,15 +180,25 @@ impl Http {
             } else {
                 route.body_limit
             };
-            let rule = Rule { access: route.access, body_limit: limit };
-            rules.entry(route.path).or_default().push((route.method.clone(), rule));
+            let rule = Rule {
+                access: route.access,
+                body_limit: limit,
+            };
+            rules
+                .entry(route.path)
+                .or_default()
+                .push((route.method.clone(), rule));
             router = router.route(route.path, route.handler);
         }
-        let gate = Gate { app: app.clone(), rules: Arc::new(rules) };
+        let gate = Gate {
+            app: app.clone(),
+            rules: Arc::new(rules),
+        };
         let router = router
             .route_layer(axum::middleware::from_fn_with_state(gate, authorise))
             .method_not_allowed_fallback(async || {
-                AppError::not_found("this path does not take that method").code("method_not_allowed")
+                AppError::not_found("this path does not take that method")
+                    .code("method_not_allowed")
             })
             .fallback(async || AppError::not_found("there is nothing at this address"))
             .with_state(app.clone());
@@ -188,9 +221,12 @@ impl Http {
                     response
                 };
                 // A panic is our bug; the other calls on this server are not to blame for it.
-                AssertUnwindSafe(call).catch_unwind().await.unwrap_or_else(|_| {
-                    AppError::internal(anyhow::anyhow!("a handler panicked")).into_response()
-                })
+                AssertUnwindSafe(call)
+                    .catch_unwind()
+                    .await
+                    .unwrap_or_else(|_| {
+                        AppError::internal(anyhow::anyhow!("a handler panicked")).into_response()
+                    })
             }
         };
         if let Some(error) = response.extensions_mut().remove::<Arc<AppError>>() {
@@ -223,7 +259,11 @@ impl RequestContext {
         } else {
             String::new()
         };
-        Self { id: app.ids.make(), nonce, arrived_us: app.clock.now_us() }
+        Self {
+            id: app.ids.make(),
+            nonce,
+            arrived_us: app.clock.now_us(),
+        }
     }
 }
 
@@ -231,7 +271,11 @@ impl<S: Send + Sync> FromRequestParts<S> for RequestContext {
     type Rejection = AppError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AppError> {
-        parts.extensions.get::<Self>().cloned().ok_or_else(|| AppError::internal(anyhow::anyhow!("no request context")))
+        parts
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .ok_or_else(|| AppError::internal(anyhow::anyhow!("no request context")))
     }
 }
 
@@ -261,7 +305,11 @@ impl ErrorView {
             Surface::Page => head.headers.clone(),
             Surface::OpenAi | Surface::Api => axum::http::HeaderMap::new(),
         };
-        Self { method: head.method.clone(), path, headers }
+        Self {
+            method: head.method.clone(),
+            path,
+            headers,
+        }
     }
 }
 
@@ -280,8 +328,14 @@ fn check_path(path: &str) -> Result<(), AppError> {
         || lower.contains("%2e%2e")
         || lower.contains("%00")
         || lower.contains("%5c")
-        || path.split('/').any(|segment| segment == "." || segment == "..");
-    if odd { Err(AppError::not_found("there is nothing at this address")) } else { Ok(()) }
+        || path
+            .split('/')
+            .any(|segment| segment == "." || segment == "..");
+    if odd {
+        Err(AppError::not_found("there is nothing at this address"))
+    } else {
+        Ok(())
+    }
 }
 
 #[derive(Clone)]
@@ -301,9 +355,19 @@ async fn authorise(State(gate): State<Gate>, request: Request, next: Next) -> Re
 
 async fn admit(gate: &Gate, request: Request) -> Result<Request, AppError> {
     let (mut head, body) = request.into_parts();
-    let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
-    let matched = head.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let rule = gate.rules.get(matched).and_then(|rules| rules.iter().find(|(known, _)| known == method));
+    let method = if head.method == Method::HEAD {
+        &Method::GET
+    } else {
+        &head.method
+    };
+    let matched = head
+        .extensions
+        .get::<MatchedPath>()
+        .map_or("", MatchedPath::as_str);
+    let rule = gate
+        .rules
+        .get(matched)
+        .and_then(|rules| rules.iter().find(|(known, _)| known == method));
     // `/v1/traces` has the form of a project's page, but a program that asks there for an API must not get a page.
     let first = head.uri.path().split('/').nth(1).unwrap_or_default();
     let is_mistaken = matched.starts_with("/{project}") && crate::ui::is_reserved(first);
@@ -328,7 +392,10 @@ async fn admit(gate: &Gate, request: Request) -> Result<Request, AppError> {
 pub struct BodyLimit(pub usize);
 
 fn check_length(head: &Parts, limit: usize) -> Result<(), AppError> {
-    let declared = head.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    let declared = head
+        .headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     match declared {
         Some(length) if length > limit as u64 => Err(AppError::too_large(limit)),
         _ => Ok(()),
@@ -337,7 +404,11 @@ fn check_length(head: &Parts, limit: usize) -> Result<(), AppError> {
 
 fn log_error(error: &AppError, context: &RequestContext, view: &ErrorView) {
     if error.status.is_server_error() {
-        let cause = error.source.as_ref().map(|source| format!("{source:#}")).unwrap_or_default();
+        let cause = error
+            .source
+            .as_ref()
+            .map(|source| format!("{source:#}"))
+            .unwrap_or_default();
         tracing::error!(
             request.id = %context.id, http.method = %view.method, http.path = %view.path,
             error.code = error.code, error.cause = cause, "request failed: {}", error.message
@@ -345,7 +416,8 @@ fn log_error(error: &AppError, context: &RequestContext, view: &ErrorView) {
     }
 }
 
-const CSP_FOR_DATA: &str = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+const CSP_FOR_DATA: &str =
+    "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
 fn finish(app: &App, context: &RequestContext, response: &mut Response) {
     let headers = response.headers_mut();
@@ -354,11 +426,20 @@ fn finish(app: &App, context: &RequestContext, response: &mut Response) {
             headers.entry(name).or_insert(value);
         }
     };
-    set(HeaderName::from_static("x-request-id"), &context.id.to_string());
+    set(
+        HeaderName::from_static("x-request-id"),
+        &context.id.to_string(),
+    );
     set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     set(header::REFERRER_POLICY, "same-origin");
-    set(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
-    set(HeaderName::from_static("cross-origin-resource-policy"), "same-origin");
+    set(
+        HeaderName::from_static("cross-origin-opener-policy"),
+        "same-origin",
+    );
+    set(
+        HeaderName::from_static("cross-origin-resource-policy"),
+        "same-origin",
+    );
     if app.config.is_https() {
         set(header::STRICT_TRANSPORT_SECURITY, "max-age=31536000");
     }
@@ -401,7 +482,9 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
     drain: Duration,
 ) -> anyhow::Result<()> {
-    let connections = Arc::new(tokio::sync::Semaphore::new(app.config.file.limits.connections));
+    let connections = Arc::new(tokio::sync::Semaphore::new(
+        app.config.file.limits.connections,
+    ));
     let stopping = app.stopping.clone();
     let http = Http::new(app);
     let graceful = hyper_util::server::graceful::GracefulShutdown::new();
@@ -452,10 +535,15 @@ fn open_connection(
     let local = stream.local_addr().ok()?;
     let stream = crate::stall::StallGuard::new(stream, WRITE_STALL);
     let connection = Connection { local, peer };
-    let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let http = http.clone();
-        async move { Ok::<_, std::convert::Infallible>(http.answer(connection, request.map(Body::new)).await) }
-    });
+    let service =
+        hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+            let http = http.clone();
+            async move {
+                Ok::<_, std::convert::Infallible>(
+                    http.answer(connection, request.map(Body::new)).await,
+                )
+            }
+        });
     let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -470,7 +558,11 @@ fn open_connection(
         .max_concurrent_streams(200)
         .max_header_list_size(64 << 10)
         .keep_alive_interval(Some(Duration::from_secs(30)));
-    let watched = graceful.watch(builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned());
+    let watched = graceful.watch(
+        builder
+            .serve_connection_with_upgrades(TokioIo::new(stream), service)
+            .into_owned(),
+    );
     Some(async move {
         if let Err(error) = watched.await {
             tracing::debug!(error.message = %error, "a connection ended early");
@@ -492,26 +584,44 @@ impl Hosts {
     pub fn new(config: &crate::config::Config) -> Self {
         let file = &config.file;
         let port = file.listen.port();
-        let mut names: Vec<String> = ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned).to_vec();
+        let mut names: Vec<String> = ["localhost", "127.0.0.1", "[::1]"]
+            .map(str::to_owned)
+            .to_vec();
         names.push(match file.listen.ip() {
             std::net::IpAddr::V6(ip) => format!("[{ip}]"),
             ip => ip.to_string(),
         });
-        let mut origins: Vec<String> = names.iter().map(|name| format!("http://{name}:{port}")).collect();
-        let public = file.public_url.as_deref().and_then(|url| url::Url::parse(url).ok());
+        let mut origins: Vec<String> = names
+            .iter()
+            .map(|name| format!("http://{name}:{port}"))
+            .collect();
+        let public = file
+            .public_url
+            .as_deref()
+            .and_then(|url| url::Url::parse(url).ok());
         if let Some(url) = public {
             names.extend(url.host_str().map(str::to_ascii_lowercase));
             origins.push(url.origin().ascii_serialization());
         }
-        names.extend(file.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()));
+        names.extend(
+            file.allowed_hosts
+                .iter()
+                .map(|host| host.to_ascii_lowercase()),
+        );
         Self { names, origins }
     }
 
     fn check(&self, head: &Parts, connection: &Connection) -> Result<(), AppError> {
-        let headers = head.headers.get_all(header::HOST).iter().map(|host| host.to_str().unwrap_or_default());
+        let headers = head
+            .headers
+            .get_all(header::HOST)
+            .iter()
+            .map(|host| host.to_str().unwrap_or_default());
         // HTTP/2 carries the name in the request target, and HTTP/1.1 may. Whoever gives several
         // names means different ones for different readers: all must be ours.
-        let mut hosts = headers.chain(head.uri.authority().map(|authority| authority.as_str())).peekable();
+        let mut hosts = headers
+            .chain(head.uri.authority().map(|authority| authority.as_str()))
+            .peekable();
         if hosts.peek().is_none() {
             return Err(AppError::invalid("the request names no host").code("no_host"));
         }
@@ -540,7 +650,10 @@ impl Hosts {
     pub fn is_own_origin(&self, origin: &str, host: Option<&str>) -> bool {
         self.origins.iter().any(|own| own == origin)
             || host.is_some_and(|host| {
-                origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")) == Some(host)
+                origin
+                    .strip_prefix("http://")
+                    .or_else(|| origin.strip_prefix("https://"))
+                    == Some(host)
             })
     }
 }

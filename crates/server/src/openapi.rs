@@ -22,7 +22,14 @@ pub struct Doc {
 impl Doc {
     /// A group and one line.
     pub fn new(tag: &'static str, summary: &'static str) -> Self {
-        Self { tag, summary, query: None, body: None, answer: None, status: 200 }
+        Self {
+            tag,
+            summary,
+            query: None,
+            body: None,
+            answer: None,
+            status: 200,
+        }
     }
 
     /// The type of the query string.
@@ -62,8 +69,11 @@ pub fn document(routes: &[Route]) -> Value {
     for route in routes {
         if let Some(doc) = &route.doc {
             // `{*name}` is the router's way to write a parameter that may hold slashes.
-            let entry = paths.entry(route.path.replace("{*", "{")).or_insert_with(|| json!({}));
-            entry[route.method.as_str().to_ascii_lowercase()] = operation(&mut generator, route, doc, &error);
+            let entry = paths
+                .entry(route.path.replace("{*", "{"))
+                .or_insert_with(|| json!({}));
+            entry[route.method.as_str().to_ascii_lowercase()] =
+                operation(&mut generator, route, doc, &error);
         }
     }
     let schemas = generator.take_definitions(true);
@@ -105,7 +115,8 @@ fn operation(generator: &mut SchemaGenerator, route: &Route, doc: &Doc, error: &
         operation["parameters"] = Value::Array(parameters);
     }
     if let Some(body) = doc.body {
-        operation["requestBody"] = json!({"required": true, "content": {"application/json": {"schema": body(generator)}}});
+        operation["requestBody"] =
+            json!({"required": true, "content": {"application/json": {"schema": body(generator)}}});
     }
     match route.access {
         Access::Public => operation["security"] = json!([]),
@@ -121,12 +132,22 @@ fn operation(generator: &mut SchemaGenerator, route: &Route, doc: &Doc, error: &
 /// Unique: our own API goes without its prefix, OpenAI's surface keeps its `v1`.
 fn operation_id(route: &Route) -> String {
     let path = route.path.strip_prefix("/api/v1").unwrap_or(route.path);
-    let path: Vec<&str> = path.split(['/', '{', '}', '-', '.', '*']).filter(|word| !word.is_empty()).collect();
-    format!("{}_{}", route.method.as_str().to_ascii_lowercase(), path.join("_"))
+    let path: Vec<&str> = path
+        .split(['/', '{', '}', '-', '.', '*'])
+        .filter(|word| !word.is_empty())
+        .collect();
+    format!(
+        "{}_{}",
+        route.method.as_str().to_ascii_lowercase(),
+        path.join("_")
+    )
 }
 
 fn path_parameters(path: &str) -> Vec<Value> {
-    let names = path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
+    let names = path
+        .split('{')
+        .skip(1)
+        .filter_map(|rest| rest.split('}').next());
     let parameter = |name: &str| {
         let name = name.trim_start_matches('*');
         json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}})
@@ -135,12 +156,19 @@ fn path_parameters(path: &str) -> Vec<Value> {
 }
 
 fn query_parameters(schema: &Schema) -> Vec<Value> {
-    let required: Vec<&str> =
-        schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    let required: Vec<&str> = schema
+        .get("required")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
     let properties = schema.get("properties").and_then(Value::as_object);
     let parameter = |(name, property): (&String, &Value)| {
         let mut property = property.clone();
-        let description = property.as_object_mut().and_then(|map| map.remove("description"));
+        let description = property
+            .as_object_mut()
+            .and_then(|map| map.remove("description"));
         json!({
             "name": name, "in": "query", "required": required.contains(&name.as_str()),
             "description": description, "schema": property,

@@ -26,6 +26,14 @@ pub async fn build(app: &App, revision: i64) -> anyhow::Result<Plan> {
         };
         projects.insert(project.id, Arc::new(plan));
     }
-    let limits = Limits { request_bytes: app.config.file.limits.inference_body_bytes, ..Limits::default() };
-    Ok(Plan { revision: revision.to_string(), keys: crate::keys::for_plan(&app.db).await?, projects, limits })
+    let limits = Limits {
+        request_bytes: app.config.file.limits.inference_body_bytes,
+        ..Limits::default()
+    };
+    Ok(Plan {
+        revision: revision.to_string(),
+        keys: crate::keys::for_plan(&app.db).await?,
+        projects,
+        limits,
+    })
 }

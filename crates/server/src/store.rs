@@ -38,7 +38,11 @@ where
     T::Err: std::error::Error + Send + Sync + 'static,
 {
     text.parse().map_err(|source: T::Err| {
-        sqlx::Error::ColumnDecode { index: column.to_owned(), source: Box::new(source) }.into()
+        sqlx::Error::ColumnDecode {
+            index: column.to_owned(),
+            source: Box::new(source),
+        }
+        .into()
     })
 }
 

@@ -23,10 +23,18 @@ pub enum Surface {
 impl Surface {
     /// The surface that this path belongs to.
     pub fn of(path: &str) -> Self {
-        let under = |prefix: &str| path == prefix || path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
+        let under = |prefix: &str| {
+            path == prefix
+                || path
+                    .strip_prefix(prefix)
+                    .is_some_and(|rest| rest.starts_with('/'))
+        };
         if under("/v1") {
             Self::OpenAi
-        } else if under("/api") || matches!(path, "/healthz" | "/readyz" | "/openapi.json") || under("/assets") {
+        } else if under("/api")
+            || matches!(path, "/healthz" | "/readyz" | "/openapi.json")
+            || under("/assets")
+        {
             Self::Api
         } else {
             Self::Page
@@ -35,15 +43,24 @@ impl Surface {
 }
 
 /// The error in the caller's own protocol.
-pub async fn shape(app: &App, error: &AppError, context: &RequestContext, view: &ErrorView) -> Response {
+pub async fn shape(
+    app: &App,
+    error: &AppError,
+    context: &RequestContext,
+    view: &ErrorView,
+) -> Response {
     let mut response = match Surface::of(&view.path) {
         Surface::OpenAi => json_response(&openai_body(error)),
-        Surface::Api => json_response(&serde_json::to_value(error.body(&context.id.to_string())).unwrap_or_default()),
+        Surface::Api => json_response(
+            &serde_json::to_value(error.body(&context.id.to_string())).unwrap_or_default(),
+        ),
         Surface::Page => return crate::ui::error_page(app, error, context, view).await,
     };
     *response.status_mut() = error.status;
     if error.status == axum::http::StatusCode::UNAUTHORIZED {
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     if Surface::of(&view.path) == Surface::OpenAi {
         let id = HeaderValue::from_str(&context.id.to_string());
@@ -64,7 +81,11 @@ fn openai_body(error: &AppError) -> serde_json::Value {
         500.. => "server_error",
         _ => "invalid_request_error",
     };
-    let code = if error.status.as_u16() == 401 { "invalid_api_key" } else { error.code };
+    let code = if error.status.as_u16() == 401 {
+        "invalid_api_key"
+    } else {
+        error.code
+    };
     json!({"error": {"message": error.to_string(), "type": kind, "param": error.at, "code": code}})
 }
 

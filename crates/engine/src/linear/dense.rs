@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::{Activations, Linear};
-use crate::pool::Pool;
+use crate::pool::SharedSlice;
 
 /// Weights as floats: exact, and the reference for the quantised kernels.
 #[derive(Debug)]
@@ -46,13 +46,20 @@ impl Linear for DenseLinear {
         self.out_features
     }
 
-    fn forward(&self, input: &Activations<'_>, output: &mut [f32], _: &mut Pool) {
+    fn parts(&self, _: &Activations<'_>, _: usize) -> usize {
+        // candle splits the product itself.
+        1
+    }
+
+    fn run_part(&self, input: &Activations<'_>, _: usize, _: usize, output: &SharedSlice<f32>) {
         // Shapes were checked at load, so a failure here is a fault of ours; the scheduler
         // turns it into a failed generation.
         let product = self
             .multiply(input)
             .expect("matrix product of checked shapes");
-        output.copy_from_slice(&product);
+        #[expect(unsafe_code, reason = "tasks write disjoint parts of one buffer")]
+        // SAFETY: this is the only part.
+        unsafe { output.part(0, product.len()) }.copy_from_slice(&product);
     }
 
     fn weight_row(&self, index: usize, output: &mut [f32]) {

@@ -437,7 +437,7 @@ mod x86 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::linear::{Activations, DenseLinear, Linear, QuantLinear};
+    use crate::linear::{Activations, DenseLinear, Linear, QuantLinear, forward};
     use crate::pool::Pool;
     use candle_core::quantized::GgmlDType;
 
@@ -473,9 +473,8 @@ mod tests {
     }
 
     fn product(linear: &dyn Linear, input: &[f32], width: usize) -> Vec<f32> {
-        let mut output = vec![0.0; input.len() / width * linear.out_features()];
         let activations = Activations::new(input, width);
-        linear.forward(&activations, &mut output, &mut Pool::new(2));
+        let [output] = forward([linear], &activations, &mut Pool::new(2));
         output
     }
 

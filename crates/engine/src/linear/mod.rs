@@ -14,9 +14,9 @@ pub(crate) use dense::DenseLinear;
 pub(crate) use kernels::Isa;
 pub(crate) use quant::{QuantLinear, QuantMatrix};
 
-use std::cell::OnceCell;
+use std::sync::OnceLock;
 
-use crate::pool::Pool;
+use crate::pool::{Pool, SharedSlice};
 
 /// Values per quantisation block.
 pub(crate) const BLOCK: usize = 32;
@@ -25,17 +25,48 @@ pub(crate) const BLOCK: usize = 32;
 pub(crate) trait Linear: Send + Sync + std::fmt::Debug {
     /// Width of an output row.
     fn out_features(&self) -> usize;
-    /// Writes `rows × out_features` values.
-    fn forward(&self, input: &Activations<'_>, output: &mut [f32], pool: &mut Pool);
+    /// Into how many parts that may run at once the product is split for so many threads.
+    fn parts(&self, input: &Activations<'_>, threads: usize) -> usize;
+    /// Computes part `index` of `count` of the `rows × out_features` values. The output has that
+    /// size, and different parts write different values.
+    fn run_part(
+        &self,
+        input: &Activations<'_>,
+        index: usize,
+        count: usize,
+        output: &SharedSlice<f32>,
+    );
     /// Writes row `index` of the weights; this is how a tied embedding is read.
     fn weight_row(&self, index: usize, output: &mut [f32]);
+}
+
+/// Multiplies the same rows with several projections in one job of the pool: a job's end makes
+/// every thread wait, and a decoded token has few multiplications between two ends.
+pub(crate) fn forward<const N: usize>(
+    linears: [&dyn Linear; N],
+    input: &Activations<'_>,
+    pool: &mut Pool,
+) -> [Vec<f32>; N] {
+    let mut outputs = linears.map(|linear| vec![0.0; input.rows() * linear.out_features()]);
+    let parts = linears.map(|linear| linear.parts(input, pool.threads()));
+    let shared = outputs.each_mut().map(|output| SharedSlice::new(output));
+    pool.run(parts.iter().sum(), &|task| {
+        let mut index = task;
+        for ((linear, count), output) in linears.iter().zip(parts).zip(&shared) {
+            if index < count {
+                return linear.run_part(input, index, count, output);
+            }
+            index -= count;
+        }
+    });
+    outputs
 }
 
 /// Rows of floats, and their quantised form once somebody asked for it.
 pub(crate) struct Activations<'a> {
     pub(crate) values: &'a [f32],
     pub(crate) width: usize,
-    quantised: OnceCell<QuantRows>,
+    quantised: OnceLock<QuantRows>,
 }
 
 /// Rows as 8-bit blocks: `value ≈ scale · byte`.
@@ -53,7 +84,7 @@ impl<'a> Activations<'a> {
         Self {
             values,
             width,
-            quantised: OnceCell::new(),
+            quantised: OnceLock::new(),
         }
     }
 

@@ -13,7 +13,7 @@ use half::f16;
 
 use super::kernels::{self, Isa};
 use super::{Activations, BLOCK, Linear};
-use crate::pool::{Pool, SharedSlice};
+use crate::pool::SharedSlice;
 
 /// Rows that are interleaved.
 pub(crate) const GROUP: usize = 8;
@@ -284,27 +284,29 @@ impl Linear for QuantLinear {
         self.matrix.rows
     }
 
-    fn forward(&self, input: &Activations<'_>, output: &mut [f32], pool: &mut Pool) {
+    fn parts(&self, input: &Activations<'_>, threads: usize) -> usize {
         assert_eq!(input.width, self.matrix.columns, "width of the input");
-        assert_eq!(
-            output.len(),
-            input.rows() * self.matrix.rows,
-            "size of the output"
-        );
-        let quantised = input.quantised();
-        let output = SharedSlice::new(output);
-        let groups = self.matrix.groups();
+        // Made here, on one thread, and read by all.
+        input.quantised();
         let work = input.rows() * self.matrix.rows * self.matrix.columns;
         // Several parts per thread, so that a thread that loses its core does not hold up all.
-        let parts = if work < SMALL_PRODUCT {
+        if work < SMALL_PRODUCT {
             1
         } else {
-            (pool.threads() * 4).min(groups)
-        };
-        pool.run(parts, &|part| {
-            let range: Range<usize> = part * groups / parts..(part + 1) * groups / parts;
-            kernels::multiply(self.isa, &self.matrix, quantised, range, &output);
-        });
+            (threads * 4).min(self.matrix.groups())
+        }
+    }
+
+    fn run_part(
+        &self,
+        input: &Activations<'_>,
+        index: usize,
+        count: usize,
+        output: &SharedSlice<f32>,
+    ) {
+        let groups = self.matrix.groups();
+        let range: Range<usize> = index * groups / count..(index + 1) * groups / count;
+        kernels::multiply(self.isa, &self.matrix, input.quantised(), range, output);
     }
 
     fn weight_row(&self, index: usize, output: &mut [f32]) {

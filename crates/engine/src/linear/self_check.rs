@@ -120,7 +120,11 @@ impl Noise {
 
     /// 1/2 or 1: a product of two is a multiple of 1/4, and no sum needs more than 24 bits.
     fn power(&mut self) -> f32 {
-        if self.next().is_multiple_of(2) { 0.5 } else { 1.0 }
+        if self.next().is_multiple_of(2) {
+            0.5
+        } else {
+            1.0
+        }
     }
 }
 

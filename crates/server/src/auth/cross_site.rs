@@ -20,7 +20,8 @@ pub fn check_cross_site(app: &App, head: &Parts) -> Result<()> {
     }
     let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
     let host = text("host").or_else(|| head.uri.authority().map(|authority| authority.as_str()));
-    let has_key = head.headers.contains_key(header::AUTHORIZATION) || head.headers.contains_key("x-api-key");
+    let has_key =
+        head.headers.contains_key(header::AUTHORIZATION) || head.headers.contains_key("x-api-key");
     let refused = || {
         Err(AppError::forbidden("this request comes from another site")
             .code("cross_site")

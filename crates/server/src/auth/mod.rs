@@ -66,13 +66,20 @@ impl Identity {
         if self.role.allows(permission) {
             return Ok(());
         }
-        let message = format!("the role {} does not allow {}", self.role.name(), permission.name());
+        let message = format!(
+            "the role {} does not allow {}",
+            self.role.name(),
+            permission.name()
+        );
         Err(AppError::forbidden(message).hint("ask an administrator of this project"))
     }
 
     /// What stores and the catalog need: the project and who acts.
     pub fn scope(&self) -> Scope {
-        Scope { project: self.project.id, actor: self.actor }
+        Scope {
+            project: self.project.id,
+            actor: self.actor,
+        }
     }
 }
 
@@ -81,7 +88,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Identity {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AppError> {
         // A public route has no identity; asking for one there is our own mistake.
-        parts.extensions.get::<Self>().cloned().ok_or_else(|| AppError::internal(anyhow::anyhow!("route without identity")))
+        parts
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .ok_or_else(|| AppError::internal(anyhow::anyhow!("route without identity")))
     }
 }
 
@@ -105,10 +116,17 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>> {
     if let Some(value) = headers.get(header::AUTHORIZATION) {
         let text = value.to_str().map_err(|_| bad())?;
         let (scheme, key) = text.split_once(' ').ok_or_else(bad)?;
-        return if scheme.eq_ignore_ascii_case("bearer") { Ok(Some(key.trim())) } else { Err(bad()) };
+        return if scheme.eq_ignore_ascii_case("bearer") {
+            Ok(Some(key.trim()))
+        } else {
+            Err(bad())
+        };
     }
     match headers.get("x-api-key").or_else(|| headers.get("api-key")) {
-        Some(value) => value.to_str().map(Some).map_err(|_| AppError::unauthenticated("the key is not text")),
+        Some(value) => value
+            .to_str()
+            .map(Some)
+            .map_err(|_| AppError::unauthenticated("the key is not text")),
         None => Ok(None),
     }
 }
@@ -124,26 +142,48 @@ async fn identify_key(app: &App, secret: &str) -> Result<Identity> {
         // Made a moment ago by another process, perhaps: look before refusing. One cheap query,
         // shared by all who ask at the same time.
         let refreshed = tokio::time::timeout(LOOK, app.refresh_plan()).await;
-        refreshed.map_err(|_| AppError::unavailable("this key is not known, and the database does not answer"))??;
+        refreshed.map_err(|_| {
+            AppError::unavailable("this key is not known, and the database does not answer")
+        })??;
         found = app.gateway.plan().principal(&hash, now).cloned();
     }
     let principal = found.map_err(|problem| {
-        AppError::unauthenticated(problem.to_string()).hint("create a key under API keys, or with: meguri key create")
+        AppError::unauthenticated(problem.to_string())
+            .hint("create a key under API keys, or with: meguri key create")
     })?;
     let Some(key) = principal.key_id else {
-        return Err(AppError::internal(anyhow::anyhow!("a key's principal has no key id")));
+        return Err(AppError::internal(anyhow::anyhow!(
+            "a key's principal has no key id"
+        )));
     };
     app.keys_used.note(key, now);
-    let role = principal.role.parse().map_err(|problem: String| AppError::internal(anyhow::anyhow!(problem)))?;
+    let role = principal
+        .role
+        .parse()
+        .map_err(|problem: String| AppError::internal(anyhow::anyhow!(problem)))?;
     // A key's holder sees its project by id only; no page shows a name to it.
-    let project = crate::projects::Project { id: principal.project, name: String::new() };
-    Ok(Identity { actor: Actor::Key(key), project, role, person: None, principal })
+    let project = crate::projects::Project {
+        id: principal.project,
+        name: String::new(),
+    };
+    Ok(Identity {
+        actor: Actor::Key(key),
+        project,
+        role,
+        person: None,
+        principal,
+    })
 }
 
 async fn identify_person(app: &App, head: &Parts) -> Result<Identity> {
-    let no_session = || AppError::unauthenticated("no API key and no session").hint("send Authorization: Bearer KEY");
+    let no_session = || {
+        AppError::unauthenticated("no API key and no session")
+            .hint("send Authorization: Bearer KEY")
+    };
     let cookie = crate::sessions::cookie(app, &head.headers).ok_or_else(no_session)?;
-    let person = crate::sessions::find(app, &cookie).await?.ok_or_else(no_session)?;
+    let person = crate::sessions::find(app, &cookie)
+        .await?
+        .ok_or_else(no_session)?;
     let wanted = wanted_project(head);
     let (project, role) = crate::members::role_in(app, person.id, wanted.as_deref()).await?;
     let principal = Principal {
@@ -154,7 +194,13 @@ async fn identify_person(app: &App, head: &Parts) -> Result<Identity> {
         role: role.name().to_owned(),
         expires_at: None,
     };
-    Ok(Identity { actor: Actor::User(person.id), project, role, person: Some(person), principal: Arc::new(principal) })
+    Ok(Identity {
+        actor: Actor::User(person.id),
+        project,
+        role,
+        person: Some(person),
+        principal: Arc::new(principal),
+    })
 }
 
 /// The project that a signed-in person means: the first segment of a page's
@@ -162,9 +208,16 @@ async fn identify_person(app: &App, head: &Parts) -> Result<Identity> {
 fn wanted_project(head: &Parts) -> Option<String> {
     let path = head.uri.path();
     if Surface::of(path) == Surface::Page {
-        let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+        let first = path
+            .trim_start_matches('/')
+            .split('/')
+            .next()
+            .unwrap_or_default();
         return (!crate::ui::is_reserved(first)).then(|| first.to_owned());
     }
-    head.headers.get("x-meguri-project")?.to_str().ok().map(str::to_owned)
+    head.headers
+        .get("x-meguri-project")?
+        .to_str()
+        .ok()
+        .map(str::to_owned)
 }
-

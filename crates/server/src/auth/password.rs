@@ -21,14 +21,22 @@ const LONGEST: usize = 200;
 pub async fn hash_password(password: String) -> Result<String> {
     let length = password.chars().count();
     if length < SHORTEST {
-        return Err(AppError::invalid(format!("a password has at least {SHORTEST} characters")).code("short_password").at("password"));
+        return Err(
+            AppError::invalid(format!("a password has at least {SHORTEST} characters"))
+                .code("short_password")
+                .at("password"),
+        );
     }
     if length > LONGEST {
-        return Err(AppError::invalid(format!("a password has at most {LONGEST} characters")).at("password"));
+        return Err(
+            AppError::invalid(format!("a password has at most {LONGEST} characters"))
+                .at("password"),
+        );
     }
     run(move || {
         let hash = Argon2::default().hash_password(password.as_bytes());
-        hash.map(|hash| hash.to_string()).map_err(|error| anyhow::anyhow!("hashing a password: {error}"))
+        hash.map(|hash| hash.to_string())
+            .map_err(|error| anyhow::anyhow!("hashing a password: {error}"))
     })
     .await
 }
@@ -47,14 +55,24 @@ pub async fn verify_password(password: String, hash: Option<String>) -> Result<b
             let _ = Argon2::default().hash_password(password.as_bytes());
             return Ok(false);
         };
-        let parsed = PasswordHash::new(&hash).map_err(|error| anyhow::anyhow!("a stored password hash: {error}"))?;
-        Ok(Argon2::default().verify_password(password.as_bytes(), &parsed).is_ok())
+        let parsed = PasswordHash::new(&hash)
+            .map_err(|error| anyhow::anyhow!("a stored password hash: {error}"))?;
+        Ok(Argon2::default()
+            .verify_password(password.as_bytes(), &parsed)
+            .is_ok())
     })
     .await
 }
 
-async fn run<T: Send + 'static>(work: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> Result<T> {
-    let _permit = HASHING.acquire().await.context("password hashing is closed")?;
-    let result = tokio::task::spawn_blocking(work).await.context("a password task ended early")?;
+async fn run<T: Send + 'static>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> Result<T> {
+    let _permit = HASHING
+        .acquire()
+        .await
+        .context("password hashing is closed")?;
+    let result = tokio::task::spawn_blocking(work)
+        .await
+        .context("a password task ended early")?;
     Ok(result?)
 }

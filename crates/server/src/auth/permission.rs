@@ -39,14 +39,39 @@ pub enum Permission {
 use Permission::*;
 
 const CALLER: &[Permission] = &[Infer, ReadTraces, WriteScores, ReadPrompts, ReadModels];
-const VIEWER: &[Permission] =
-    &[ReadTraces, ReadPrompts, ReadModels, ReadProviders, ReadKeys, ReadMembers];
+const VIEWER: &[Permission] = &[
+    ReadTraces,
+    ReadPrompts,
+    ReadModels,
+    ReadProviders,
+    ReadKeys,
+    ReadMembers,
+];
 const EDITOR: &[Permission] = &[
-    Infer, ReadTraces, WriteScores, ReadPrompts, WritePrompts, ReadModels, ReadProviders, ReadKeys, ReadMembers,
+    Infer,
+    ReadTraces,
+    WriteScores,
+    ReadPrompts,
+    WritePrompts,
+    ReadModels,
+    ReadProviders,
+    ReadKeys,
+    ReadMembers,
 ];
 const ADMIN: &[Permission] = &[
-    Infer, ReadTraces, WriteScores, ReadPrompts, WritePrompts, ReadModels, ManageModels, ReadProviders,
-    ManageProviders, ReadKeys, ManageKeys, ReadMembers, ManageMembers,
+    Infer,
+    ReadTraces,
+    WriteScores,
+    ReadPrompts,
+    WritePrompts,
+    ReadModels,
+    ManageModels,
+    ReadProviders,
+    ManageProviders,
+    ReadKeys,
+    ManageKeys,
+    ReadMembers,
+    ManageMembers,
 ];
 
 impl Permission {
@@ -121,9 +146,13 @@ impl std::str::FromStr for Role {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.iter().copied().find(|role| role.name() == text).ok_or_else(|| {
-            let names: Vec<_> = Self::ALL.iter().map(|role| role.name()).collect();
-            format!("{text:?} is not a role; the roles are {}", names.join(", "))
-        })
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|role| role.name() == text)
+            .ok_or_else(|| {
+                let names: Vec<_> = Self::ALL.iter().map(|role| role.name()).collect();
+                format!("{text:?} is not a role; the roles are {}", names.join(", "))
+            })
     }
 }

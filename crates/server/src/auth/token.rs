@@ -22,7 +22,10 @@ impl Token {
         let mut bytes = [0; 32];
         random.fill(&mut bytes);
         let text = format!("{prefix}{}", URL_SAFE_NO_PAD.encode(bytes));
-        Self { hash: hash_token(&text), secret: Secret::new(text) }
+        Self {
+            hash: hash_token(&text),
+            secret: Secret::new(text),
+        }
     }
 }
 

@@ -28,27 +28,45 @@ impl Doctor {
         let mut checks = Vec::new();
         match self.place.load(None) {
             Ok(config) => {
-                checks.push(Check { name: "configuration", ok: true, detail: "read".to_owned() });
+                checks.push(Check {
+                    name: "configuration",
+                    ok: true,
+                    detail: "read".to_owned(),
+                });
                 checks.extend(look(&config).await);
             }
-            Err(error) => checks.push(Check { name: "configuration", ok: false, detail: format!("{error:#}") }),
+            Err(error) => checks.push(Check {
+                name: "configuration",
+                ok: false,
+                detail: format!("{error:#}"),
+            }),
         }
         let bad = checks.iter().filter(|check| !check.ok).count();
         if self.json {
             print_json(&serde_json::json!({"ok": bad == 0, "checks": checks}))?;
         } else {
             for check in &checks {
-                print_line(&format!("{:4} {:14} {}", if check.ok { "ok" } else { "BAD" }, check.name, check.detail))?;
+                print_line(&format!(
+                    "{:4} {:14} {}",
+                    if check.ok { "ok" } else { "BAD" },
+                    check.name,
+                    check.detail
+                ))?;
             }
         }
-        if bad > 0 { anyhow::bail!("{bad} of {} checks failed", checks.len()) } else { Ok(()) }
+        if bad > 0 {
+            anyhow::bail!("{bad} of {} checks failed", checks.len())
+        } else {
+            Ok(())
+        }
     }
 }
 
 async fn look(config: &Config) -> Vec<Check> {
     let mut checks = Vec::new();
     let probe = config.data_dir.join(".doctor");
-    let written = std::fs::create_dir_all(&config.data_dir).and_then(|()| std::fs::write(&probe, b"ok"));
+    let written =
+        std::fs::create_dir_all(&config.data_dir).and_then(|()| std::fs::write(&probe, b"ok"));
     let _ = std::fs::remove_file(&probe);
     checks.push(Check {
         name: "data directory",
@@ -66,17 +84,34 @@ async fn look(config: &Config) -> Vec<Check> {
             checks.push(Check {
                 name: "database",
                 ok: revision.is_ok(),
-                detail: revision.map_or_else(|error| error.to_string(), |revision| format!("plan revision {revision}")),
+                detail: revision.map_or_else(
+                    |error| error.to_string(),
+                    |revision| format!("plan revision {revision}"),
+                ),
             });
             checks.push(match models {
-                Ok(models) if models.is_empty() => {
-                    Check { name: "local models", ok: true, detail: "none; pull one with: meguri model pull REF".to_owned() }
-                }
-                Ok(models) => Check { name: "local models", ok: true, detail: models.join(", ") },
-                Err(error) => Check { name: "local models", ok: false, detail: error.to_string() },
+                Ok(models) if models.is_empty() => Check {
+                    name: "local models",
+                    ok: true,
+                    detail: "none; pull one with: meguri model pull REF".to_owned(),
+                },
+                Ok(models) => Check {
+                    name: "local models",
+                    ok: true,
+                    detail: models.join(", "),
+                },
+                Err(error) => Check {
+                    name: "local models",
+                    ok: false,
+                    detail: error.to_string(),
+                },
             });
         }
-        Err(error) => checks.push(Check { name: "database", ok: false, detail: format!("{error:#}") }),
+        Err(error) => checks.push(Check {
+            name: "database",
+            ok: false,
+            detail: format!("{error:#}"),
+        }),
     }
     let telemetry = config.data_dir.join("telemetry");
     if telemetry.exists() {
@@ -84,7 +119,10 @@ async fn look(config: &Config) -> Vec<Check> {
         checks.push(Check {
             name: "telemetry",
             ok: readable.is_ok(),
-            detail: readable.map_or_else(|error| error.to_string(), |_| "segments can be read".to_owned()),
+            detail: readable.map_or_else(
+                |error| error.to_string(),
+                |_| "segments can be read".to_owned(),
+            ),
         });
     }
     let listening = std::net::TcpListener::bind(config.file.listen);
@@ -93,7 +131,10 @@ async fn look(config: &Config) -> Vec<Check> {
         ok: true,
         detail: match listening {
             Ok(_) => format!("{} is free", config.file.listen),
-            Err(error) => format!("{} is in use or not ours ({error}): a server may be running", config.file.listen),
+            Err(error) => format!(
+                "{} is in use or not ours ({error}): a server may be running",
+                config.file.listen
+            ),
         },
     });
     checks

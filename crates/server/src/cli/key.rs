@@ -76,12 +76,21 @@ impl Key {
 async fn create(args: Create) -> anyhow::Result<()> {
     let db = open_database(&args.place.load(None)?).await?;
     let scope = keys::operator_scope(&db, &args.project).await?;
-    let new = NewKey { name: args.name, environment: args.env, role: args.role, expires_at: None };
+    let new = NewKey {
+        name: args.name,
+        environment: args.env,
+        role: args.role,
+        expires_at: None,
+    };
     let (key, secret) = keys::create_key(&db, &SystemRandom, scope, new).await?;
     db.close().await;
     if args.json {
         let id = key.id.clone();
-        return print_json(&Created { id, secret: secret.expose().clone(), key });
+        return print_json(&Created {
+            id,
+            secret: secret.expose().clone(),
+            key,
+        });
     }
     message("this secret is not shown again:");
     print_line(secret.expose())
@@ -98,10 +107,25 @@ async fn list(args: List) -> anyhow::Result<()> {
     let time = |at: Option<i64>| at.map(format_rfc3339).unwrap_or_default();
     let rows = keys.into_iter().map(|key| {
         let role = key.role.name().to_owned();
-        let state = if key.revoked_at.is_some() { "revoked" } else { "good" };
-        vec![key.id, key.name, key.prefix, key.environment, role, state.to_owned(), time(key.last_used_at)]
+        let state = if key.revoked_at.is_some() {
+            "revoked"
+        } else {
+            "good"
+        };
+        vec![
+            key.id,
+            key.name,
+            key.prefix,
+            key.environment,
+            role,
+            state.to_owned(),
+            time(key.last_used_at),
+        ]
     });
-    print_table(&["ID", "NAME", "PREFIX", "ENV", "ROLE", "STATE", "LAST USED"], rows.collect())
+    print_table(
+        &["ID", "NAME", "PREFIX", "ENV", "ROLE", "STATE", "LAST USED"],
+        rows.collect(),
+    )
 }
 
 async fn revoke(args: Revoke) -> anyhow::Result<()> {

@@ -24,7 +24,11 @@ use crate::config::{Config, Overrides};
 use crate::error::AppError;
 
 #[derive(Parser)]
-#[command(name = "meguri", version, about = "Ship, monitor and improve LLM applications: one self-hosted binary.")]
+#[command(
+    name = "meguri",
+    version,
+    about = "Ship, monitor and improve LLM applications: one self-hosted binary."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -77,7 +81,11 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn load(&self, listen: Option<SocketAddr>) -> anyhow::Result<Config> {
-        let overrides = Overrides { config: self.config.clone(), listen, database_url: self.database_url.clone() };
+        let overrides = Overrides {
+            config: self.config.clone(),
+            listen,
+            database_url: self.database_url.clone(),
+        };
         Config::load(&self.data_dir, &overrides)
     }
 }
@@ -85,7 +93,9 @@ impl Place {
 /// Runs the program.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
     let result = match runtime {
         Ok(runtime) => {
             let result = runtime.block_on(run(cli.command));
@@ -97,7 +107,11 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "error: {}", base::text::reveal(&explain(&error)));
+            let _ = writeln!(
+                std::io::stderr(),
+                "error: {}",
+                base::text::reveal(&explain(&error))
+            );
             exit_code(&error)
         }
     }
@@ -114,14 +128,22 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Doctor(doctor) => doctor.run().await,
         Command::Version(version) => {
             let value = env!("CARGO_PKG_VERSION");
-            if version.json { print_json(&serde_json::json!({"version": value})) } else { print_line(&format!("meguri {value}")) }
+            if version.json {
+                print_json(&serde_json::json!({"version": value}))
+            } else {
+                print_line(&format!("meguri {value}"))
+            }
         }
     }
 }
 
 fn explain(error: &anyhow::Error) -> String {
     match error.downcast_ref::<AppError>() {
-        Some(AppError { source: Some(source), message, .. }) => format!("{message}: {source:#}"),
+        Some(AppError {
+            source: Some(source),
+            message,
+            ..
+        }) => format!("{message}: {source:#}"),
         Some(known) => known.to_string(),
         None => format!("{error:#}"),
     }
@@ -154,7 +176,9 @@ pub(crate) fn message(text: &str) {
 /// A table without frames, for people.
 pub(crate) fn print_table(header: &[&str], rows: Vec<Vec<String>>) -> anyhow::Result<()> {
     let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING).set_header(header.to_vec());
+    table
+        .load_style(comfy_table::presets::NOTHING)
+        .set_header(header.to_vec());
     for row in rows {
         table.add_row(row.iter().map(|cell| base::text::reveal(cell)));
     }

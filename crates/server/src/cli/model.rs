@@ -66,14 +66,25 @@ impl Model {
 
 async fn pull(args: Pull) -> anyhow::Result<()> {
     let config = args.place.load(None)?;
-    let source: ModelRef = args.source.parse().map_err(|error: models::BadRef| AppError::invalid(error.to_string()))?;
+    let source: ModelRef = args
+        .source
+        .parse()
+        .map_err(|error: models::BadRef| AppError::invalid(error.to_string()))?;
     let db = open_database(&config).await?;
-    let puller = Puller::new(db.clone(), Egress::new(EgressConfig::default()), &config).map_err(AppError::from)?;
+    let puller = Puller::new(db.clone(), Egress::new(EgressConfig::default()), &config)
+        .map_err(AppError::from)?;
     let bar = Arc::new(Bar::default());
     let shown = Arc::clone(&bar);
     let label = source.to_string();
     let tell = move |progress| shown.show(&label, &progress);
-    let pulled = Box::pin(models::pull_now(&puller, &source, args.name.as_deref(), Actor::Operator, &tell)).await;
+    let pulled = Box::pin(models::pull_now(
+        &puller,
+        &source,
+        args.name.as_deref(),
+        Actor::Operator,
+        &tell,
+    ))
+    .await;
     bar.clear();
     db.close().await;
     let model = pulled.map_err(AppError::from)?;
@@ -94,16 +105,32 @@ async fn list(args: List) -> anyhow::Result<()> {
     let rows = items.into_iter().map(|model| {
         let size = indicatif::HumanBytes(model.size_bytes).to_string();
         let format = format!("{} {}", model.facts.architecture, model.facts.quantisation);
-        vec![format!("local/{}", model.name), model.task.name().to_owned(), format, size, model.source, model.digest.short()]
+        vec![
+            format!("local/{}", model.name),
+            model.task.name().to_owned(),
+            format,
+            size,
+            model.source,
+            model.digest.short(),
+        ]
     });
-    print_table(&["MODEL", "TASK", "FORMAT", "SIZE", "SOURCE", "DIGEST"], rows.collect())
+    print_table(
+        &["MODEL", "TASK", "FORMAT", "SIZE", "SOURCE", "DIGEST"],
+        rows.collect(),
+    )
 }
 
 async fn remove(args: Remove) -> anyhow::Result<()> {
     let config = args.place.load(None)?;
     let db = open_database(&config).await?;
     let name = args.name.strip_prefix("local/").unwrap_or(&args.name);
-    let removed = models::remove_model(&db, &ModelsFolder::of(&config.data_dir), Actor::Operator, name).await;
+    let removed = models::remove_model(
+        &db,
+        &ModelsFolder::of(&config.data_dir),
+        Actor::Operator,
+        name,
+    )
+    .await;
     db.close().await;
     removed?;
     message(&format!("removed local/{name}"));

@@ -107,12 +107,19 @@ async fn add(args: Add) -> anyhow::Result<()> {
     if args.json {
         return print_json(&saved);
     }
-    message(&format!("added; its models are called as {}/MODEL", saved.name));
+    message(&format!(
+        "added; its models are called as {}/MODEL",
+        saved.name
+    ));
     Ok(())
 }
 
 fn read_secret(path: &str) -> anyhow::Result<Secret<String>> {
-    let text = if path == "-" { std::io::read_to_string(std::io::stdin())? } else { std::fs::read_to_string(path)? };
+    let text = if path == "-" {
+        std::io::read_to_string(std::io::stdin())?
+    } else {
+        std::fs::read_to_string(path)?
+    };
     Ok(Secret::new(text.trim().to_owned()))
 }
 
@@ -126,9 +133,18 @@ async fn list(args: List) -> anyhow::Result<()> {
     }
     let rows = items.into_iter().map(|provider| {
         let credential = format!("{} {}", provider.credential, provider.credential_ref);
-        vec![provider.name, provider.base_url, credential.trim().to_owned(), provider.state, provider.models.len().to_string()]
+        vec![
+            provider.name,
+            provider.base_url,
+            credential.trim().to_owned(),
+            provider.state,
+            provider.models.len().to_string(),
+        ]
     });
-    print_table(&["NAME", "BASE URL", "CREDENTIAL", "STATE", "MODELS"], rows.collect())
+    print_table(
+        &["NAME", "BASE URL", "CREDENTIAL", "STATE", "MODELS"],
+        rows.collect(),
+    )
 }
 
 async fn test(args: Named) -> anyhow::Result<()> {
@@ -143,9 +159,17 @@ async fn test(args: Named) -> anyhow::Result<()> {
         print_json(&tested)?;
     }
     if tested.state != "ok" {
-        anyhow::bail!("{} did not answer as it should: {}", tested.name, tested.state_text);
+        anyhow::bail!(
+            "{} did not answer as it should: {}",
+            tested.name,
+            tested.state_text
+        );
     }
-    message(&format!("{} answers and lists {} models", tested.name, tested.models.len()));
+    message(&format!(
+        "{} answers and lists {} models",
+        tested.name,
+        tested.models.len()
+    ));
     Ok(())
 }
 

@@ -105,7 +105,13 @@ impl Traces {
         };
         match done {
             // `meguri traces list | head` is not a failure.
-            Err(error) if error.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe) => Ok(()),
+            Err(error)
+                if error
+                    .downcast_ref::<io::Error>()
+                    .is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe) =>
+            {
+                Ok(())
+            }
             done => done,
         }
     }
@@ -114,28 +120,44 @@ impl Traces {
 async fn open(source: &Source) -> anyhow::Result<(Reader, ProjectId)> {
     let config = source.place.load(None)?;
     if !config.data_dir.is_dir() {
-        bail!("there is no data directory {}; meguri serve makes one", config.data_dir.display());
+        bail!(
+            "there is no data directory {}; meguri serve makes one",
+            config.data_dir.display()
+        );
     }
     let db = crate::app::open_database(&config).await?;
     let project = crate::projects::by_name(&db, &source.project).await;
     db.close().await;
     let directory = crate::traces::directory(&config);
-    std::fs::create_dir_all(&directory).with_context(|| format!("creating {}", directory.display()))?;
+    std::fs::create_dir_all(&directory)
+        .with_context(|| format!("creating {}", directory.display()))?;
     Ok((Telemetry::open_reader(&directory)?, project?.id))
 }
 
 async fn list(args: List) -> anyhow::Result<()> {
-    let text = AskText { from: args.from, to: args.to, filter: args.filter, q: args.q, scope: None };
+    let text = AskText {
+        from: args.from,
+        to: args.to,
+        filter: args.filter,
+        q: args.q,
+        scope: None,
+    };
     let ask = text.parse(SystemClock.now_us())?;
     let (reader, project) = open(&args.source).await?;
-    let query = ask.list(project, args.limit.clamp(1, telemetry::limits::PAGE_ROWS), args.cursor.map(Cursor::from_client));
+    let query = ask.list(
+        project,
+        args.limit.clamp(1, telemetry::limits::PAGE_ROWS),
+        args.cursor.map(Cursor::from_client),
+    );
     let page = reader.list(&query)?;
     if args.json {
         let items = page.rows.iter().map(TraceRowJson::of).collect();
         let next_cursor = page.next.as_ref().map(|cursor| cursor.as_str().to_owned());
         print_json(&ListOf { items, next_cursor }, true)?;
     } else {
-        let header = ["TIME", "TRACE", "STATUS", "MODEL", "LATENCY", "TOKENS", "COST", "SCORES", "INPUT"];
+        let header = [
+            "TIME", "TRACE", "STATUS", "MODEL", "LATENCY", "TOKENS", "COST", "SCORES", "INPUT",
+        ];
         print_table(&header, page.rows.iter().map(table_row).collect())?;
         if let Some(next) = &page.next {
             message(&format!("more: --cursor {}", next.as_str()));
@@ -161,14 +183,24 @@ fn cells(stored: &StoredSpan) -> Vec<String> {
         line(span.request_model.as_deref().unwrap_or("-"), 40),
         format!("{} ms", span.latency_us() / 1000),
         format!("{}+{}", span.usage.input, span.usage.output),
-        span.cost.map_or_else(|| "-".to_owned(), |cost| cost.to_string()),
+        span.cost
+            .map_or_else(|| "-".to_owned(), |cost| cost.to_string()),
         line(&stored.input_preview, 60),
     ]
 }
 
 /// One line of somebody's text.
 fn line(text: &str, graphemes: usize) -> String {
-    let flat: String = text.chars().map(|c| if matches!(c, '\n' | '\t' | '\r') { ' ' } else { c }).collect();
+    let flat: String = text
+        .chars()
+        .map(|c| {
+            if matches!(c, '\n' | '\t' | '\r') {
+                ' '
+            } else {
+                c
+            }
+        })
+        .collect();
     reveal(&preview(&flat, graphemes))
 }
 
@@ -184,9 +216,16 @@ fn score_text(score: &telemetry::Score) -> String {
 async fn show(args: Show) -> anyhow::Result<()> {
     let (reader, project) = open(&args.source).await?;
     let id = args.id.parse::<TraceId>().ok();
-    let trace = id.map(|id| reader.trace(project, id)).transpose()?.flatten();
+    let trace = id
+        .map(|id| reader.trace(project, id))
+        .transpose()?
+        .flatten();
     let Some(trace) = trace else {
-        return Err(AppError::not_found(format!("there is no trace {:?} in project {:?}", args.id, args.source.project)).into());
+        return Err(AppError::not_found(format!(
+            "there is no trace {:?} in project {:?}",
+            args.id, args.source.project
+        ))
+        .into());
     };
     if args.json {
         print_json(&trace_json(&reader, project, &trace, true)?, true)?;
@@ -200,7 +239,13 @@ fn print_trace(reader: &Reader, project: ProjectId, trace: &Trace) -> anyhow::Re
     let mut out = io::stdout().lock();
     for stored in &trace.spans {
         let span = &stored.span;
-        writeln!(out, "{} {} {}", format_rfc3339(span.start_us), span.kind, line(&span.name, 100))?;
+        writeln!(
+            out,
+            "{} {} {}",
+            format_rfc3339(span.start_us),
+            span.kind,
+            line(&span.name, 100)
+        )?;
         let facts = [
             ("trace", Some(span.trace_id.to_string())),
             ("span", Some(span.span_id.to_string())),
@@ -208,12 +253,26 @@ fn print_trace(reader: &Reader, project: ProjectId, trace: &Trace) -> anyhow::Re
             ("error", span.error_message.clone()),
             ("provider", span.provider.clone()),
             ("model", span.response_model.clone()),
-            ("prompt", span.prompt.as_ref().map(|prompt| format!("{} v{}", prompt.name, prompt.version.unwrap_or_default()))),
+            (
+                "prompt",
+                span.prompt.as_ref().map(|prompt| {
+                    format!("{} v{}", prompt.name, prompt.version.unwrap_or_default())
+                }),
+            ),
             ("session", span.session_id.clone()),
             ("user", span.user_ref.clone()),
             ("latency", Some(format!("{} ms", span.latency_us() / 1000))),
-            ("first token", span.ttft_us.map(|us| format!("{} ms", us / 1000))),
-            ("tokens", Some(format!("{} in, {} out", span.usage.input, span.usage.output))),
+            (
+                "first token",
+                span.ttft_us.map(|us| format!("{} ms", us / 1000)),
+            ),
+            (
+                "tokens",
+                Some(format!(
+                    "{} in, {} out",
+                    span.usage.input, span.usage.output
+                )),
+            ),
             ("cost", span.cost.map(|cost| cost.to_string())),
         ];
         for (name, value) in facts {
@@ -221,12 +280,23 @@ fn print_trace(reader: &Reader, project: ProjectId, trace: &Trace) -> anyhow::Re
                 writeln!(out, "  {name:<12} {}", line(&value, 500))?;
             }
         }
-        let bodies = reader.span_bodies(project, span.trace_id, span.span_id, Some(64 << 10))?.unwrap_or_default();
+        let bodies = reader
+            .span_bodies(project, span.trace_id, span.span_id, Some(64 << 10))?
+            .unwrap_or_default();
         print_messages(&mut out, &bodies)?;
     }
     for score in &trace.scores {
-        let comment = score.comment.as_deref().map(|comment| format!(" — {}", line(comment, 200))).unwrap_or_default();
-        writeln!(out, "score {} ({}){comment}", line(&score_text(score), 100), score.source)?;
+        let comment = score
+            .comment
+            .as_deref()
+            .map(|comment| format!(" — {}", line(comment, 200)))
+            .unwrap_or_default();
+        writeln!(
+            out,
+            "score {} ({}){comment}",
+            line(&score_text(score), 100),
+            score.source
+        )?;
     }
     Ok(())
 }
@@ -236,7 +306,9 @@ fn print_messages(out: &mut impl Write, bodies: &Bodies) -> io::Result<()> {
         for body in list {
             let (role, text) = match &body.content {
                 BodyContent::Whole(value) => readable(value),
-                BodyContent::Cut(text) => (String::new(), format!("{text}… ({} bytes)", body.bytes)),
+                BodyContent::Cut(text) => {
+                    (String::new(), format!("{text}… ({} bytes)", body.bytes))
+                }
                 BodyContent::Gone => (String::new(), "(removed)".to_owned()),
             };
             writeln!(out, "  {title} {}", line(&role, 40))?;
@@ -251,13 +323,19 @@ fn print_messages(out: &mut impl Write, bodies: &Bodies) -> io::Result<()> {
 /// Role and text of a message; what is not a plain one stays JSON.
 fn readable(value: &serde_json::Value) -> (String, String) {
     let text = |key: &str| value.get(key).and_then(serde_json::Value::as_str);
-    let plain = text("content").filter(|_| value.get("tool_calls").is_none()).or(value.as_str());
+    let plain = text("content")
+        .filter(|_| value.get("tool_calls").is_none())
+        .or(value.as_str());
     let role = text("role").unwrap_or_default().to_owned();
     (role, plain.map_or_else(|| value.to_string(), str::to_owned))
 }
 
 async fn tail(args: Tail) -> anyhow::Result<()> {
-    let ask = AskText { filter: args.filter, ..AskText::default() }.parse(SystemClock.now_us())?;
+    let ask = AskText {
+        filter: args.filter,
+        ..AskText::default()
+    }
+    .parse(SystemClock.now_us())?;
     let (reader, project) = open(&args.source).await?;
     let mut known: HashSet<(TraceId, base::SpanId)> = HashSet::new();
     let mut first = true;
@@ -267,7 +345,10 @@ async fn tail(args: Tail) -> anyhow::Result<()> {
         let mut query = ask.list(project, telemetry::limits::PAGE_ROWS, None);
         query.from_us = Some(SystemClock.now_us() - TAIL_WINDOW_US);
         let rows = reader.list(&query)?.rows;
-        let seen: HashSet<_> = rows.iter().map(|row| (row.stored.span.trace_id, row.stored.span.span_id)).collect();
+        let seen: HashSet<_> = rows
+            .iter()
+            .map(|row| (row.stored.span.trace_id, row.stored.span.span_id))
+            .collect();
         for row in rows.iter().rev() {
             let id = (row.stored.span.trace_id, row.stored.span.span_id);
             if !first && !known.contains(&id) {
@@ -291,13 +372,21 @@ fn print_row(row: &TraceRow, json: bool) -> anyhow::Result<()> {
 /// Prints JSON in which everything that could deceive a terminal is escaped;
 /// a parser reads the same values.
 fn print_json(value: &impl Serialize, indented: bool) -> anyhow::Result<()> {
-    let text = if indented { serde_json::to_string_pretty(value)? } else { serde_json::to_string(value)? };
+    let text = if indented {
+        serde_json::to_string_pretty(value)?
+    } else {
+        serde_json::to_string(value)?
+    };
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         // Such characters can only be inside strings: JSON itself is plain ASCII.
         if is_deceptive(c) {
             let mut units = [0; 2];
-            safe.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+            safe.extend(
+                c.encode_utf16(&mut units)
+                    .iter()
+                    .map(|unit| format!("\\u{unit:04x}")),
+            );
         } else {
             safe.push(c);
         }

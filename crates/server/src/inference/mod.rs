@@ -24,14 +24,24 @@ pub fn routes() -> Vec<Route> {
     vec![
         Route::post("/v1/chat/completions", infer, chat_completions)
             .body_limit(usize::MAX)
-            .doc(Doc::new("inference", "OpenAI chat completions, streamed or not, by any model of the project")),
+            .doc(Doc::new(
+                "inference",
+                "OpenAI chat completions, streamed or not, by any model of the project",
+            )),
         Route::post("/v1/embeddings", infer, embeddings)
             .body_limit(usize::MAX)
-            .doc(Doc::new("inference", "OpenAI embeddings by any model of the project")),
+            .doc(Doc::new(
+                "inference",
+                "OpenAI embeddings by any model of the project",
+            )),
         Route::get("/v1/models", Access::Needs(Permission::ReadModels), models)
             .doc(Doc::new("inference", "The models that can be called")),
-        Route::get("/v1/models/{*id}", Access::Needs(Permission::ReadModels), model)
-            .doc(Doc::new("inference", "One model that can be called")),
+        Route::get(
+            "/v1/models/{*id}",
+            Access::Needs(Permission::ReadModels),
+            model,
+        )
+        .doc(Doc::new("inference", "One model that can be called")),
     ]
 }
 
@@ -47,7 +57,11 @@ async fn chat_completions(
         Err(error) => return respond(error.into_response(Some(request.id))),
     };
     let plan = app.gateway.plan();
-    respond(app.gateway.chat_completions(&plan, &identity.principal, context, body).await)
+    respond(
+        app.gateway
+            .chat_completions(&plan, &identity.principal, context, body)
+            .await,
+    )
 }
 
 async fn embeddings(
@@ -62,7 +76,11 @@ async fn embeddings(
         Err(error) => return respond(error.into_response(Some(request.id))),
     };
     let plan = app.gateway.plan();
-    respond(app.gateway.embeddings(&plan, &identity.principal, context, body).await)
+    respond(
+        app.gateway
+            .embeddings(&plan, &identity.principal, context, body)
+            .await,
+    )
 }
 
 fn respond(response: axum::http::Response<GatewayBody>) -> Response {
@@ -81,13 +99,22 @@ async fn model(
     axum::extract::Path(id): axum::extract::Path<String>,
 ) -> Result<Response> {
     let plan = app.gateway.plan();
-    let found = app.gateway.models(&plan, &identity.principal).into_iter().find(|model| model.id == id);
+    let found = app
+        .gateway
+        .models(&plan, &identity.principal)
+        .into_iter()
+        .find(|model| model.id == id);
     let found = found.ok_or_else(|| {
-        crate::error::AppError::not_found(format!("the model {id:?} is not known here")).code("model_not_found")
+        crate::error::AppError::not_found(format!("the model {id:?} is not known here"))
+            .code("model_not_found")
     })?;
     Ok(json_response(&json!(found)))
 }
 
 fn json_response(value: &serde_json::Value) -> Response {
-    ([("content-type", "application/json")], Bytes::from(value.to_string())).into_response()
+    (
+        [("content-type", "application/json")],
+        Bytes::from(value.to_string()),
+    )
+        .into_response()
 }

@@ -18,10 +18,23 @@ pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::get("/api/v1/keys", Access::Needs(Permission::ReadKeys), list)
             .doc(Doc::new("keys", "Every key of the project, without secrets").answer::<Keys>()),
-        Route::post("/api/v1/keys", Access::Needs(Permission::ManageKeys), create)
-            .doc(Doc::new("keys", "Make a key; its secret is in this answer only").body::<Create>().answer::<Created>().status(201)),
-        Route::delete("/api/v1/keys/{id}", Access::Needs(Permission::ManageKeys), revoke)
-            .doc(Doc::new("keys", "Revoke a key").status(204)),
+        Route::post(
+            "/api/v1/keys",
+            Access::Needs(Permission::ManageKeys),
+            create,
+        )
+        .doc(
+            Doc::new("keys", "Make a key; its secret is in this answer only")
+                .body::<Create>()
+                .answer::<Created>()
+                .status(201),
+        ),
+        Route::delete(
+            "/api/v1/keys/{id}",
+            Access::Needs(Permission::ManageKeys),
+            revoke,
+        )
+        .doc(Doc::new("keys", "Revoke a key").status(204)),
     ]
 }
 
@@ -32,7 +45,9 @@ struct Keys {
 }
 
 async fn list(State(app): State<App>, identity: Identity) -> Result<Answer<Keys>> {
-    Ok(Answer(Keys { items: super::list_keys(&app.db, identity.scope()).await? }))
+    Ok(Answer(Keys {
+        items: super::list_keys(&app.db, identity.scope()).await?,
+    }))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -68,13 +83,30 @@ async fn create(
     if new.expires_at.is_some_and(|end| end <= app.clock.now_us()) {
         return Err(AppError::invalid("this time is over already").at("expires_at"));
     }
-    let new = NewKey { name: new.name, environment: new.environment, role, expires_at: new.expires_at };
-    let (key, secret) = super::create_key(&app.db, app.random.as_ref(), identity.scope(), new).await?;
+    let new = NewKey {
+        name: new.name,
+        environment: new.environment,
+        role,
+        expires_at: new.expires_at,
+    };
+    let (key, secret) =
+        super::create_key(&app.db, app.random.as_ref(), identity.scope(), new).await?;
     app.refresh_plan().await?;
-    Ok((StatusCode::CREATED, Answer(Created { id: key.id.clone(), secret: secret.expose().clone(), key })))
+    Ok((
+        StatusCode::CREATED,
+        Answer(Created {
+            id: key.id.clone(),
+            secret: secret.expose().clone(),
+            key,
+        }),
+    ))
 }
 
-async fn revoke(State(app): State<App>, identity: Identity, Path(id): Path<String>) -> Result<StatusCode> {
+async fn revoke(
+    State(app): State<App>,
+    identity: Identity,
+    Path(id): Path<String>,
+) -> Result<StatusCode> {
     super::revoke_key(&app.db, identity.scope(), &id).await?;
     app.refresh_plan().await?;
     Ok(StatusCode::NO_CONTENT)

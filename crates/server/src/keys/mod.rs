@@ -80,19 +80,32 @@ pub async fn create_key(
 ) -> Result<(Key, Secret<String>)> {
     let name = new.name.trim().to_owned();
     if name.is_empty() || name.chars().count() > 100 || name.chars().any(base::text::is_deceptive) {
-        return Err(AppError::invalid("a key's name has 1 to 100 characters").code("bad_name").at("name"));
+        return Err(AppError::invalid("a key's name has 1 to 100 characters")
+            .code("bad_name")
+            .at("name"));
     }
     let environments = crate::projects::environments(db, scope.project).await?;
     if !environments.contains(&new.environment) {
-        let message = format!("there is no environment {:?}; there are {}", new.environment, environments.join(", "));
-        return Err(AppError::invalid(message).code("unknown_environment").at("environment"));
+        let message = format!(
+            "there is no environment {:?}; there are {}",
+            new.environment,
+            environments.join(", ")
+        );
+        return Err(AppError::invalid(message)
+            .code("unknown_environment")
+            .at("environment"));
     }
     let token = Token::make(random, &format!("mgr_{}_", new.environment));
     let id: KeyId = db.ids().make();
     let key = Key {
         id: id.to_string(),
         name,
-        prefix: token.secret.expose().chars().take(new.environment.len() + 9).collect(),
+        prefix: token
+            .secret
+            .expose()
+            .chars()
+            .take(new.environment.len() + 9)
+            .collect(),
         environment: new.environment,
         role: new.role,
         created_by: scope.actor.to_string(),
@@ -104,7 +117,15 @@ pub async fn create_key(
     let mut tx = db.begin_write().await?;
     store::insert(&mut tx, scope, &key, &token.hash).await?;
     let detail = json!({"name": key.name, "environment": key.environment, "role": key.role});
-    db::audit::write(&mut tx, Some(scope.project), scope.actor, "key.create", &key.id, &detail).await?;
+    db::audit::write(
+        &mut tx,
+        Some(scope.project),
+        scope.actor,
+        "key.create",
+        &key.id,
+        &detail,
+    )
+    .await?;
     tx.bump_plan().await?;
     tx.commit().await?;
     Ok((key, token.secret))
@@ -135,7 +156,15 @@ pub async fn revoke_key(db: &Db, scope: Scope, id: &str) -> Result<()> {
     if !store::revoke(&mut tx, scope, id, db.now_us()).await? {
         return Err(AppError::not_found("there is no such key in this project"));
     }
-    db::audit::write(&mut tx, Some(scope.project), scope.actor, "key.revoke", id, &json!({})).await?;
+    db::audit::write(
+        &mut tx,
+        Some(scope.project),
+        scope.actor,
+        "key.revoke",
+        id,
+        &json!({}),
+    )
+    .await?;
     tx.bump_plan().await?;
     tx.commit().await?;
     Ok(())
@@ -157,11 +186,19 @@ pub struct Used(Mutex<HashMap<KeyId, i64>>);
 impl Used {
     /// Notes a use.
     pub fn note(&self, key: KeyId, at: i64) {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(key, at);
+        self.0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .insert(key, at);
     }
 
     fn take(&self) -> HashMap<KeyId, i64> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        std::mem::take(
+            &mut *self
+                .0
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        )
     }
 }
 
@@ -186,7 +223,10 @@ pub const DEFAULT_ROLE: Role = Role::Caller;
 /// There is no such project.
 pub async fn operator_scope(db: &Db, project: &str) -> Result<Scope> {
     let project = crate::projects::by_name(db, project).await?;
-    Ok(Scope { project: project.id, actor: Actor::Operator })
+    Ok(Scope {
+        project: project.id,
+        actor: Actor::Operator,
+    })
 }
 
 /// Nobody hands out more than they have.
@@ -194,7 +234,9 @@ pub async fn operator_scope(db: &Db, project: &str) -> Result<Scope> {
 /// # Errors
 /// 403 when the key's role would allow something that its maker may not do.
 pub(crate) fn check_grant(identity: &crate::auth::Identity, role: Role) -> Result<()> {
-    role.permissions().iter().try_for_each(|permission| identity.require(*permission))
+    role.permissions()
+        .iter()
+        .try_for_each(|permission| identity.require(*permission))
 }
 
 pub(crate) use api::Created;

@@ -29,7 +29,13 @@ async fn list(State(app): State<App>, page: PageContext, identity: Identity) -> 
     show(&app, &page, &identity, json!({}), values).await
 }
 
-async fn show(app: &App, page: &PageContext, identity: &Identity, errors: Value, values: Value) -> Result<Response> {
+async fn show(
+    app: &App,
+    page: &PageContext,
+    identity: &Identity,
+    errors: Value,
+    values: Value,
+) -> Result<Response> {
     let mut rows = Vec::new();
     for key in super::list_keys(&app.db, identity.scope()).await? {
         rows.push(row(app, page, identity, key).await?);
@@ -42,12 +48,15 @@ async fn show(app: &App, page: &PageContext, identity: &Identity, errors: Value,
     };
     let roles: Vec<&str> = Role::ALL.iter().map(|role| role.name()).collect();
     let view = json!({"rows": rows, "environments": environments, "roles": roles, "errors": errors, "values": values});
-    page.render_with_status(status, "keys/list.html", view).await
+    page.render_with_status(status, "keys/list.html", view)
+        .await
 }
 
 async fn row(app: &App, page: &PageContext, identity: &Identity, key: Key) -> Result<Value> {
-    let filter: String = url::form_urlencoded::byte_serialize(format!("key = \"{}\"", key.id).as_bytes()).collect();
-    let created_by = crate::members::actor_name(&app.db, identity.project.id, &key.created_by).await?;
+    let filter: String =
+        url::form_urlencoded::byte_serialize(format!("key = \"{}\"", key.id).as_bytes()).collect();
+    let created_by =
+        crate::members::actor_name(&app.db, identity.project.id, &key.created_by).await?;
     let mut row = serde_json::to_value(&key).map_err(anyhow::Error::from)?;
     row["created_by"] = json!(created_by);
     row["traces_href"] = json!(format!("{}/traces?filter={filter}", page.root()));
@@ -85,8 +94,15 @@ async fn create(
 ) -> Result<Response> {
     super::check_grant(&identity, form.role)?;
     let expires_at = form.expires_at(app.clock.now_us());
-    let new = NewKey { name: form.name.clone(), environment: form.environment.clone(), role: form.role, expires_at };
-    let (key, secret) = match super::create_key(&app.db, app.random.as_ref(), identity.scope(), new).await {
+    let new = NewKey {
+        name: form.name.clone(),
+        environment: form.environment.clone(),
+        role: form.role,
+        expires_at,
+    };
+    let (key, secret) = match super::create_key(&app.db, app.random.as_ref(), identity.scope(), new)
+        .await
+    {
         Ok(made) => made,
         Err(error) if error.status == StatusCode::BAD_REQUEST => {
             let expires = form.expires.as_deref().unwrap_or("never");
@@ -109,8 +125,15 @@ struct KeyId {
     id: String,
 }
 
-async fn revoke(State(app): State<App>, page: PageContext, identity: Identity, Form(form): Form<KeyId>) -> Result<Response> {
+async fn revoke(
+    State(app): State<App>,
+    page: PageContext,
+    identity: Identity,
+    Form(form): Form<KeyId>,
+) -> Result<Response> {
     super::revoke_key(&app.db, identity.scope(), &form.id).await?;
     app.refresh_plan().await?;
-    Ok(redirect(format!("{}/keys", page.root())).ok(page.t("keys-revoked-flash")).into_response())
+    Ok(redirect(format!("{}/keys", page.root()))
+        .ok(page.t("keys-revoked-flash"))
+        .into_response())
 }

@@ -14,7 +14,12 @@ use crate::error::{AppError, Result};
 use crate::sessions::hex;
 use crate::store::id;
 
-pub(super) async fn insert(tx: &mut WriteTx, scope: Scope, key: &Key, hash: &[u8; 32]) -> Result<(), DbError> {
+pub(super) async fn insert(
+    tx: &mut WriteTx,
+    scope: Scope,
+    key: &Key,
+    hash: &[u8; 32],
+) -> Result<(), DbError> {
     query(
         "INSERT INTO api_keys (id, project, environment, name, prefix, secret_hash, role, created_by, created_at, expires_at) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
@@ -52,7 +57,9 @@ fn key(row: &AnyRow) -> Result<Key> {
         name: row.try_get("name")?,
         prefix: row.try_get("prefix")?,
         environment: row.try_get("environment")?,
-        role: role.parse().map_err(|problem: String| AppError::internal(anyhow::anyhow!(problem)))?,
+        role: role
+            .parse()
+            .map_err(|problem: String| AppError::internal(anyhow::anyhow!(problem)))?,
         created_by: row.try_get("created_by")?,
         created_at: row.try_get("created_at")?,
         last_used_at: row.try_get("last_used_at")?,
@@ -62,7 +69,11 @@ fn key(row: &AnyRow) -> Result<Key> {
 }
 
 /// The name of a key, good or revoked.
-pub(super) async fn name(db: &Db, project: ProjectId, key: KeyId) -> Result<Option<String>, DbError> {
+pub(super) async fn name(
+    db: &Db,
+    project: ProjectId,
+    key: KeyId,
+) -> Result<Option<String>, DbError> {
     let row = query("SELECT name FROM api_keys WHERE project = $1 AND id = $2")
         .bind(project.to_string())
         .bind(key.to_string())
@@ -71,13 +82,20 @@ pub(super) async fn name(db: &Db, project: ProjectId, key: KeyId) -> Result<Opti
     Ok(row.map(|row| row.try_get("name")).transpose()?)
 }
 
-pub(super) async fn revoke(tx: &mut WriteTx, scope: Scope, id: &str, now: i64) -> Result<bool, DbError> {
-    let revoked = query("UPDATE api_keys SET revoked_at = COALESCE(revoked_at, $3) WHERE project = $1 AND id = $2")
-        .bind(scope.project.to_string())
-        .bind(id)
-        .bind(now)
-        .execute(tx.conn())
-        .await?;
+pub(super) async fn revoke(
+    tx: &mut WriteTx,
+    scope: Scope,
+    id: &str,
+    now: i64,
+) -> Result<bool, DbError> {
+    let revoked = query(
+        "UPDATE api_keys SET revoked_at = COALESCE(revoked_at, $3) WHERE project = $1 AND id = $2",
+    )
+    .bind(scope.project.to_string())
+    .bind(id)
+    .bind(now)
+    .execute(tx.conn())
+    .await?;
     Ok(revoked.rows_affected() == 1)
 }
 
@@ -91,7 +109,9 @@ pub(super) async fn live(db: &Db) -> Result<HashMap<[u8; 32], Arc<Principal>>> {
     let mut keys = HashMap::with_capacity(rows.len());
     for row in &rows {
         let hash: String = row.try_get("secret_hash")?;
-        let hash: base::Digest = format!("sha256:{hash}").parse().map_err(anyhow::Error::from)?;
+        let hash: base::Digest = format!("sha256:{hash}")
+            .parse()
+            .map_err(anyhow::Error::from)?;
         let principal = Principal {
             key_id: Some(id(row, "id")?),
             user_id: None,

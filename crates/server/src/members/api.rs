@@ -19,13 +19,21 @@ pub(super) fn routes() -> Vec<Route> {
     let read = Access::Needs(Permission::ReadMembers);
     let manage = Access::Needs(Permission::ManageMembers);
     vec![
-        Route::get("/api/v1/members", read, list).doc(Doc::new("members", "Everybody in the project").answer::<Members>()),
-        Route::put("/api/v1/members/{user_id}", manage, set_role)
-            .doc(Doc::new("members", "Change a member's role").body::<SetRole>().status(204)),
+        Route::get("/api/v1/members", read, list)
+            .doc(Doc::new("members", "Everybody in the project").answer::<Members>()),
+        Route::put("/api/v1/members/{user_id}", manage, set_role).doc(
+            Doc::new("members", "Change a member's role")
+                .body::<SetRole>()
+                .status(204),
+        ),
         Route::delete("/api/v1/members/{user_id}", manage, remove)
             .doc(Doc::new("members", "Remove a member; their sessions end").status(204)),
-        Route::post("/api/v1/invites", manage, invite)
-            .doc(Doc::new("members", "Make a one-time invitation link").body::<NewInvite>().answer::<Invited>().status(201)),
+        Route::post("/api/v1/invites", manage, invite).doc(
+            Doc::new("members", "Make a one-time invitation link")
+                .body::<NewInvite>()
+                .answer::<Invited>()
+                .status(201),
+        ),
         Route::delete("/api/v1/invites/{id}", manage, revoke)
             .doc(Doc::new("members", "Take an invitation back").status(204)),
     ]
@@ -41,7 +49,10 @@ struct Members {
 
 async fn list(State(app): State<App>, identity: Identity) -> Result<Answer<Members>> {
     let scope = identity.scope();
-    let (items, invites) = (super::list_members(&app, scope).await?, super::list_invites(&app, scope).await?);
+    let (items, invites) = (
+        super::list_members(&app, scope).await?,
+        super::list_invites(&app, scope).await?,
+    );
     Ok(Answer(Members { items, invites }))
 }
 
@@ -53,7 +64,8 @@ struct SetRole {
 }
 
 fn user(text: &str) -> Result<UserId> {
-    text.parse().map_err(|_| AppError::not_found("there is no such member"))
+    text.parse()
+        .map_err(|_| AppError::not_found("there is no such member"))
 }
 
 async fn set_role(
@@ -66,7 +78,11 @@ async fn set_role(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn remove(State(app): State<App>, identity: Identity, Path(id): Path<String>) -> Result<StatusCode> {
+async fn remove(
+    State(app): State<App>,
+    identity: Identity,
+    Path(id): Path<String>,
+) -> Result<StatusCode> {
     super::remove_member(&app, identity.scope(), user(&id)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -97,7 +113,11 @@ async fn invite(
     Ok((StatusCode::CREATED, Answer(Invited { link, invite })))
 }
 
-async fn revoke(State(app): State<App>, identity: Identity, Path(id): Path<String>) -> Result<StatusCode> {
+async fn revoke(
+    State(app): State<App>,
+    identity: Identity,
+    Path(id): Path<String>,
+) -> Result<StatusCode> {
     super::revoke_invite(&app, identity.scope(), &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -75,7 +75,8 @@ pub async fn role_in(app: &App, user: UserId, name: Option<&str>) -> Result<(Pro
     let found = store::role_in(&app.db, user, name).await?;
     found.ok_or_else(|| match name {
         Some(name) => AppError::not_found(format!("there is no project {name:?}")),
-        None => AppError::forbidden("you are not a member of any project").hint("ask an administrator for an invitation"),
+        None => AppError::forbidden("you are not a member of any project")
+            .hint("ask an administrator for an invitation"),
     })
 }
 
@@ -100,10 +101,17 @@ pub async fn list_invites(app: &App, scope: Scope) -> Result<Vec<Invite>> {
 ///
 /// # Errors
 /// A bad address, or a role that people cannot have.
-pub async fn invite_member(app: &App, scope: Scope, email: &str, role: Role) -> Result<(String, Invite)> {
+pub async fn invite_member(
+    app: &App,
+    scope: Scope,
+    email: &str,
+    role: Role,
+) -> Result<(String, Invite)> {
     let email = crate::setup::check_email(email)?;
     if !PEOPLE_ROLES.contains(&role) {
-        return Err(AppError::invalid("people are admin, editor or viewer").code("bad_role").at("role"));
+        return Err(AppError::invalid("people are admin, editor or viewer")
+            .code("bad_role")
+            .at("role"));
     }
     let token = Token::make(app.random.as_ref(), "");
     let now = app.clock.now_us();
@@ -118,9 +126,21 @@ pub async fn invite_member(app: &App, scope: Scope, email: &str, role: Role) -> 
     let mut tx = app.db.begin_write().await?;
     store::insert_invite(&mut tx, scope, &invite).await?;
     let detail = json!({"email": invite.email, "role": role.name()});
-    db::audit::write(&mut tx, Some(scope.project), scope.actor, "member.invite", &invite.email, &detail).await?;
+    db::audit::write(
+        &mut tx,
+        Some(scope.project),
+        scope.actor,
+        "member.invite",
+        &invite.email,
+        &detail,
+    )
+    .await?;
     tx.commit().await?;
-    let link = format!("{}/invite?token={}", app.config.public_url(), token.secret.expose());
+    let link = format!(
+        "{}/invite?token={}",
+        app.config.public_url(),
+        token.secret.expose()
+    );
     Ok((link, invite))
 }
 
@@ -133,7 +153,15 @@ pub async fn revoke_invite(app: &App, scope: Scope, id: &str) -> Result<()> {
     if !store::delete_invite(&mut tx, scope, id).await? {
         return Err(AppError::not_found("there is no such invitation"));
     }
-    db::audit::write(&mut tx, Some(scope.project), scope.actor, "invite.revoke", id, &json!({})).await?;
+    db::audit::write(
+        &mut tx,
+        Some(scope.project),
+        scope.actor,
+        "invite.revoke",
+        id,
+        &json!({}),
+    )
+    .await?;
     tx.commit().await?;
     Ok(())
 }
@@ -144,14 +172,23 @@ pub async fn revoke_invite(app: &App, scope: Scope, id: &str) -> Result<()> {
 /// No such member, or it would leave the project without an administrator.
 pub async fn set_role(app: &App, scope: Scope, user: UserId, role: Role) -> Result<()> {
     if !PEOPLE_ROLES.contains(&role) {
-        return Err(AppError::invalid("people are admin, editor or viewer").code("bad_role").at("role"));
+        return Err(AppError::invalid("people are admin, editor or viewer")
+            .code("bad_role")
+            .at("role"));
     }
     let mut tx = app.db.begin_write().await?;
     tx.serialise().await?;
     if !store::set_role(&mut tx, scope, user, role).await? {
         return Err(AppError::not_found("there is no such member"));
     }
-    finish_change(tx, scope, "member.set_role", user, json!({"role": role.name()})).await?;
+    finish_change(
+        tx,
+        scope,
+        "member.set_role",
+        user,
+        json!({"role": role.name()}),
+    )
+    .await?;
     if scope.actor != Actor::User(user) {
         crate::sessions::end_all(app, user).await?;
     }
@@ -172,11 +209,25 @@ pub async fn remove_member(app: &App, scope: Scope, user: UserId) -> Result<()> 
     crate::sessions::end_all(app, user).await
 }
 
-async fn finish_change(mut tx: WriteTx, scope: Scope, action: &str, user: UserId, detail: serde_json::Value) -> Result<()> {
+async fn finish_change(
+    mut tx: WriteTx,
+    scope: Scope,
+    action: &str,
+    user: UserId,
+    detail: serde_json::Value,
+) -> Result<()> {
     if store::count_admins(&mut tx, scope.project).await? == 0 {
         return Err(AppError::conflict("a project needs an administrator").code("last_admin"));
     }
-    db::audit::write(&mut tx, Some(scope.project), scope.actor, action, &user.to_string(), &detail).await?;
+    db::audit::write(
+        &mut tx,
+        Some(scope.project),
+        scope.actor,
+        action,
+        &user.to_string(),
+        &detail,
+    )
+    .await?;
     tx.commit().await?;
     Ok(())
 }
@@ -196,17 +247,36 @@ pub(crate) struct Offer {
 ///
 /// # Errors
 /// The link is over, or a field is wrong.
-pub(crate) async fn accept_invite(app: &App, token: &str, name: String, password: String, from: &str) -> Result<UserId> {
+pub(crate) async fn accept_invite(
+    app: &App,
+    token: &str,
+    name: String,
+    password: String,
+    from: &str,
+) -> Result<UserId> {
     let hash = hex(&crate::auth::hash_token(token));
     let now = app.clock.now_us();
-    let over = || AppError::not_found("this invitation was used, taken back or is too old").code("link_used");
+    let over = || {
+        AppError::not_found("this invitation was used, taken back or is too old").code("link_used")
+    };
     let offer = store::offer(&app.db, &hash, now).await?.ok_or_else(over)?;
     let joining = if crate::sessions::has_account(app, &offer.email).await? {
         let known = crate::sessions::check_password(app, &offer.email, password, from).await?;
-        let wrong = || AppError::invalid("this address has an account: its password is needed").code("account_exists");
+        let wrong = || {
+            AppError::invalid("this address has an account: its password is needed")
+                .code("account_exists")
+        };
         Joining::Known(known.ok_or_else(|| wrong().at("password"))?)
     } else {
-        Joining::New(crate::setup::NewAccount { name, email: offer.email.clone(), password }.check().await?)
+        Joining::New(
+            crate::setup::NewAccount {
+                name,
+                email: offer.email.clone(),
+                password,
+            }
+            .check()
+            .await?,
+        )
     };
     let mut tx = app.db.begin_write().await?;
     if !store::use_invite(&mut tx, &hash, now).await? {
@@ -218,7 +288,15 @@ pub(crate) async fn accept_invite(app: &App, token: &str, name: String, password
     };
     insert(&mut tx, offer.project, user, offer.role, now).await?;
     let detail = json!({"role": offer.role.name()});
-    db::audit::write(&mut tx, Some(offer.project), Actor::User(user), "member.join", &user.to_string(), &detail).await?;
+    db::audit::write(
+        &mut tx,
+        Some(offer.project),
+        Actor::User(user),
+        "member.join",
+        &user.to_string(),
+        &detail,
+    )
+    .await?;
     tx.commit().await?;
     Ok(user)
 }

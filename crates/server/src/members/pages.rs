@@ -32,7 +32,17 @@ pub(super) fn routes() -> Vec<Route> {
 
 async fn list(State(app): State<App>, page: PageContext, identity: Identity) -> Result<Response> {
     let values = json!({"email": "", "role": "editor"});
-    show(&app, &page, &identity, Shown { new_invite: Value::Null, errors: json!({}), values }).await
+    show(
+        &app,
+        &page,
+        &identity,
+        Shown {
+            new_invite: Value::Null,
+            errors: json!({}),
+            values,
+        },
+    )
+    .await
 }
 
 /// What differs between the ways to the members page.
@@ -42,7 +52,12 @@ struct Shown {
     values: Value,
 }
 
-async fn show(app: &App, page: &PageContext, identity: &Identity, shown: Shown) -> Result<Response> {
+async fn show(
+    app: &App,
+    page: &PageContext,
+    identity: &Identity,
+    shown: Shown,
+) -> Result<Response> {
     let scope = identity.scope();
     let me = identity.person.as_ref().map(|person| person.id.to_string());
     let mut rows = Vec::new();
@@ -57,7 +72,11 @@ async fn show(app: &App, page: &PageContext, identity: &Identity, shown: Shown) 
         invite.created_by = super::actor_name(&app.db, scope.project, &invite.created_by).await?;
         invites.push(invite);
     }
-    let status = if shown.errors.as_object().is_some_and(|errors| !errors.is_empty()) {
+    let status = if shown
+        .errors
+        .as_object()
+        .is_some_and(|errors| !errors.is_empty())
+    {
         StatusCode::UNPROCESSABLE_ENTITY
     } else {
         StatusCode::OK
@@ -66,7 +85,8 @@ async fn show(app: &App, page: &PageContext, identity: &Identity, shown: Shown) 
         "rows": rows, "invites": invites, "new_invite": shown.new_invite, "errors": shown.errors,
         "values": shown.values, "roles": PEOPLE_ROLES,
     });
-    page.render_with_status(status, "members/list.html", view).await
+    page.render_with_status(status, "members/list.html", view)
+        .await
 }
 
 #[derive(Deserialize)]
@@ -85,14 +105,35 @@ async fn invite(
 ) -> Result<Response> {
     match super::invite_member(&app, identity.scope(), &form.email, form.role).await {
         Ok((link, invite)) => {
-            let new_invite = json!({"email": invite.email, "link": link, "expires_at": invite.expires_at});
+            let new_invite =
+                json!({"email": invite.email, "link": link, "expires_at": invite.expires_at});
             let values = json!({"email": "", "role": "editor"});
-            show(&app, &page, &identity, Shown { new_invite, errors: json!({}), values }).await
+            show(
+                &app,
+                &page,
+                &identity,
+                Shown {
+                    new_invite,
+                    errors: json!({}),
+                    values,
+                },
+            )
+            .await
         }
         Err(error) if error.status == StatusCode::BAD_REQUEST => {
             let errors = form_errors(&page, &error);
             let values = json!({"email": form.email, "role": form.role});
-            show(&app, &page, &identity, Shown { new_invite: Value::Null, errors, values }).await
+            show(
+                &app,
+                &page,
+                &identity,
+                Shown {
+                    new_invite: Value::Null,
+                    errors,
+                    values,
+                },
+            )
+            .await
         }
         Err(error) => Err(error),
     }
@@ -111,7 +152,9 @@ async fn revoke(
     Form(form): Form<InviteId>,
 ) -> Result<Response> {
     super::revoke_invite(&app, identity.scope(), &form.id).await?;
-    Ok(redirect(format!("{}/members", page.root())).ok(page.t("members-invite-revoked")).into_response())
+    Ok(redirect(format!("{}/members", page.root()))
+        .ok(page.t("members-invite-revoked"))
+        .into_response())
 }
 
 #[derive(Deserialize)]
@@ -128,7 +171,12 @@ async fn set_role(
     Form(form): Form<RoleForm>,
 ) -> Result<Response> {
     let to = redirect(format!("{}/members", page.root()));
-    done(&page, to, super::set_role(&app, identity.scope(), form.user_id, form.role).await, "members-role-set")
+    done(
+        &page,
+        to,
+        super::set_role(&app, identity.scope(), form.user_id, form.role).await,
+        "members-role-set",
+    )
 }
 
 #[derive(Deserialize)]
@@ -143,14 +191,26 @@ async fn remove(
     Query(removal): Query<Removal>,
 ) -> Result<Response> {
     let to = redirect(format!("{}/members", page.root()));
-    done(&page, to, super::remove_member(&app, identity.scope(), removal.user_id).await, "members-removed")
+    done(
+        &page,
+        to,
+        super::remove_member(&app, identity.scope(), removal.user_id).await,
+        "members-removed",
+    )
 }
 
 /// A flash with what happened; a conflict is shown there too.
-fn done(page: &PageContext, to: crate::ui::Redirect, result: Result<()>, key: &str) -> Result<Response> {
+fn done(
+    page: &PageContext,
+    to: crate::ui::Redirect,
+    result: Result<()>,
+    key: &str,
+) -> Result<Response> {
     match result {
         Ok(()) => Ok(to.ok(page.t(key)).into_response()),
-        Err(error) if error.status == StatusCode::CONFLICT => Ok(to.err(page.t("members-last-admin")).into_response()),
+        Err(error) if error.status == StatusCode::CONFLICT => {
+            Ok(to.err(page.t("members-last-admin")).into_response())
+        }
         Err(error) => Err(error),
     }
 }
@@ -161,14 +221,30 @@ struct Link {
     token: String,
 }
 
-async fn show_invite(State(app): State<App>, page: PageContext, Query(link): Query<Link>) -> Result<Response> {
+async fn show_invite(
+    State(app): State<App>,
+    page: PageContext,
+    Query(link): Query<Link>,
+) -> Result<Response> {
     accept_page(&app, &page, &link.token, json!({}), "").await
 }
 
-async fn accept_page(app: &App, page: &PageContext, token: &str, errors: Value, name: &str) -> Result<Response> {
+async fn accept_page(
+    app: &App,
+    page: &PageContext,
+    token: &str,
+    errors: Value,
+    name: &str,
+) -> Result<Response> {
     let hash = hex(&crate::auth::hash_token(token));
     let Some(offer) = store::offer(&app.db, &hash, app.clock.now_us()).await? else {
-        return page.render_with_status(StatusCode::GONE, "setup/used.html", json!({"has_admin": true})).await;
+        return page
+            .render_with_status(
+                StatusCode::GONE,
+                "setup/used.html",
+                json!({"has_admin": true}),
+            )
+            .await;
     };
     let status = if errors.as_object().is_some_and(|errors| errors.is_empty()) {
         StatusCode::OK
@@ -179,7 +255,8 @@ async fn accept_page(app: &App, page: &PageContext, token: &str, errors: Value, 
         "token": token, "email": offer.email, "project_name": offer.project_name, "role": offer.role,
         "invited_by": offer.invited_by, "errors": errors, "values": {"name": name},
     });
-    page.render_with_status(status, "members/accept.html", view).await
+    page.render_with_status(status, "members/accept.html", view)
+        .await
 }
 
 #[derive(Deserialize)]
@@ -200,10 +277,27 @@ async fn accept(
     Form(form): Form<Acceptance>,
 ) -> Result<Response> {
     let from = connection.peer.ip().to_string();
-    let user = match super::accept_invite(&app, &form.token, form.name.clone(), form.password, &from).await {
+    let user = match super::accept_invite(
+        &app,
+        &form.token,
+        form.name.clone(),
+        form.password,
+        &from,
+    )
+    .await
+    {
         Ok(user) => user,
-        Err(AppError { status: StatusCode::NOT_FOUND, .. }) => {
-            return page.render_with_status(StatusCode::GONE, "setup/used.html", json!({"has_admin": true})).await;
+        Err(AppError {
+            status: StatusCode::NOT_FOUND,
+            ..
+        }) => {
+            return page
+                .render_with_status(
+                    StatusCode::GONE,
+                    "setup/used.html",
+                    json!({"has_admin": true}),
+                )
+                .await;
         }
         Err(error) if error.status == StatusCode::BAD_REQUEST => {
             let errors = form_errors(&page, &error);
@@ -212,7 +306,10 @@ async fn accept(
         Err(error) => return Err(error),
     };
     let mut response = redirect("/").into_response();
-    let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let agent = headers
+        .get(header::USER_AGENT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     crate::sessions::begin(&app, user, agent, &mut response).await?;
     Ok(response)
 }

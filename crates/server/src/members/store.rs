@@ -13,10 +13,15 @@ use crate::store::id;
 
 fn role(row: &AnyRow) -> Result<Role> {
     let text: String = row.try_get("role")?;
-    text.parse().map_err(|problem: String| crate::error::AppError::internal(anyhow::anyhow!(problem)))
+    text.parse()
+        .map_err(|problem: String| crate::error::AppError::internal(anyhow::anyhow!(problem)))
 }
 
-pub(super) async fn role_in(db: &Db, user: UserId, name: Option<&str>) -> Result<Option<(Project, Role)>> {
+pub(super) async fn role_in(
+    db: &Db,
+    user: UserId,
+    name: Option<&str>,
+) -> Result<Option<(Project, Role)>> {
     let row = query(
         "SELECT p.id, p.name, m.role FROM members m JOIN projects p ON p.id = m.project \
          WHERE m.user_id = $1 AND ($2 = '' OR p.name = $2) ORDER BY p.name LIMIT 1",
@@ -26,12 +31,21 @@ pub(super) async fn role_in(db: &Db, user: UserId, name: Option<&str>) -> Result
     .fetch_optional(db.read())
     .await?;
     let Some(row) = row else { return Ok(None) };
-    let project = Project { id: id(&row, "id")?, name: row.try_get("name")? };
+    let project = Project {
+        id: id(&row, "id")?,
+        name: row.try_get("name")?,
+    };
     Ok(Some((project, role(&row)?)))
 }
 
 /// Adds a member in this transaction; somebody who is one already keeps their role.
-pub(crate) async fn insert(tx: &mut WriteTx, project: ProjectId, user: UserId, role: Role, now: i64) -> Result<(), DbError> {
+pub(crate) async fn insert(
+    tx: &mut WriteTx,
+    project: ProjectId,
+    user: UserId,
+    role: Role,
+    now: i64,
+) -> Result<(), DbError> {
     let member: MemberId = tx.db().ids().make();
     query("INSERT INTO members (id, project, user_id, role, created_at) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (project, user_id) DO NOTHING")
         .bind(member.to_string())
@@ -90,7 +104,11 @@ pub(super) async fn invites(db: &Db, scope: Scope, now: i64) -> Result<Vec<Invit
         .collect()
 }
 
-pub(super) async fn insert_invite(tx: &mut WriteTx, scope: Scope, invite: &Invite) -> Result<(), DbError> {
+pub(super) async fn insert_invite(
+    tx: &mut WriteTx,
+    scope: Scope,
+    invite: &Invite,
+) -> Result<(), DbError> {
     query(
         "INSERT INTO setup_links (token_hash, purpose, project, role, email, created_by, created_at, expires_at) \
          VALUES ($1, 'invite', $2, $3, $4, $5, $6, $7)",
@@ -107,7 +125,11 @@ pub(super) async fn insert_invite(tx: &mut WriteTx, scope: Scope, invite: &Invit
     Ok(())
 }
 
-pub(super) async fn delete_invite(tx: &mut WriteTx, scope: Scope, hash: &str) -> Result<bool, DbError> {
+pub(super) async fn delete_invite(
+    tx: &mut WriteTx,
+    scope: Scope,
+    hash: &str,
+) -> Result<bool, DbError> {
     let deleted = query("DELETE FROM setup_links WHERE token_hash = $1 AND project = $2 AND purpose = 'invite' AND used_at IS NULL")
         .bind(hash)
         .bind(scope.project.to_string())
@@ -132,13 +154,17 @@ pub(super) async fn offer(db: &Db, hash: &str, now: i64) -> Result<Option<Offer>
         project_name: row.try_get("name")?,
         email: row.try_get("email")?,
         role: role(&row)?,
-        invited_by: super::actor_name(db, project, &row.try_get::<String, _>("created_by")?).await?,
+        invited_by: super::actor_name(db, project, &row.try_get::<String, _>("created_by")?)
+            .await?,
     }))
 }
 
 /// A person's name. People belong to no project.
 pub(super) async fn person_name(db: &Db, user: UserId) -> Result<Option<String>, DbError> {
-    let row = query("SELECT name FROM users WHERE id = $1").bind(user.to_string()).fetch_optional(db.read()).await?;
+    let row = query("SELECT name FROM users WHERE id = $1")
+        .bind(user.to_string())
+        .fetch_optional(db.read())
+        .await?;
     Ok(row.map(|row| row.try_get("name")).transpose()?)
 }
 
@@ -151,7 +177,12 @@ pub(super) async fn use_invite(tx: &mut WriteTx, hash: &str, now: i64) -> Result
     Ok(used.rows_affected() == 1)
 }
 
-pub(super) async fn set_role(tx: &mut WriteTx, scope: Scope, user: UserId, role: Role) -> Result<bool, DbError> {
+pub(super) async fn set_role(
+    tx: &mut WriteTx,
+    scope: Scope,
+    user: UserId,
+    role: Role,
+) -> Result<bool, DbError> {
     let set = query("UPDATE members SET role = $3 WHERE project = $1 AND user_id = $2")
         .bind(scope.project.to_string())
         .bind(user.to_string())

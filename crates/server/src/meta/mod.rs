@@ -19,9 +19,15 @@ pub fn routes() -> Vec<Route> {
     vec![
         Route::get("/healthz", Access::Public, healthz)
             .doc(Doc::new("server", "Whether the process answers").answer::<Health>()),
-        Route::get("/readyz", Access::Public, readyz)
-            .doc(Doc::new("server", "Whether the server can take calls: 503 when a part of it cannot").answer::<Ready>()),
-        Route::get("/openapi.json", Access::Public, openapi_json).doc(Doc::new("server", "This document")),
+        Route::get("/readyz", Access::Public, readyz).doc(
+            Doc::new(
+                "server",
+                "Whether the server can take calls: 503 when a part of it cannot",
+            )
+            .answer::<Ready>(),
+        ),
+        Route::get("/openapi.json", Access::Public, openapi_json)
+            .doc(Doc::new("server", "This document")),
     ]
 }
 
@@ -34,7 +40,10 @@ struct Health {
 }
 
 async fn healthz() -> Json<Health> {
-    Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION") })
+    Json(Health {
+        status: "ok",
+        version: env!("CARGO_PKG_VERSION"),
+    })
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -55,8 +64,20 @@ async fn readyz(State(app): State<App>) -> Response {
     let database = asked.is_ok_and(|answer| answer.is_ok());
     let telemetry = crate::traces::can_write(&app.telemetry);
     let ready = database && telemetry;
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Ready { ready, database, telemetry })).into_response()
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (
+        status,
+        Json(Ready {
+            ready,
+            database,
+            telemetry,
+        }),
+    )
+        .into_response()
 }
 
 async fn openapi_json() -> Json<Value> {

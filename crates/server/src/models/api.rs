@@ -16,14 +16,21 @@ use crate::http::{Access, Route};
 use crate::openapi::Doc;
 
 pub(super) fn routes() -> Vec<Route> {
-    let (read, manage) = (Access::Needs(Permission::ReadModels), Access::Needs(Permission::ManageModels));
+    let (read, manage) = (
+        Access::Needs(Permission::ReadModels),
+        Access::Needs(Permission::ManageModels),
+    );
     vec![
         Route::get("/api/v1/models", read, list)
             .doc(Doc::new("models", "Every local model, with its facts").answer::<Models>()),
         Route::delete("/api/v1/models/{name}", manage, remove)
             .doc(Doc::new("models", "Remove a local model and its files").status(204)),
-        Route::post("/api/v1/models/pull", manage, pull)
-            .doc(Doc::new("models", "Fetch a model in the background").body::<Pull>().answer::<Pulling>().status(202)),
+        Route::post("/api/v1/models/pull", manage, pull).doc(
+            Doc::new("models", "Fetch a model in the background")
+                .body::<Pull>()
+                .answer::<Pulling>()
+                .status(202),
+        ),
         Route::get("/api/v1/models/pulls", read, pulls)
             .doc(Doc::new("models", "The last pulls, newest first").answer::<PullList>()),
         Route::get("/api/v1/models/pulls/{id}", read, show_pull)
@@ -65,12 +72,23 @@ async fn list(State(app): State<App>) -> Result<Answer<Models>> {
     let models = super::list_models(&app.db).await?;
     let listed = |model: Model| {
         let (state, error) = phase(&app, &model.name);
-        Listed { id: format!("local/{}", model.name), model, state, error }
+        Listed {
+            id: format!("local/{}", model.name),
+            model,
+            state,
+            error,
+        }
     };
-    Ok(Answer(Models { items: models.into_iter().map(listed).collect() }))
+    Ok(Answer(Models {
+        items: models.into_iter().map(listed).collect(),
+    }))
 }
 
-async fn remove(State(app): State<App>, identity: Identity, Path(name): Path<String>) -> Result<StatusCode> {
+async fn remove(
+    State(app): State<App>,
+    identity: Identity,
+    Path(name): Path<String>,
+) -> Result<StatusCode> {
     super::remove_model(&app.db, app.engine.folder(), identity.actor, &name).await?;
     app.refresh_plan().await?;
     Ok(StatusCode::NO_CONTENT)
@@ -97,8 +115,14 @@ async fn pull(
     identity: Identity,
     Json(wanted): Json<Pull>,
 ) -> Result<(StatusCode, Answer<Pulling>)> {
-    let id = super::pull_model(&app, identity.actor, &wanted.source, wanted.name.as_deref()).await?;
-    Ok((StatusCode::ACCEPTED, Answer(Pulling { job_id: id.to_string() })))
+    let id =
+        super::pull_model(&app, identity.actor, &wanted.source, wanted.name.as_deref()).await?;
+    Ok((
+        StatusCode::ACCEPTED,
+        Answer(Pulling {
+            job_id: id.to_string(),
+        }),
+    ))
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -108,14 +132,20 @@ struct PullList {
 }
 
 async fn pulls(State(app): State<App>) -> Result<Answer<PullList>> {
-    Ok(Answer(PullList { items: jobs::recent(&app).await? }))
+    Ok(Answer(PullList {
+        items: jobs::recent(&app).await?,
+    }))
 }
 
 async fn show_pull(State(app): State<App>, Path(id): Path<String>) -> Result<Answer<PullState>> {
     Ok(Answer(jobs::find(&app, &id).await?))
 }
 
-async fn cancel_pull(State(app): State<App>, identity: Identity, Path(id): Path<String>) -> Result<StatusCode> {
+async fn cancel_pull(
+    State(app): State<App>,
+    identity: Identity,
+    Path(id): Path<String>,
+) -> Result<StatusCode> {
     jobs::cancel(&app, identity.actor, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -40,7 +40,10 @@ pub enum PullFault {
 impl PullError {
     /// An error of this kind.
     pub fn new(fault: PullFault, message: impl Into<String>) -> Self {
-        Self { fault, message: message.into() }
+        Self {
+            fault,
+            message: message.into(),
+        }
     }
 
     /// Whether the same pull may work later without anybody doing anything.
@@ -68,14 +71,21 @@ impl From<super::reference::BadRef> for PullError {
 
 impl From<db::DbError> for PullError {
     fn from(error: db::DbError) -> Self {
-        let fault = if error.is_busy() { PullFault::Unreachable } else { PullFault::Failed };
+        let fault = if error.is_busy() {
+            PullFault::Unreachable
+        } else {
+            PullFault::Failed
+        };
         Self::new(fault, format!("writing down the model: {error}"))
     }
 }
 
 impl From<tokio::task::JoinError> for PullError {
     fn from(error: tokio::task::JoinError) -> Self {
-        Self::new(PullFault::Failed, format!("a part of the pull ended early: {error}"))
+        Self::new(
+            PullFault::Failed,
+            format!("a part of the pull ended early: {error}"),
+        )
     }
 }
 

@@ -41,7 +41,9 @@ pub struct ModelsFolder {
 impl ModelsFolder {
     /// The folder of this data directory; nothing is created yet.
     pub fn of(data_dir: &Path) -> Self {
-        Self { data_dir: data_dir.to_owned() }
+        Self {
+            data_dir: data_dir.to_owned(),
+        }
     }
 
     fn root(&self) -> PathBuf {
@@ -68,7 +70,10 @@ impl ModelsFolder {
     /// # Errors
     /// It cannot be made.
     pub fn stage(&self, ids: &Ids) -> Result<Staging, PullError> {
-        let path = self.root().join("tmp").join(ids.make::<DocumentId>().to_string());
+        let path = self
+            .root()
+            .join("tmp")
+            .join(ids.make::<DocumentId>().to_string());
         make_folder(&path)?;
         Ok(Staging { path })
     }
@@ -78,7 +83,11 @@ impl ModelsFolder {
     ///
     /// # Errors
     /// The disk failed; nothing is visible then.
-    pub fn install(&self, staging: Staging, files: &[ModelFile]) -> Result<(Digest, String), PullError> {
+    pub fn install(
+        &self,
+        staging: Staging,
+        files: &[ModelFile],
+    ) -> Result<(Digest, String), PullError> {
         let digest = digest_of(files);
         let target = self.root().join(digest.hex());
         let kept = format!("models/{}", digest.hex());
@@ -88,12 +97,16 @@ impl ModelsFolder {
         sync_tree(&staging.path)?;
         if target.exists() {
             // Damaged by hand or by the disk: out of the way first, a rename cannot replace a full folder.
-            let aside = self.root().join("tmp").join(format!("damaged-{}", digest.hex()));
+            let aside = self
+                .root()
+                .join("tmp")
+                .join(format!("damaged-{}", digest.hex()));
             let _ = fs::remove_dir_all(&aside);
             fs::rename(&target, &aside).map_err(|e| PullError::io("move away", &target, &e))?;
             let _ = fs::remove_dir_all(&aside);
         }
-        fs::rename(&staging.path, &target).map_err(|e| PullError::io("move a model to", &target, &e))?;
+        fs::rename(&staging.path, &target)
+            .map_err(|e| PullError::io("move a model to", &target, &e))?;
         sync_folder(&self.root())?;
         Ok((digest, kept))
     }
@@ -105,7 +118,9 @@ impl ModelsFolder {
     pub fn remove(&self, digest: &Digest) -> Result<(), PullError> {
         let path = self.root().join(digest.hex());
         match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(PullError::io("remove", &path, &error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(PullError::io("remove", &path, &error))
+            }
             _ => Ok(()),
         }
     }
@@ -113,13 +128,23 @@ impl ModelsFolder {
     /// Removes what interrupted pulls left behind and nobody came back for.
     pub fn sweep(&self) {
         for (folder, days) in [("tmp", 1), ("downloads", 14)] {
-            let Ok(entries) = fs::read_dir(self.root().join(folder)) else { continue };
+            let Ok(entries) = fs::read_dir(self.root().join(folder)) else {
+                continue;
+            };
             for entry in entries.flatten() {
                 // Against the file system's own clock, which stamps the files.
-                let age = entry.metadata().and_then(|meta| meta.modified()).ok().and_then(|at| at.elapsed().ok());
+                let age = entry
+                    .metadata()
+                    .and_then(|meta| meta.modified())
+                    .ok()
+                    .and_then(|at| at.elapsed().ok());
                 if age.is_some_and(|age| age > Duration::from_secs(days * 24 * 3600)) {
                     let path = entry.path();
-                    let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+                    let _ = if path.is_dir() {
+                        fs::remove_dir_all(path)
+                    } else {
+                        fs::remove_file(path)
+                    };
                 }
             }
         }
@@ -160,14 +185,19 @@ impl Drop for Staging {
 
 /// The identity of a model: the digest of its files' names and digests.
 pub(super) fn digest_of(files: &[ModelFile]) -> Digest {
-    let mut list: Vec<_> = files.iter().map(|file| (file.path.as_str(), file.sha256.to_string())).collect();
+    let mut list: Vec<_> = files
+        .iter()
+        .map(|file| (file.path.as_str(), file.sha256.to_string()))
+        .collect();
     list.sort_unstable();
     // Strings only, so a canonical form always exists.
     Digest::of_json(&serde_json::json!(list)).unwrap_or_else(|_| Digest::of(b""))
 }
 
 fn is_whole(folder: &Path, files: &[ModelFile]) -> bool {
-    files.iter().all(|file| fs::metadata(folder.join(&file.path)).is_ok_and(|meta| meta.len() == file.size_bytes))
+    files.iter().all(|file| {
+        fs::metadata(folder.join(&file.path)).is_ok_and(|meta| meta.len() == file.size_bytes)
+    })
 }
 
 fn make_folder(path: &Path) -> Result<(), PullError> {
@@ -189,7 +219,9 @@ fn sync_tree(folder: &Path) -> Result<(), PullError> {
 }
 
 fn sync_folder(path: &Path) -> Result<(), PullError> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(|error| PullError::io("sync", path, &error))
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(|error| PullError::io("sync", path, &error))
 }
 
 /// Copies what a reader gives, at most `limit` bytes, and hashes it. `step` is told of every piece.
@@ -215,7 +247,10 @@ pub(super) fn copy_hashed(
         };
         size += count as u64;
         if size > limit {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the content is longer than announced"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the content is longer than announced",
+            ));
         }
         hash.update(&chunk[..count]);
         file.write_all(&chunk[..count])?;

@@ -25,9 +25,9 @@ use super::choose::{Offered, choose};
 use super::error::{PullError, PullFault};
 use super::files::{ModelFile, ModelsFolder, Staging};
 use super::progress::{Meter, Stage};
-use super::reference::HubRef;
 use super::pull::{Content, Naming};
 use super::reference;
+use super::reference::HubRef;
 
 /// The public hub.
 const DEFAULT_HUB: &str = "https://huggingface.co";
@@ -65,7 +65,12 @@ impl Hub {
             Some(text) => (text, Allow::Private),
             None => (DEFAULT_HUB, Allow::Public),
         };
-        let bad = |error| PullError::new(PullFault::Invalid, format!("egress.hub_url = {text:?}: {error}"));
+        let bad = |error| {
+            PullError::new(
+                PullFault::Invalid,
+                format!("egress.hub_url = {text:?}: {error}"),
+            )
+        };
         Ok(Self {
             url: base::net::parse_base_url(text).map_err(bad)?,
             allow,
@@ -87,7 +92,10 @@ impl Hub {
 
     fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        headers.insert(
+            header::ACCEPT_ENCODING,
+            HeaderValue::from_static("identity"),
+        );
         if let Some(token) = &self.token
             && let Ok(mut value) = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
         {
@@ -155,29 +163,62 @@ impl Download<'_> {
         meter.stage(Stage::Listing, "");
         let commit = self.commit().await?;
         let remote = self.list(&commit).await?;
-        let offered: Vec<Offered> =
-            remote.iter().map(|file| Offered { path: file.path.clone(), size_bytes: file.size_bytes }).collect();
-        let choice = choose(&offered, self.wanted.file.as_deref()).map_err(|error| self.explain(error))?;
+        let offered: Vec<Offered> = remote
+            .iter()
+            .map(|file| Offered {
+                path: file.path.clone(),
+                size_bytes: file.size_bytes,
+            })
+            .collect();
+        let choice =
+            choose(&offered, self.wanted.file.as_deref()).map_err(|error| self.explain(error))?;
         let name = naming.settle(choice.label(self.repository().1))?;
-        meter.total(Some(choice.files.iter().map(|index| remote[*index].size_bytes).sum()));
+        meter.total(Some(
+            choice
+                .files
+                .iter()
+                .map(|index| remote[*index].size_bytes)
+                .sum(),
+        ));
         let mut files = Vec::new();
         for index in &choice.files {
             let file = &remote[*index];
             let kept = choice.kept_path(&file.path);
-            let sha256 = self.fetch(&commit, file, &staging.place(kept)?, meter).await?;
-            files.push(ModelFile { path: kept.to_owned(), size_bytes: file.size_bytes, sha256 });
+            let sha256 = self
+                .fetch(&commit, file, &staging.place(kept)?, meter)
+                .await?;
+            files.push(ModelFile {
+                path: kept.to_owned(),
+                size_bytes: file.size_bytes,
+                sha256,
+            });
         }
-        Ok(Content { name, gguf: choice.gguf, files, revision: Some(commit) })
+        Ok(Content {
+            name,
+            gguf: choice.gguf,
+            files,
+            revision: Some(commit),
+        })
     }
 
     /// Names the repository in an error about its content.
     fn explain(&self, error: PullError) -> PullError {
-        PullError::new(error.fault, format!("hf:{}: {}", self.wanted.repository, error.message))
+        PullError::new(
+            error.fault,
+            format!("hf:{}: {}", self.wanted.repository, error.message),
+        )
     }
 
     async fn commit(&self) -> Result<String, PullError> {
         let (org, name) = self.repository();
-        let url = self.hub.address(&["api", "models", org, name, "revision", &self.wanted.revision]);
+        let url = self.hub.address(&[
+            "api",
+            "models",
+            org,
+            name,
+            "revision",
+            &self.wanted.revision,
+        ]);
         let (body, _) = self.read_list(&url).await?;
         let revision: Revision = self.parse(&body)?;
         let hex = revision.sha.len() >= 40 && revision.sha.bytes().all(|b| b.is_ascii_hexdigit());
@@ -188,12 +229,17 @@ impl Download<'_> {
     }
 
     fn repository(&self) -> (&str, &str) {
-        self.wanted.repository.split_once('/').unwrap_or((&self.wanted.repository, ""))
+        self.wanted
+            .repository
+            .split_once('/')
+            .unwrap_or((&self.wanted.repository, ""))
     }
 
     async fn list(&self, commit: &str) -> Result<Vec<Remote>, PullError> {
         let (org, name) = self.repository();
-        let mut url = self.hub.address(&["api", "models", org, name, "tree", commit]);
+        let mut url = self
+            .hub
+            .address(&["api", "models", org, name, "tree", commit]);
         url.set_query(Some("recursive=true&expand=false"));
         let mut files = Vec::new();
         for _ in 0..MOST_PAGES {
@@ -220,31 +266,54 @@ impl Download<'_> {
             Some(lfs) => {
                 let hex = lfs.oid.strip_prefix("sha256:").unwrap_or(&lfs.oid);
                 let digest = format!("sha256:{}", hex.to_ascii_lowercase()).parse();
-                let digest = digest.map_err(|_| self.not_a_hub("the digest of a large file is no SHA-256"))?;
+                let digest = digest
+                    .map_err(|_| self.not_a_hub("the digest of a large file is no SHA-256"))?;
                 (lfs.size, Expected::Sha256(digest))
             }
-            None => (entry.size, Expected::GitBlob(entry.oid.to_ascii_lowercase())),
+            None => (
+                entry.size,
+                Expected::GitBlob(entry.oid.to_ascii_lowercase()),
+            ),
         };
-        Ok(Some(Remote { path: entry.path, size_bytes, expected }))
+        Ok(Some(Remote {
+            path: entry.path,
+            size_bytes,
+            expected,
+        }))
     }
 
     fn parse<T: serde::de::DeserializeOwned>(&self, body: &[u8]) -> Result<T, PullError> {
-        serde_json::from_slice(body).map_err(|_| self.not_a_hub("its answer is not the expected JSON"))
+        serde_json::from_slice(body)
+            .map_err(|_| self.not_a_hub("its answer is not the expected JSON"))
     }
 
     fn not_a_hub(&self, why: &str) -> PullError {
         let host = self.hub.url.host_str().unwrap_or_default();
-        PullError::new(PullFault::Damaged, format!("{host} does not answer like a Hugging Face hub: {why}"))
+        PullError::new(
+            PullFault::Damaged,
+            format!("{host} does not answer like a Hugging Face hub: {why}"),
+        )
     }
 
     /// The body, and the address of the next page.
     async fn read_list(&self, url: &Url) -> Result<(Bytes, Option<String>), PullError> {
-        let sent = self.egress.get(url, self.hub.headers(), self.hub.allow, self.hub.answer_timeout).await;
+        let sent = self
+            .egress
+            .get(
+                url,
+                self.hub.headers(),
+                self.hub.allow,
+                self.hub.answer_timeout,
+            )
+            .await;
         let response = sent.map_err(|error| self.unreachable(&error))?;
         if response.status() != StatusCode::OK {
             return Err(self.refused(&response, None));
         }
-        let next = response.headers().get(header::LINK).and_then(|link| next_page(link.to_str().ok()?));
+        let next = response
+            .headers()
+            .get(header::LINK)
+            .and_then(|link| next_page(link.to_str().ok()?));
         let mut body = response.into_body();
         let body = read_capped(&mut body, LARGEST_LIST, self.hub.idle_timeout).await;
         Ok((body.map_err(|error| self.unreachable(&error))?, next))
@@ -252,7 +321,9 @@ impl Download<'_> {
 
     fn unreachable(&self, error: &EgressError) -> PullError {
         let fault = match error {
-            EgressError::Refused { .. } | EgressError::Redirect(_) | EgressError::BadTarget(_) => PullFault::Refused,
+            EgressError::Refused { .. } | EgressError::Redirect(_) | EgressError::BadTarget(_) => {
+                PullFault::Refused
+            }
             EgressError::TooLarge(_) => PullFault::Damaged,
             _ => PullFault::Unreachable,
         };
@@ -260,7 +331,11 @@ impl Download<'_> {
     }
 
     fn refused(&self, response: &Response<Incoming>, file: Option<&str>) -> PullError {
-        let code = response.headers().get("x-error-code").and_then(|code| code.to_str().ok()).unwrap_or_default();
+        let code = response
+            .headers()
+            .get("x-error-code")
+            .and_then(|code| code.to_str().ok())
+            .unwrap_or_default();
         let what = match file {
             Some(file) => format!("hf:{}: the file {file}", self.wanted.repository),
             None => format!("hf:{}", self.wanted.repository),
@@ -269,15 +344,26 @@ impl Download<'_> {
         let (fault, why) = match (status.as_u16(), code) {
             (_, "GatedRepo") | (403, _) => (
                 PullFault::NotFound,
-                "needs an accepted licence: accept it on the hub and set HF_TOKEN for this server".to_owned(),
+                "needs an accepted licence: accept it on the hub and set HF_TOKEN for this server"
+                    .to_owned(),
             ),
-            (_, "RevisionNotFound") => (PullFault::NotFound, format!("has no revision {:?}", self.wanted.revision)),
+            (_, "RevisionNotFound") => (
+                PullFault::NotFound,
+                format!("has no revision {:?}", self.wanted.revision),
+            ),
             (_, "EntryNotFound") => (PullFault::NotFound, "does not exist".to_owned()),
-            (401 | 404, _) => {
-                (PullFault::NotFound, "does not exist, or is private (set HF_TOKEN for this server)".to_owned())
-            }
-            (429 | 500..=599, _) => (PullFault::Unreachable, format!("the hub answers {status} at the moment")),
-            _ => (PullFault::Damaged, format!("the hub answers {status}, which was not expected")),
+            (401 | 404, _) => (
+                PullFault::NotFound,
+                "does not exist, or is private (set HF_TOKEN for this server)".to_owned(),
+            ),
+            (429 | 500..=599, _) => (
+                PullFault::Unreachable,
+                format!("the hub answers {status} at the moment"),
+            ),
+            _ => (
+                PullFault::Damaged,
+                format!("the hub answers {status}, which was not expected"),
+            ),
         };
         PullError::new(fault, format!("{what} {why}"))
     }
@@ -290,7 +376,10 @@ impl Download<'_> {
         target: &Path,
         meter: &mut Meter<'_>,
     ) -> Result<Digest, PullError> {
-        let key = format!("{}\n{}\n{commit}\n{}", self.hub.url, self.wanted.repository, file.path);
+        let key = format!(
+            "{}\n{}\n{commit}\n{}",
+            self.hub.url, self.wanted.repository, file.path
+        );
         let part = self.folder.part(&Digest::of(key.as_bytes()))?;
         meter.stage(Stage::Verifying, &file.path);
         let mut partial = Partial::open(part, file.size_bytes).await?;
@@ -340,12 +429,19 @@ impl Download<'_> {
             if !error.is_temporary() {
                 return Err(error);
             }
-            fruitless = if partial.length > before { 0 } else { fruitless + 1 };
+            fruitless = if partial.length > before {
+                0
+            } else {
+                fruitless + 1
+            };
             if fruitless >= FRUITLESS_ATTEMPTS {
                 return Err(error);
             }
             tracing::debug!(file = %file.path, bytes = partial.length, "a download broke off and will be continued");
-            tokio::time::sleep(self.hub.retry_pause * 2_u32.saturating_pow(fruitless.saturating_sub(1))).await;
+            tokio::time::sleep(
+                self.hub.retry_pause * 2_u32.saturating_pow(fruitless.saturating_sub(1)),
+            )
+            .await;
         }
         Ok(partial)
     }
@@ -364,11 +460,16 @@ impl Download<'_> {
         };
         match response.status() {
             StatusCode::PARTIAL_CONTENT if range_start(&response) == Some(partial.length) => {}
-            StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if partial.length > 0 => {
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE
+                if partial.length > 0 =>
+            {
                 meter.take_back(partial.length);
                 partial = partial.restart().await?;
                 if response.status() != StatusCode::OK {
-                    let error = PullError::new(PullFault::Unreachable, "the hub cannot continue the download");
+                    let error = PullError::new(
+                        PullFault::Unreachable,
+                        "the hub cannot continue the download",
+                    );
                     return Ok((partial, Err(error)));
                 }
             }
@@ -378,10 +479,16 @@ impl Download<'_> {
                 return Ok((partial, Err(refused)));
             }
         }
-        self.receive(response.into_body(), file, partial, meter).await
+        self.receive(response.into_body(), file, partial, meter)
+            .await
     }
 
-    async fn request(&self, commit: &str, file: &Remote, from: u64) -> Result<Response<Incoming>, PullError> {
+    async fn request(
+        &self,
+        commit: &str,
+        file: &Remote,
+        from: u64,
+    ) -> Result<Response<Incoming>, PullError> {
         let (org, name) = self.repository();
         let mut segments = vec![org, name, "resolve", commit];
         segments.extend(file.path.split('/'));
@@ -392,7 +499,9 @@ impl Download<'_> {
             headers.insert(header::RANGE, range);
         }
         let address = self.hub.address(&segments);
-        let sent = self.egress.get(&address, headers, self.hub.allow, self.hub.file_timeout);
+        let sent = self
+            .egress
+            .get(&address, headers, self.hub.allow, self.hub.file_timeout);
         sent.await.map_err(|error| self.unreachable(&error))
     }
 
@@ -410,7 +519,10 @@ impl Download<'_> {
         let outcome = loop {
             match next_chunk(&mut body, self.hub.idle_timeout).await {
                 Ok(Some(piece)) if piece.len() as u64 > room => {
-                    let message = format!("hf:{}: {} is longer than announced", self.wanted.repository, file.path);
+                    let message = format!(
+                        "hf:{}: {} is longer than announced",
+                        self.wanted.repository, file.path
+                    );
                     break Err(PullError::new(PullFault::Damaged, message));
                 }
                 Ok(Some(piece)) => {
@@ -424,7 +536,10 @@ impl Download<'_> {
                 }
                 Ok(None) if room == 0 => break Ok(()),
                 ended => {
-                    let why = ended.err().map(|error| format!(" ({error})")).unwrap_or_default();
+                    let why = ended
+                        .err()
+                        .map(|error| format!(" ({error})"))
+                        .unwrap_or_default();
                     let message = format!(
                         "hf:{}: the download broke off {room} bytes before the end of {}{why}",
                         self.wanted.repository, file.path
@@ -446,8 +561,17 @@ impl Download<'_> {
 }
 
 fn range_start(response: &Response<Incoming>) -> Option<u64> {
-    let text = response.headers().get(header::CONTENT_RANGE)?.to_str().ok()?;
-    text.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
+    let text = response
+        .headers()
+        .get(header::CONTENT_RANGE)?
+        .to_str()
+        .ok()?;
+    text.strip_prefix("bytes ")?
+        .split('-')
+        .next()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 /// The target of `<URL>; rel="next"`.
@@ -477,12 +601,20 @@ impl Partial {
     async fn open(path: PathBuf, expected_bytes: u64) -> Result<Self, PullError> {
         tokio::task::spawn_blocking(move || {
             let failed = |error: &io::Error| PullError::io("open", &path, error);
-            let opened = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
+            let opened = OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .read(true)
+                .write(true)
+                .open(&path);
             let mut file = opened.map_err(|error| failed(&error))?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(std::fs::TryLockError::WouldBlock) => {
-                    return Err(PullError::new(PullFault::Conflict, "another pull of this model is running"));
+                    return Err(PullError::new(
+                        PullFault::Conflict,
+                        "another pull of this model is running",
+                    ));
                 }
                 Err(std::fs::TryLockError::Error(error)) => return Err(failed(&error)),
             }
@@ -496,14 +628,21 @@ impl Partial {
             let mut left = length;
             while left > 0 {
                 let most = chunk.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-                let count = file.read(&mut chunk[..most]).map_err(|error| failed(&error))?;
+                let count = file
+                    .read(&mut chunk[..most])
+                    .map_err(|error| failed(&error))?;
                 if count == 0 {
                     break;
                 }
                 hash.update(&chunk[..count]);
                 left -= count as u64;
             }
-            Ok(Self { file, hash, length: length - left, path: path.clone() })
+            Ok(Self {
+                file,
+                hash,
+                length: length - left,
+                path: path.clone(),
+            })
         })
         .await?
     }
@@ -523,7 +662,10 @@ impl Partial {
 
     async fn restart(mut self) -> Result<Self, PullError> {
         tokio::task::spawn_blocking(move || {
-            let emptied = self.file.set_len(0).and_then(|()| self.file.seek(SeekFrom::Start(0)));
+            let emptied = self
+                .file
+                .set_len(0)
+                .and_then(|()| self.file.seek(SeekFrom::Start(0)));
             emptied.map_err(|error| PullError::io("empty", &self.path, &error))?;
             (self.hash, self.length) = (Sha256::new(), 0);
             Ok(self)
@@ -534,7 +676,9 @@ impl Partial {
     async fn check(self, file: &Remote) -> Result<Checked, PullError> {
         let sha256 = Digest(self.hash.clone().finalize().into());
         let found = match &file.expected {
-            Expected::Sha256(wanted) if *wanted == sha256 => return Ok(Checked::Right(self, sha256)),
+            Expected::Sha256(wanted) if *wanted == sha256 => {
+                return Ok(Checked::Right(self, sha256));
+            }
             Expected::Sha256(_) => sha256.to_string(),
             Expected::GitBlob(wanted) => {
                 let (partial, found) = self.git_blob().await?;
@@ -552,15 +696,26 @@ impl Partial {
             let mut hash = ring::digest::Context::new(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY);
             hash.update(format!("blob {}\0", self.length).as_bytes());
             let failed = |path: &Path, error: &io::Error| PullError::io("read", path, error);
-            self.file.seek(SeekFrom::Start(0)).map_err(|error| failed(&self.path, &error))?;
+            self.file
+                .seek(SeekFrom::Start(0))
+                .map_err(|error| failed(&self.path, &error))?;
             let mut chunk = vec![0; 256 << 10];
             loop {
-                match self.file.read(&mut chunk).map_err(|error| failed(&self.path, &error))? {
+                match self
+                    .file
+                    .read(&mut chunk)
+                    .map_err(|error| failed(&self.path, &error))?
+                {
                     0 => break,
                     count => hash.update(&chunk[..count]),
                 }
             }
-            let hex = hash.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+            let hex = hash
+                .finish()
+                .as_ref()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
             Ok((self, hex))
         })
         .await?
@@ -569,8 +724,11 @@ impl Partial {
     async fn publish(self, target: &Path) -> Result<(), PullError> {
         let target = target.to_owned();
         tokio::task::spawn_blocking(move || {
-            self.file.sync_all().map_err(|error| PullError::io("sync", &self.path, &error))?;
-            std::fs::rename(&self.path, &target).map_err(|error| PullError::io("move a file to", &target, &error))
+            self.file
+                .sync_all()
+                .map_err(|error| PullError::io("sync", &self.path, &error))?;
+            std::fs::rename(&self.path, &target)
+                .map_err(|error| PullError::io("move a file to", &target, &error))
         })
         .await?
     }

@@ -47,22 +47,33 @@ pub struct Pulls {
 
 impl Pulls {
     fn set(&self, id: JobId, progress: Progress) {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(id, progress);
+        self.running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id, progress);
     }
 
     fn get(&self, id: JobId) -> Option<Progress> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&id)
+            .cloned()
     }
 
     fn forget(&self, id: JobId) {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&id);
     }
 
     /// Remembers whether the hub answered, right or wrong.
     pub(super) fn note(&self, source: &ModelRef, failed: Option<&PullError>) {
         if let ModelRef::Hub(_) = source {
             let offline = failed.is_some_and(|error| error.fault == PullFault::Unreachable);
-            self.network.store(if offline { 2 } else { 1 }, Ordering::Relaxed);
+            self.network
+                .store(if offline { 2 } else { 1 }, Ordering::Relaxed);
         }
     }
 
@@ -116,7 +127,12 @@ pub fn register_jobs(app: &App, worker: &mut Worker) {
 }
 
 /// Puts a pull into the queue. One that waits or runs for the same reference is found, not doubled.
-pub(super) async fn enqueue(app: &App, actor: Actor, source: &ModelRef, name: Option<&str>) -> Result<JobId> {
+pub(super) async fn enqueue(
+    app: &App,
+    actor: Actor,
+    source: &ModelRef,
+    name: Option<&str>,
+) -> Result<JobId> {
     let payload = Payload {
         source: source.to_string(),
         name: name.map(str::to_owned),
@@ -126,14 +142,29 @@ pub(super) async fn enqueue(app: &App, actor: Actor, source: &ModelRef, name: Op
 }
 
 async fn put(app: &App, actor: Actor, payload: Payload) -> Result<JobId> {
-    if let Some(running) = recent(app).await?.into_iter().find(|pull| pull.source == payload.source && is_open(pull)) {
-        return running.id.parse().map_err(|error: base::BadId| AppError::internal(error));
+    if let Some(running) = recent(app)
+        .await?
+        .into_iter()
+        .find(|pull| pull.source == payload.source && is_open(pull))
+    {
+        return running
+            .id
+            .parse()
+            .map_err(|error: base::BadId| AppError::internal(error));
     }
     let mut tx = app.db.begin_write().await?;
     let source = payload.source.clone();
     let value = serde_json::to_value(&payload).map_err(anyhow::Error::from)?;
     let id = jobs::enqueue(&mut tx, NewJob::new(PULL, value)).await?;
-    audit::write(&mut tx, None, actor, "model.ask", &source, &json!({"job": id.to_string()})).await?;
+    audit::write(
+        &mut tx,
+        None,
+        actor,
+        "model.ask",
+        &source,
+        &json!({"job": id.to_string()}),
+    )
+    .await?;
     tx.commit().await?;
     Ok(id)
 }
@@ -146,12 +177,17 @@ async fn run(app: App, context: JobContext) -> Result<(), JobError> {
     let id = context.lease.job.id;
     let payload: Payload = serde_json::from_value(context.lease.job.payload.clone())
         .map_err(|error| JobError::Fatal(format!("the job's payload is not readable: {error}")))?;
-    let _watched = Watched { pulls: &app.engine.pulls, id };
+    let _watched = Watched {
+        pulls: &app.engine.pulls,
+        id,
+    };
     app.engine.pulls.set(id, Progress::default());
     match Box::pin(pull(&app, id, &payload)).await {
         Ok(()) => {
             let refreshed = app.engine.refresh().await;
-            refreshed.map_err(|error| JobError::Retry(format!("reading the installed models: {error:#}")))
+            refreshed.map_err(|error| {
+                JobError::Retry(format!("reading the installed models: {error:#}"))
+            })
         }
         Err(error) if error.is_temporary() => Err(JobError::Retry(error.message)),
         Err(error) => Err(JobError::Fatal(error.message)),
@@ -180,9 +216,18 @@ async fn pull(app: &App, id: JobId, payload: &Payload) -> Result<(), PullError> 
 
 /// The last pulls, newest first.
 pub(super) async fn recent(app: &App) -> Result<Vec<PullState>> {
-    let page = PageRequest { limit: 200, ..PageRequest::default() };
-    let jobs = jobs::list(&app.db, None, &page).await.map_err(anyhow::Error::from)?;
-    let pulls = jobs.items.into_iter().filter(|job| job.kind == PULL).take(SHOWN);
+    let page = PageRequest {
+        limit: 200,
+        ..PageRequest::default()
+    };
+    let jobs = jobs::list(&app.db, None, &page)
+        .await
+        .map_err(anyhow::Error::from)?;
+    let pulls = jobs
+        .items
+        .into_iter()
+        .filter(|job| job.kind == PULL)
+        .take(SHOWN);
     Ok(pulls.map(|job| state(app, job)).collect())
 }
 
@@ -190,7 +235,10 @@ pub(super) async fn recent(app: &App) -> Result<Vec<PullState>> {
 pub(super) async fn find(app: &App, id: &str) -> Result<PullState> {
     let unknown = || AppError::not_found(format!("there is no pull {id:?}"));
     let id: JobId = id.parse().map_err(|_| unknown())?;
-    let job = jobs::get(&app.db, None, id).await?.filter(|job| job.kind == PULL).ok_or_else(unknown)?;
+    let job = jobs::get(&app.db, None, id)
+        .await?
+        .filter(|job| job.kind == PULL)
+        .ok_or_else(unknown)?;
     Ok(state(app, job))
 }
 
@@ -198,16 +246,32 @@ pub(super) async fn find(app: &App, id: &str) -> Result<PullState> {
 pub(super) async fn cancel(app: &App, actor: Actor, id: &str) -> Result<()> {
     let pull = find(app, id).await?;
     let mut tx = app.db.begin_write().await?;
-    let id: JobId = pull.id.parse().map_err(|error: base::BadId| AppError::internal(error))?;
+    let id: JobId = pull
+        .id
+        .parse()
+        .map_err(|error: base::BadId| AppError::internal(error))?;
     if jobs::cancel(&mut tx, None, id).await? {
-        audit::write(&mut tx, None, actor, "model.cancel", &pull.source, &json!({"job": pull.id})).await?;
+        audit::write(
+            &mut tx,
+            None,
+            actor,
+            "model.cancel",
+            &pull.source,
+            &json!({"job": pull.id}),
+        )
+        .await?;
         tx.commit().await?;
     }
     Ok(())
 }
 
 fn state(app: &App, job: Job) -> PullState {
-    let source = job.payload.get("ref").and_then(|source| source.as_str()).unwrap_or_default().to_owned();
+    let source = job
+        .payload
+        .get("ref")
+        .and_then(|source| source.as_str())
+        .unwrap_or_default()
+        .to_owned();
     let (state, error) = match job.state {
         JobState::Ready => ("queued", job.error),
         JobState::Leased if job.cancel_requested => ("stopping", None),

@@ -11,14 +11,14 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use base::{Digest, Ids, TraceId, Usage};
 use db::Db;
 use engine::{
-    ChatModel, ChatPrompt, EmbedError, Embedder, Event, GenerateError, GenerateRequest, Generation, LoadOptions, Prompt,
-    Sampling,
+    ChatModel, ChatPrompt, EmbedError, Embedder, Event, GenerateError, GenerateRequest, Generation,
+    LoadOptions, Prompt, Sampling,
 };
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use gateway::{
-    FinishReason, LocalChat, LocalEmbed, LocalEmbedding, LocalEmbeddings, LocalError, LocalEvent, LocalKind, LocalModel,
-    LocalModels, LocalStream, TokenLogprob,
+    FinishReason, LocalChat, LocalEmbed, LocalEmbedding, LocalEmbeddings, LocalError, LocalEvent,
+    LocalKind, LocalModel, LocalModels, LocalStream, TokenLogprob,
 };
 use tokio::sync::{OnceCell, Semaphore};
 
@@ -32,7 +32,12 @@ const EMBEDDINGS_WAITING: usize = 64;
 /// What a chat model uses when a request says nothing about sampling: a small
 /// model that draws from its whole vocabulary at temperature 1 writes nonsense.
 fn usual_sampling() -> Sampling {
-    Sampling { temperature: 0.7, top_k: 40, top_p: 0.95, ..Sampling::default() }
+    Sampling {
+        temperature: 0.7,
+        top_k: 40,
+        top_p: 0.95,
+        ..Sampling::default()
+    }
 }
 
 /// Models that run in this process.
@@ -110,10 +115,15 @@ impl LocalEngine {
     /// The database cannot be read; the old list stays in force.
     pub async fn refresh(&self) -> anyhow::Result<()> {
         let models = store::list(&self.db).await?;
-        let mut installed = self.installed.write().unwrap_or_else(PoisonError::into_inner);
+        let mut installed = self
+            .installed
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut next = BTreeMap::new();
         for model in models {
-            let kept = installed.remove(&model.name).filter(|kept| kept.digest == model.digest);
+            let kept = installed
+                .remove(&model.name)
+                .filter(|kept| kept.digest == model.digest);
             let entry = kept.unwrap_or_else(|| Arc::new(Installed::new(&model, &self.folder)));
             next.insert(model.name, entry);
         }
@@ -124,7 +134,11 @@ impl LocalEngine {
     /// The embedding models' names.
     pub fn embedding_names(&self) -> Vec<String> {
         let embedding = |model: &LocalModel| model.kind == LocalKind::Embedding;
-        self.list().into_iter().filter(embedding).map(|model| model.name).collect()
+        self.list()
+            .into_iter()
+            .filter(embedding)
+            .map(|model| model.name)
+            .collect()
     }
 
     /// Whether a model is in memory; `None` when there is none of this name.
@@ -134,9 +148,16 @@ impl LocalEngine {
     }
 
     fn find(&self, name: &str) -> Result<Arc<Installed>, LocalError> {
-        let installed = self.installed.read().unwrap_or_else(PoisonError::into_inner);
-        let found = installed.get(name).or_else(|| installed.get(&name.to_ascii_lowercase()));
-        found.cloned().ok_or_else(|| LocalError::UnknownModel(name.to_owned()))
+        let installed = self
+            .installed
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let found = installed
+            .get(name)
+            .or_else(|| installed.get(&name.to_ascii_lowercase()));
+        found
+            .cloned()
+            .ok_or_else(|| LocalError::UnknownModel(name.to_owned()))
     }
 }
 
@@ -154,9 +175,15 @@ impl Installed {
     }
 
     fn phase(&self) -> Phase {
-        let phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let phase = self
+            .phase
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         if phase == Phase::Ready && !self.path.exists() {
-            return Phase::Broken("its files are not in this data directory; pull it again".to_owned());
+            return Phase::Broken(
+                "its files are not in this data directory; pull it again".to_owned(),
+            );
         }
         phase
     }
@@ -174,7 +201,8 @@ impl Installed {
             let unless_done = Unfinished(self);
             let this = Arc::clone(self);
             let loaded = tokio::task::spawn_blocking(move || this.load(threads)).await;
-            let loaded = loaded.unwrap_or_else(|error| Err(format!("loading it ended early: {error}")));
+            let loaded =
+                loaded.unwrap_or_else(|error| Err(format!("loading it ended early: {error}")));
             std::mem::forget(unless_done);
             match loaded {
                 Ok(loaded) => {
@@ -184,7 +212,10 @@ impl Installed {
                 Err(message) => {
                     tracing::warn!(model.name = %self.name, path = %self.path.display(), "model {} not loaded: {message}", self.name);
                     self.set_phase(Phase::Broken(message.clone()));
-                    Err(LocalError::Failed(format!("the model {:?} could not be loaded: {message}", self.name)))
+                    Err(LocalError::Failed(format!(
+                        "the model {:?} could not be loaded: {message}",
+                        self.name
+                    )))
                 }
             }
         };
@@ -195,12 +226,19 @@ impl Installed {
     fn load(&self, threads: Option<usize>) -> Result<Loaded, String> {
         let loaded = match self.task {
             Task::Chat => {
-                let options = LoadOptions { threads, ..LoadOptions::default() };
+                let options = LoadOptions {
+                    threads,
+                    ..LoadOptions::default()
+                };
                 ChatModel::load(&self.path, options).map(Loaded::Chat)
             }
             Task::Embedding => Embedder::load(&self.path).map(|embedder| {
                 let (turn, waiting) = (Semaphore::new(1), Semaphore::new(EMBEDDINGS_WAITING));
-                Loaded::Embedding(Arc::new(Embedding { embedder, turn, waiting }))
+                Loaded::Embedding(Arc::new(Embedding {
+                    embedder,
+                    turn,
+                    waiting,
+                }))
             }),
         };
         loaded.map_err(|error| error.message)
@@ -218,7 +256,10 @@ impl Drop for Unfinished<'_> {
 
 impl LocalModels for LocalEngine {
     fn list(&self) -> Vec<LocalModel> {
-        let installed = self.installed.read().unwrap_or_else(PoisonError::into_inner);
+        let installed = self
+            .installed
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         let model = |installed: &Arc<Installed>| LocalModel {
             name: installed.name.clone(),
             kind: match installed.task {
@@ -231,7 +272,11 @@ impl LocalModels for LocalEngine {
     }
 
     fn chat(&self, request: LocalChat) -> LocalStream {
-        let (found, threads, ids) = (self.find(&request.model), self.threads, self.db.ids().clone());
+        let (found, threads, ids) = (
+            self.find(&request.model),
+            self.threads,
+            self.db.ids().clone(),
+        );
         let started = async move { start(found?, threads, ids, request).await };
         // Dropping the stream drops the generation, which stops before its next token.
         Box::pin(stream::once(started).flat_map(|started| match started {
@@ -256,19 +301,33 @@ async fn start(
         return Err(wrong_task(&model.name, "gives embeddings; it cannot chat"));
     }
     let Loaded::Chat(chat) = model.loaded(threads).await? else {
-        return Err(LocalError::Failed("an embedding model was loaded as a chat model".to_owned()));
+        return Err(LocalError::Failed(
+            "an embedding model was loaded as a chat model".to_owned(),
+        ));
     };
     let splitter = (!request.tools.is_empty()).then(|| ToolCalls::new(&request.tools));
     let request = to_engine(request);
     // The prompt is rendered and tokenised here, which takes milliseconds for a long one.
     let started = tokio::task::spawn_blocking(move || chat.generate(request)).await;
-    let generation = started.map_err(|error| LocalError::Failed(format!("starting a generation: {error}")))?;
+    let generation =
+        started.map_err(|error| LocalError::Failed(format!("starting a generation: {error}")))?;
     let generation = generation.map_err(from_generate)?;
-    Ok(Answer { generation, splitter, ids, called: false, logprobs: Vec::new(), ready: Vec::new().into_iter(), over: false })
+    Ok(Answer {
+        generation,
+        splitter,
+        ids,
+        called: false,
+        logprobs: Vec::new(),
+        ready: Vec::new().into_iter(),
+        over: false,
+    })
 }
 
 fn wrong_task(name: &str, what: &str) -> LocalError {
-    LocalError::Invalid { param: "model", message: format!("the model {name:?} {what}") }
+    LocalError::Invalid {
+        param: "model",
+        message: format!("the model {name:?} {what}"),
+    }
 }
 
 fn to_engine(request: LocalChat) -> GenerateRequest {
@@ -276,8 +335,15 @@ fn to_engine(request: LocalChat) -> GenerateRequest {
         && request.top_p.is_none()
         && request.top_k.is_none()
         && request.min_p.is_none();
-    let usual = if silent { usual_sampling() } else { Sampling::default() };
-    #[expect(clippy::cast_possible_truncation, reason = "sampling parameters are small numbers")]
+    let usual = if silent {
+        usual_sampling()
+    } else {
+        Sampling::default()
+    };
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "sampling parameters are small numbers"
+    )]
     let or = |given: Option<f64>, usual: f32| given.map_or(usual, |value| value as f32);
     let sampling = Sampling {
         repetition_penalty: or(request.repetition_penalty, usual.repetition_penalty),
@@ -289,7 +355,11 @@ fn to_engine(request: LocalChat) -> GenerateRequest {
         min_p: or(request.min_p, usual.min_p),
         seed: request.seed,
     };
-    let chat = ChatPrompt { messages: request.messages, tools: request.tools, add_generation_prompt: true };
+    let chat = ChatPrompt {
+        messages: request.messages,
+        tools: request.tools,
+        add_generation_prompt: true,
+    };
     GenerateRequest {
         prompt: Prompt::Chat(chat),
         sampling,
@@ -303,21 +373,37 @@ fn from_generate(error: GenerateError) -> LocalError {
     match error {
         GenerateError::Busy { .. } => LocalError::Busy,
         GenerateError::ContextOverflow { .. } => LocalError::ContextOverflow(error.to_string()),
-        GenerateError::InvalidRequest(message) => LocalError::Invalid { param: parameter_of(&message), message },
-        GenerateError::Template(_) => LocalError::Invalid { param: "messages", message: error.to_string() },
-        GenerateError::ReaderStalled { .. } | GenerateError::Stopped | GenerateError::Internal(_) => {
-            LocalError::Failed(error.to_string())
-        }
+        GenerateError::InvalidRequest(message) => LocalError::Invalid {
+            param: parameter_of(&message),
+            message,
+        },
+        GenerateError::Template(_) => LocalError::Invalid {
+            param: "messages",
+            message: error.to_string(),
+        },
+        GenerateError::ReaderStalled { .. }
+        | GenerateError::Stopped
+        | GenerateError::Internal(_) => LocalError::Failed(error.to_string()),
     }
 }
 
 /// The engine's messages begin with the parameter's name.
 fn parameter_of(message: &str) -> &'static str {
     const NAMES: [&str; 9] = [
-        "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty", "stop",
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "repetition_penalty",
+        "frequency_penalty",
+        "presence_penalty",
+        "stop",
         "max_tokens",
     ];
-    NAMES.into_iter().find(|name| message.starts_with(name)).unwrap_or("messages")
+    NAMES
+        .into_iter()
+        .find(|name| message.starts_with(name))
+        .unwrap_or("messages")
 }
 
 /// A running generation, translated step by step.
@@ -362,10 +448,17 @@ impl Answer {
     }
 
     fn end(&mut self, done: &engine::Done) {
-        let rest = self.splitter.take().map(ToolCalls::finish).unwrap_or_default();
+        let rest = self
+            .splitter
+            .take()
+            .map(ToolCalls::finish)
+            .unwrap_or_default();
         let mut events = self.events(rest);
         if !self.logprobs.is_empty() {
-            events.push(LocalEvent::Text { text: String::new(), logprobs: std::mem::take(&mut self.logprobs) });
+            events.push(LocalEvent::Text {
+                text: String::new(),
+                logprobs: std::mem::take(&mut self.logprobs),
+            });
         }
         let reason = match done.finish_reason {
             engine::FinishReason::Length => FinishReason::Length,
@@ -386,11 +479,18 @@ impl Answer {
         let mut events = Vec::with_capacity(pieces.len());
         for piece in pieces {
             events.push(match piece {
-                Piece::Text(text) => LocalEvent::Text { text, logprobs: std::mem::take(&mut self.logprobs) },
+                Piece::Text(text) => LocalEvent::Text {
+                    text,
+                    logprobs: std::mem::take(&mut self.logprobs),
+                },
                 Piece::Call { name, arguments } => {
                     self.called = true;
                     let id = format!("call_{}", self.ids.make::<TraceId>());
-                    LocalEvent::ToolCall { id, name, arguments }
+                    LocalEvent::ToolCall {
+                        id,
+                        name,
+                        arguments,
+                    }
                 }
             });
         }
@@ -404,7 +504,17 @@ fn logprob(token: &engine::TokenLogProbs) -> TokenLogprob {
         token: text(&token.chosen.bytes),
         bytes: token.chosen.bytes.clone(),
         logprob: f64::from(token.chosen.logprob),
-        top: token.top.iter().map(|rival| (text(&rival.bytes), rival.bytes.clone(), f64::from(rival.logprob))).collect(),
+        top: token
+            .top
+            .iter()
+            .map(|rival| {
+                (
+                    text(&rival.bytes),
+                    rival.bytes.clone(),
+                    f64::from(rival.logprob),
+                )
+            })
+            .collect(),
     }
 }
 
@@ -414,21 +524,35 @@ async fn embed(
     inputs: Vec<String>,
 ) -> Result<LocalEmbeddings, LocalError> {
     if model.task != Task::Embedding {
-        return Err(wrong_task(&model.name, "is a chat model; it gives no embeddings"));
+        return Err(wrong_task(
+            &model.name,
+            "is a chat model; it gives no embeddings",
+        ));
     }
     let Loaded::Embedding(embedding) = model.loaded(threads).await? else {
-        return Err(LocalError::Failed("a chat model was loaded as an embedding model".to_owned()));
+        return Err(LocalError::Failed(
+            "a chat model was loaded as an embedding model".to_owned(),
+        ));
     };
-    let _waiting = embedding.waiting.try_acquire().map_err(|_| LocalError::Busy)?;
+    let _waiting = embedding
+        .waiting
+        .try_acquire()
+        .map_err(|_| LocalError::Busy)?;
     let closed = |_| LocalError::Failed("the embedding model is closed".to_owned());
     let _turn = embedding.turn.acquire().await.map_err(closed)?;
     let working = Arc::clone(&embedding);
     let done = tokio::task::spawn_blocking(move || working.embedder.embed(&inputs)).await;
     let done = done.map_err(|error| LocalError::Failed(format!("embedding texts: {error}")))?;
     let done = done.map_err(|error| match error {
-        EmbedError::InvalidRequest(message) => LocalError::Invalid { param: "input", message },
+        EmbedError::InvalidRequest(message) => LocalError::Invalid {
+            param: "input",
+            message,
+        },
         EmbedError::Internal(_) => LocalError::Failed(error.to_string()),
     })?;
     let input_tokens = done.token_counts.iter().map(|count| *count as u64).sum();
-    Ok(LocalEmbeddings { vectors: done.vectors, input_tokens })
+    Ok(LocalEmbeddings {
+        vectors: done.vectors,
+        input_tokens,
+    })
 }

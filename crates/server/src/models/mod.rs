@@ -150,7 +150,11 @@ pub async fn list_models(db: &Db) -> Result<Vec<Model>> {
 /// # Errors
 /// The database cannot be read.
 pub async fn list_installed(db: &Db) -> Result<Vec<String>> {
-    Ok(list_models(db).await?.into_iter().map(|model| model.name).collect())
+    Ok(list_models(db)
+        .await?
+        .into_iter()
+        .map(|model| model.name)
+        .collect())
 }
 
 /// What `up` does before it serves: fetches a chat model and an embedding model
@@ -178,7 +182,8 @@ pub async fn ensure_defaults(app: &App) {
 /// 404 when there is none of this name; the files cannot be removed.
 pub async fn remove_model(db: &Db, folder: &ModelsFolder, actor: Actor, name: &str) -> Result<()> {
     let digest = store::remove(db, actor, name).await?;
-    let digest = digest.ok_or_else(|| AppError::not_found(format!("there is no local model {name:?}")))?;
+    let digest =
+        digest.ok_or_else(|| AppError::not_found(format!("there is no local model {name:?}")))?;
     Ok(pull::remove_unused(db, folder, digest).await?)
 }
 
@@ -187,11 +192,23 @@ pub async fn remove_model(db: &Db, folder: &ModelsFolder, actor: Actor, name: &s
 /// # Errors
 /// The reference is wrong, or a path: only the command line may name those,
 /// since whoever runs it can read the files anyway.
-pub async fn pull_model(app: &App, actor: Actor, source: &str, name: Option<&str>) -> Result<JobId> {
-    let source: ModelRef = source.parse().map_err(|error: BadRef| bad_ref(error.to_string()))?;
+pub async fn pull_model(
+    app: &App,
+    actor: Actor,
+    source: &str,
+    name: Option<&str>,
+) -> Result<JobId> {
+    let source: ModelRef = source
+        .parse()
+        .map_err(|error: BadRef| bad_ref(error.to_string()))?;
     if let ModelRef::Path(_) = source {
-        return Err(bad_ref("a path can be pulled only on the server's command line: meguri model pull PATH")
-            .hint(format!("here, write {}", FORMS.trim_end_matches(", or (on the command line) a path"))));
+        return Err(bad_ref(
+            "a path can be pulled only on the server's command line: meguri model pull PATH",
+        )
+        .hint(format!(
+            "here, write {}",
+            FORMS.trim_end_matches(", or (on the command line) a path")
+        )));
     }
     if let Some(name) = name {
         check_name(name).map_err(|error| AppError::invalid(error.to_string()).at("name"))?;
@@ -200,5 +217,7 @@ pub async fn pull_model(app: &App, actor: Actor, source: &str, name: Option<&str
 }
 
 fn bad_ref(message: impl Into<String>) -> AppError {
-    AppError::invalid(message).code("bad_model_reference").at("ref")
+    AppError::invalid(message)
+        .code("bad_model_reference")
+        .at("ref")
 }

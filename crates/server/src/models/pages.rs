@@ -21,7 +21,11 @@ const ENDED_SHOWN_US: i64 = 24 * 3_600_000_000;
 pub(super) fn routes() -> Vec<Route> {
     let manage = Access::Needs(Permission::ManageModels);
     vec![
-        Route::get("/{project}/models", Access::Needs(Permission::ReadModels), list),
+        Route::get(
+            "/{project}/models",
+            Access::Needs(Permission::ReadModels),
+            list,
+        ),
         Route::post("/{project}/models/pull", manage, pull),
         Route::post("/{project}/models/pulls/{id}/cancel", manage, cancel),
         Route::post("/{project}/models/remove", manage, remove),
@@ -32,10 +36,22 @@ async fn list(State(app): State<App>, page: PageContext, identity: Identity) -> 
     show(&app, &page, &identity, json!({}), "").await
 }
 
-async fn show(app: &App, page: &PageContext, identity: &Identity, errors: Value, wanted: &str) -> Result<Response> {
-    let local: Vec<Value> =
-        super::list_models(&app.db).await?.iter().map(|model| local_row(app, page, identity, model)).collect();
-    let pulls: Vec<Value> = shown_pulls(app, jobs::recent(app).await?).iter().map(|pull| json!(pull)).collect();
+async fn show(
+    app: &App,
+    page: &PageContext,
+    identity: &Identity,
+    errors: Value,
+    wanted: &str,
+) -> Result<Response> {
+    let local: Vec<Value> = super::list_models(&app.db)
+        .await?
+        .iter()
+        .map(|model| local_row(app, page, identity, model))
+        .collect();
+    let pulls: Vec<Value> = shown_pulls(app, jobs::recent(app).await?)
+        .iter()
+        .map(|pull| json!(pull))
+        .collect();
     let may_see_prices = identity.role.allows(Permission::ReadProviders);
     let status = if errors.as_object().is_some_and(Map::is_empty) {
         StatusCode::OK
@@ -51,7 +67,8 @@ async fn show(app: &App, page: &PageContext, identity: &Identity, errors: Value,
         "values": {"ref": wanted},
         "prices_href": may_see_prices.then(|| format!("{}/providers", page.root())),
     });
-    page.render_with_status(status, "models/list.html", view).await
+    page.render_with_status(status, "models/list.html", view)
+        .await
 }
 
 fn local_row(app: &App, page: &PageContext, identity: &Identity, model: &Model) -> Value {
@@ -80,7 +97,9 @@ fn local_row(app: &App, page: &PageContext, identity: &Identity, model: &Model) 
 /// What providers listed when they were last tested.
 fn remote_rows(app: &App, page: &PageContext, identity: &Identity) -> Vec<Value> {
     let plan = app.gateway.plan();
-    let Some(project) = plan.projects.get(&identity.project.id) else { return Vec::new() };
+    let Some(project) = plan.projects.get(&identity.project.id) else {
+        return Vec::new();
+    };
     let mut rows = Vec::new();
     for provider in project.providers.values() {
         for model in &provider.models {
@@ -105,11 +124,18 @@ fn remote_rows(app: &App, page: &PageContext, identity: &Identity) -> Vec<Value>
 }
 
 fn playground(page: &PageContext, identity: &Identity, id: &str) -> Option<String> {
-    identity.role.allows(Permission::Infer).then(|| format!("{}/playground?model={}", page.root(), escaped(id)))
+    identity
+        .role
+        .allows(Permission::Infer)
+        .then(|| format!("{}/playground?model={}", page.root(), escaped(id)))
 }
 
 fn traces(page: &PageContext, id: &str) -> String {
-    format!("{}/traces?filter={}", page.root(), escaped(&format!("model = \"{}\"", id.replace('"', ""))))
+    format!(
+        "{}/traces?filter={}",
+        page.root(),
+        escaped(&format!("model = \"{}\"", id.replace('"', "")))
+    )
 }
 
 fn escaped(text: &str) -> String {
@@ -120,7 +146,9 @@ fn escaped(text: &str) -> String {
 fn shown_pulls(app: &App, pulls: Vec<PullState>) -> Vec<PullState> {
     let oldest = app.clock.now_us() - ENDED_SHOWN_US;
     let mut seen = std::collections::HashSet::new();
-    let newest = pulls.into_iter().filter(|pull| seen.insert(pull.source.clone()));
+    let newest = pulls
+        .into_iter()
+        .filter(|pull| seen.insert(pull.source.clone()));
     newest
         .filter(|pull| match pull.state {
             "done" => false,
@@ -162,7 +190,14 @@ async fn pull(
     match super::pull_model(&app, identity.actor, &form.source, None).await {
         Ok(_) => Ok(back(&page)),
         Err(error) if error.status == StatusCode::BAD_REQUEST => {
-            show(&app, &page, &identity, form_errors(&page, &error), &form.source).await
+            show(
+                &app,
+                &page,
+                &identity,
+                form_errors(&page, &error),
+                &form.source,
+            )
+            .await
         }
         Err(error) => Err(error),
     }
@@ -193,7 +228,8 @@ async fn remove(
     Form(form): Form<RemoveForm>,
 ) -> Result<Response> {
     if form.confirm.trim() != format!("local/{}", form.id) {
-        let error = AppError::invalid(format!("type local/{} to remove it", form.id)).code("confirm_name");
+        let error =
+            AppError::invalid(format!("type local/{} to remove it", form.id)).code("confirm_name");
         return show(&app, &page, &identity, form_errors(&page, &error), "").await;
     }
     super::remove_model(&app.db, app.engine.folder(), identity.actor, &form.id).await?;

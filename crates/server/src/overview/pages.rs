@@ -20,7 +20,10 @@ const DEFAULT_RANGE: &str = "24h";
 const BUCKETS: i64 = 60;
 
 pub(super) fn routes() -> Vec<Route> {
-    vec![Route::get("/{project}", READ, show), Route::get("/{project}/", READ, show)]
+    vec![
+        Route::get("/{project}", READ, show),
+        Route::get("/{project}/", READ, show),
+    ]
 }
 
 async fn show(State(app): State<App>, identity: Identity, page: PageContext) -> Result<Response> {
@@ -41,9 +44,21 @@ async fn show(State(app): State<App>, identity: Identity, page: PageContext) -> 
         snippet: crate::playground::snippet(&app, &page, &identity, None, None),
         tiles: tiles(&figures, &list),
         charts: charts(&figures, &range, bucket_s, &list),
-        models: figures.models.iter().map(|row| model_row(row, &list)).collect(),
-        errors: figures.errors.iter().map(|class| error_row(class, &root, &list)).collect(),
-        prompts: figures.prompts.iter().map(|used| prompt_row(used, &list)).collect(),
+        models: figures
+            .models
+            .iter()
+            .map(|row| model_row(row, &list))
+            .collect(),
+        errors: figures
+            .errors
+            .iter()
+            .map(|class| error_row(class, &root, &list))
+            .collect(),
+        prompts: figures
+            .prompts
+            .iter()
+            .map(|used| prompt_row(used, &list))
+            .collect(),
         range,
     };
     page.render("overview/show.html", view).await
@@ -51,7 +66,10 @@ async fn show(State(app): State<App>, identity: Identity, page: PageContext) -> 
 
 fn read_range(link: &ListLink, now_us: i64) -> Result<RangeView> {
     let time = |key: &'static str| {
-        let parsed = link.get(key).map(|text| parse_time(text, now_us)).transpose();
+        let parsed = link
+            .get(key)
+            .map(|text| parse_time(text, now_us))
+            .transpose();
         parsed.map_err(|message| AppError::invalid(message).code("invalid_time").at(key))
     };
     let (from_us, to_us) = (time("from")?, time("to")?);
@@ -61,12 +79,22 @@ fn read_range(link: &ListLink, now_us: i64) -> Result<RangeView> {
     if from_us >= to_or_now_us {
         return Err(AppError::invalid("from must be earlier than to").at("from"));
     }
-    Ok(range_view(link, Some(from_us), to_us, now_us, DEFAULT_RANGE))
+    Ok(range_view(
+        link,
+        Some(from_us),
+        to_us,
+        now_us,
+        DEFAULT_RANGE,
+    ))
 }
 
 /// The trace list over the same range as this page.
 fn list_link(root: &str, link: &ListLink) -> ListLink {
     let default = format!("-{DEFAULT_RANGE}");
-    let from = link.get("from").or(link.get("to").is_none().then_some(default.as_str()));
-    ListLink::new(format!("{root}/traces")).with("from", from.unwrap_or_default()).with("to", link.get("to").unwrap_or_default())
+    let from = link
+        .get("from")
+        .or(link.get("to").is_none().then_some(default.as_str()));
+    ListLink::new(format!("{root}/traces"))
+        .with("from", from.unwrap_or_default())
+        .with("to", link.get("to").unwrap_or_default())
 }

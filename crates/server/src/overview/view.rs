@@ -5,8 +5,8 @@ use serde_json::Value;
 use telemetry::{AggregateRow, Field, Filter, Literal, Op};
 
 use super::figures::{
-    COST_USD, COUNT, ERRORS, ErrorClass, Figures, INPUT_TOKENS, LATENCY_P50, LATENCY_P95, LATENCY_P99, OUTPUT_TOKENS,
-    PromptUse, TTFT_P50, TTFT_P95, Totals, thumbs,
+    COST_USD, COUNT, ERRORS, ErrorClass, Figures, INPUT_TOKENS, LATENCY_P50, LATENCY_P95,
+    LATENCY_P99, OUTPUT_TOKENS, PromptUse, TTFT_P50, TTFT_P95, Totals, thumbs,
 };
 use crate::traces::{Chart, ListLink, RangeView, Series, bucket_times, bucketed};
 
@@ -74,8 +74,14 @@ fn text(value: &str) -> Literal {
 /// The key figures; `list` is the trace list over the same range.
 pub(super) fn tiles(figures: &Figures, list: &ListLink) -> Vec<Tile> {
     let (now, before) = (&figures.now, &figures.before);
-    let tokens = |totals: &Totals| Some(totals.get(INPUT_TOKENS)? + totals.get(OUTPUT_TOKENS).unwrap_or_default());
-    let tile = |key, shown: (String, &'static str), pair: (Option<f64>, Option<f64>), good, href: ListLink| Tile {
+    let tokens = |totals: &Totals| {
+        Some(totals.get(INPUT_TOKENS)? + totals.get(OUTPUT_TOKENS).unwrap_or_default())
+    };
+    let tile = |key,
+                shown: (String, &'static str),
+                pair: (Option<f64>, Option<f64>),
+                good,
+                href: ListLink| Tile {
         key,
         value: shown.0,
         unit: shown.1,
@@ -89,13 +95,55 @@ pub(super) fn tiles(figures: &Figures, list: &ListLink) -> Vec<Tile> {
         None => list.clone(),
     };
     vec![
-        tile("calls", count(now.get(COUNT)), both(COUNT), "", list.clone()),
-        tile("errors", count(now.get(ERRORS)), both(ERRORS), "down", list.with_condition(Field::Status, Op::Equal, text("error"))),
-        tile("p95", duration(now.get(LATENCY_P95)), both(LATENCY_P95), "down", slower(Field::LatencyMs, LATENCY_P95)),
-        tile("ttft", duration(now.get(TTFT_P95)), both(TTFT_P95), "down", slower(Field::TtftMs, TTFT_P95)),
-        tile("tokens", count(tokens(now)), (tokens(now), tokens(before)), "", list.clone()),
-        tile("cost", money(now.get(COST_USD)), both(COST_USD), "down", list.with_condition(Field::CostUsd, Op::Greater, Literal::Number(0.0))),
-        tile("thumbs", share_up(now), (up_pct(now), up_pct(before)), "up", list.with_filter("score.thumbs > 0 or score.thumbs < 0")),
+        tile(
+            "calls",
+            count(now.get(COUNT)),
+            both(COUNT),
+            "",
+            list.clone(),
+        ),
+        tile(
+            "errors",
+            count(now.get(ERRORS)),
+            both(ERRORS),
+            "down",
+            list.with_condition(Field::Status, Op::Equal, text("error")),
+        ),
+        tile(
+            "p95",
+            duration(now.get(LATENCY_P95)),
+            both(LATENCY_P95),
+            "down",
+            slower(Field::LatencyMs, LATENCY_P95),
+        ),
+        tile(
+            "ttft",
+            duration(now.get(TTFT_P95)),
+            both(TTFT_P95),
+            "down",
+            slower(Field::TtftMs, TTFT_P95),
+        ),
+        tile(
+            "tokens",
+            count(tokens(now)),
+            (tokens(now), tokens(before)),
+            "",
+            list.clone(),
+        ),
+        tile(
+            "cost",
+            money(now.get(COST_USD)),
+            both(COST_USD),
+            "down",
+            list.with_condition(Field::CostUsd, Op::Greater, Literal::Number(0.0)),
+        ),
+        tile(
+            "thumbs",
+            share_up(now),
+            (up_pct(now), up_pct(before)),
+            "up",
+            list.with_filter("score.thumbs > 0 or score.thumbs < 0"),
+        ),
     ]
 }
 
@@ -120,7 +168,11 @@ const NOTHING: &str = "–";
 
 fn count(value: Option<f64>) -> (String, &'static str) {
     let value = value.unwrap_or_default();
-    if value >= 10_000_000.0 { (format!("{:.1}", value / 1e6), "M") } else { (grouped(value as i64), "") }
+    if value >= 10_000_000.0 {
+        (format!("{:.1}", value / 1e6), "M")
+    } else {
+        (grouped(value as i64), "")
+    }
 }
 
 fn grouped(number: i64) -> String {
@@ -153,31 +205,71 @@ fn money(usd: Option<f64>) -> (String, &'static str) {
 }
 
 /// The charts over the range.
-pub(super) fn charts(figures: &Figures, range: &RangeView, bucket_s: i64, list: &ListLink) -> Vec<Chart> {
+pub(super) fn charts(
+    figures: &Figures,
+    range: &RangeView,
+    bucket_s: i64,
+    list: &ListLink,
+) -> Vec<Chart> {
     let times = bucket_times(range.from_us, range.to_us, bucket_s);
     let of = |measure, counted| bucketed(&figures.buckets, measure, &times, counted);
-    let chart = |key, unit, stacked, series: Vec<(&'static str, Vec<Option<f64>>)>, href: ListLink| Chart {
-        key,
-        unit,
-        times_s: times.clone(),
-        bucket_s,
-        stacked,
-        series: series.into_iter().map(|(key, values)| Series { key, values }).collect(),
-        href: href.href(),
-    };
+    let chart =
+        |key, unit, stacked, series: Vec<(&'static str, Vec<Option<f64>>)>, href: ListLink| Chart {
+            key,
+            unit,
+            times_s: times.clone(),
+            bucket_s,
+            stacked,
+            series: series
+                .into_iter()
+                .map(|(key, values)| Series { key, values })
+                .collect(),
+            href: href.href(),
+        };
     let thumb = |rows: &[AggregateRow]| bucketed(rows, 0, &times, true);
     vec![
-        Chart::calls(times.clone(), bucket_s, of(COUNT, true), of(ERRORS, true), list.href()),
+        Chart::calls(
+            times.clone(),
+            bucket_s,
+            of(COUNT, true),
+            of(ERRORS, true),
+            list.href(),
+        ),
         chart(
             "latency",
             "ms",
             false,
-            vec![("p50", of(LATENCY_P50, false)), ("p95", of(LATENCY_P95, false)), ("p99", of(LATENCY_P99, false))],
+            vec![
+                ("p50", of(LATENCY_P50, false)),
+                ("p95", of(LATENCY_P95, false)),
+                ("p99", of(LATENCY_P99, false)),
+            ],
             list.clone(),
         ),
-        chart("ttft", "ms", false, vec![("p50", of(TTFT_P50, false)), ("p95", of(TTFT_P95, false))], list.clone()),
-        chart("tokens", "tokens", true, vec![("input", of(INPUT_TOKENS, true)), ("output", of(OUTPUT_TOKENS, true))], list.clone()),
-        chart("cost", "usd", true, vec![("cost", of(COST_USD, true))], list.clone()),
+        chart(
+            "ttft",
+            "ms",
+            false,
+            vec![("p50", of(TTFT_P50, false)), ("p95", of(TTFT_P95, false))],
+            list.clone(),
+        ),
+        chart(
+            "tokens",
+            "tokens",
+            true,
+            vec![
+                ("input", of(INPUT_TOKENS, true)),
+                ("output", of(OUTPUT_TOKENS, true)),
+            ],
+            list.clone(),
+        ),
+        chart(
+            "cost",
+            "usd",
+            true,
+            vec![("cost", of(COST_USD, true))],
+            list.clone(),
+        ),
         chart(
             "thumbs",
             "count",
@@ -195,12 +287,18 @@ pub(super) fn model_row(row: &AggregateRow, list: &ListLink) -> ModelRow {
     let us = |index: usize| value(index).map(|ms| (ms * 1000.0) as i64);
     let model = name(0).unwrap_or_default();
     ModelRow {
-        href: list.with_condition(Field::Model, Op::Equal, text(&model)).href(),
+        href: list
+            .with_condition(Field::Model, Op::Equal, text(&model))
+            .href(),
         model,
         provider: name(1).unwrap_or_default(),
         calls: calls as i64,
         errors: errors as i64,
-        error_pct: if calls > 0.0 { errors / calls * 100.0 } else { 0.0 },
+        error_pct: if calls > 0.0 {
+            errors / calls * 100.0
+        } else {
+            0.0
+        },
         p50_us: us(2),
         p95_us: us(3),
         tokens: value(4).unwrap_or_default() as i64,
@@ -210,12 +308,17 @@ pub(super) fn model_row(row: &AggregateRow, list: &ListLink) -> ModelRow {
 
 pub(super) fn error_row(class: &ErrorClass, root: &str, list: &ListLink) -> ErrorRow {
     let latest = class.latest.as_ref().map(|row| &row.stored.span);
-    let href = list.with_condition(Field::ErrorType, Op::Equal, text(&class.code)).href();
+    let href = list
+        .with_condition(Field::ErrorType, Op::Equal, text(&class.code))
+        .href();
     ErrorRow {
         code: class.code.clone(),
         count: class.count as i64,
         last_at: latest.map(|span| span.start_us).unwrap_or_default(),
-        sample_href: latest.map_or_else(|| href.clone(), |span| format!("{root}/traces/{}", span.trace_id)),
+        sample_href: latest.map_or_else(
+            || href.clone(),
+            |span| format!("{root}/traces/{}", span.trace_id),
+        ),
         href,
     }
 }
@@ -223,7 +326,13 @@ pub(super) fn error_row(class: &ErrorClass, root: &str, list: &ListLink) -> Erro
 pub(super) fn prompt_row(used: &PromptUse, list: &ListLink) -> PromptRow {
     let of_version = Filter::default()
         .and(Field::Prompt, Op::Equal, text(&used.name))
-        .and_then(|filter| filter.and(Field::PromptVersion, Op::Equal, Literal::Number(used.version as f64)))
+        .and_then(|filter| {
+            filter.and(
+                Field::PromptVersion,
+                Op::Equal,
+                Literal::Number(used.version as f64),
+            )
+        })
         .unwrap_or_default();
     PromptRow {
         name: used.name.clone(),

@@ -22,7 +22,11 @@ use crate::ui::PageContext;
 
 /// The page.
 pub fn routes() -> Vec<Route> {
-    vec![Route::get("/{project}/playground", Access::Needs(Permission::Infer), show)]
+    vec![Route::get(
+        "/{project}/playground",
+        Access::Needs(Permission::Infer),
+        show,
+    )]
 }
 
 #[derive(Deserialize)]
@@ -45,10 +49,19 @@ struct Prefill {
     prompt: Value,
 }
 
-async fn show(State(app): State<App>, page: PageContext, identity: Identity, Query(start): Query<Start>) -> Result<Response> {
+async fn show(
+    State(app): State<App>,
+    page: PageContext,
+    identity: Identity,
+    Query(start): Query<Start>,
+) -> Result<Response> {
     let models = chat_models(&app, &identity);
     let mut prefill = Prefill::default();
-    if let Some(trace) = start.trace.as_deref().and_then(|id| id.parse::<TraceId>().ok()) {
+    if let Some(trace) = start
+        .trace
+        .as_deref()
+        .and_then(|id| id.parse::<TraceId>().ok())
+    {
         prefill_from_trace(&app, &identity, trace, start.span.as_deref(), &mut prefill).await?;
     }
     if let Some(name) = &start.prompt {
@@ -59,9 +72,24 @@ async fn show(State(app): State<App>, page: PageContext, identity: Identity, Que
     }
     let known = |id: &str| models.iter().any(|model| model["id"] == id);
     if !known(&prefill.model) {
-        prefill.model = models.first().and_then(|model| model["id"].as_str()).unwrap_or_default().to_owned();
+        prefill.model = models
+            .first()
+            .and_then(|model| model["id"].as_str())
+            .unwrap_or_default()
+            .to_owned();
     }
-    let names = app.catalog.list_names(identity.scope(), KIND, None, &PageRequest { cursor: None, limit: 200 }).await?;
+    let names = app
+        .catalog
+        .list_names(
+            identity.scope(),
+            KIND,
+            None,
+            &PageRequest {
+                cursor: None,
+                limit: 200,
+            },
+        )
+        .await?;
     let prompts: Vec<Value> = names
         .items
         .iter()
@@ -89,7 +117,11 @@ fn chat_models(app: &App, identity: &Identity) -> Vec<Value> {
     let embedders = app.engine.embedding_names();
     let models = app.gateway.models(&plan, &identity.principal).into_iter();
     models
-        .filter(|model| !embedders.iter().any(|name| model.id.strip_prefix("local/") == Some(name)))
+        .filter(|model| {
+            !embedders
+                .iter()
+                .any(|name| model.id.strip_prefix("local/") == Some(name))
+        })
         .filter(|model| !model.id.contains("embed"))
         .map(|model| {
             let (group, label) = model.id.split_once('/').unwrap_or(("", model.id.as_str()));
@@ -98,15 +130,32 @@ fn chat_models(app: &App, identity: &Identity) -> Vec<Value> {
         .collect()
 }
 
-async fn prefill_from_prompt(app: &App, identity: &Identity, name: &str, start: &Start, prefill: &mut Prefill) -> Result<()> {
-    let Ok(name) = Name::from_str(name) else { return Ok(()) };
-    let label = start.label.as_deref().and_then(|label| Label::from_str(label).ok());
+async fn prefill_from_prompt(
+    app: &App,
+    identity: &Identity,
+    name: &str,
+    start: &Start,
+    prefill: &mut Prefill,
+) -> Result<()> {
+    let Ok(name) = Name::from_str(name) else {
+        return Ok(());
+    };
+    let label = start
+        .label
+        .as_deref()
+        .and_then(|label| Label::from_str(label).ok());
     let selector = match (start.version, &label) {
         (Some(version), _) => Selector::Number(version),
         (None, Some(label)) => Selector::Label(label.clone()),
         (None, None) => Selector::Latest,
     };
-    let Some(found) = app.catalog.version(identity.scope(), KIND, &name, &selector).await? else { return Ok(()) };
+    let Some(found) = app
+        .catalog
+        .version(identity.scope(), KIND, &name, &selector)
+        .await?
+    else {
+        return Ok(());
+    };
     let content = PromptContent::deserialize(&found.content).map_err(anyhow::Error::from)?;
     prefill.system = content.system();
     prefill.prompt = json!({
@@ -116,12 +165,23 @@ async fn prefill_from_prompt(app: &App, identity: &Identity, name: &str, start: 
 }
 
 /// "Open in playground": the messages, model and parameters of a call that was made.
-async fn prefill_from_trace(app: &App, identity: &Identity, trace: TraceId, span: Option<&str>, prefill: &mut Prefill) -> Result<()> {
-    let Some(call) = crate::traces::replay(app, identity.scope(), trace, span).await? else { return Ok(()) };
+async fn prefill_from_trace(
+    app: &App,
+    identity: &Identity,
+    trace: TraceId,
+    span: Option<&str>,
+    prefill: &mut Prefill,
+) -> Result<()> {
+    let Some(call) = crate::traces::replay(app, identity.scope(), trace, span).await? else {
+        return Ok(());
+    };
     prefill.model = call.model;
     prefill.params = call.parameters;
     let mut messages = call.messages;
-    if messages.first().is_some_and(|message| message["role"] == "system" || message["role"] == "developer") {
+    if messages
+        .first()
+        .is_some_and(|message| message["role"] == "system" || message["role"] == "developer")
+    {
         prefill.system = text_of(&messages.remove(0)["content"]);
     }
     prefill.messages = messages
@@ -130,7 +190,11 @@ async fn prefill_from_trace(app: &App, identity: &Identity, trace: TraceId, span
         .map(|message| json!({"role": message["role"], "content": text_of(&message["content"])}))
         .collect();
     // The answer is what the person wants to see again, so the last message is theirs to send.
-    if prefill.messages.last().is_some_and(|message| message["role"] == "assistant") {
+    if prefill
+        .messages
+        .last()
+        .is_some_and(|message| message["role"] == "assistant")
+    {
         prefill.messages.pop();
     }
     Ok(())
@@ -140,15 +204,28 @@ async fn prefill_from_trace(app: &App, identity: &Identity, trace: TraceId, span
 fn text_of(content: &Value) -> String {
     match content {
         Value::String(text) => text.clone(),
-        Value::Array(parts) => parts.iter().filter_map(|part| part["text"].as_str()).collect::<Vec<_>>().join("\n"),
+        Value::Array(parts) => parts
+            .iter()
+            .filter_map(|part| part["text"].as_str())
+            .collect::<Vec<_>>()
+            .join("\n"),
         _ => String::new(),
     }
 }
 
 /// What the copy-and-paste snippets of empty pages and new keys hold.
-pub fn snippet(app: &App, page: &PageContext, identity: &Identity, key: Option<&str>, prompt: Option<&str>) -> Value {
+pub fn snippet(
+    app: &App,
+    page: &PageContext,
+    identity: &Identity,
+    key: Option<&str>,
+    prompt: Option<&str>,
+) -> Value {
     let models = chat_models(app, identity);
-    let model = models.first().and_then(|model| model["id"].as_str()).unwrap_or("local/smollm2-135m-instruct");
+    let model = models
+        .first()
+        .and_then(|model| model["id"].as_str())
+        .unwrap_or("local/smollm2-135m-instruct");
     let mut snippet = json!({
         "url": app.config.public_url(), "key": key.unwrap_or("$MEGURI_API_KEY"), "model": model,
         "prompt": page.t("snippet-prompt"),

@@ -45,10 +45,25 @@ const SHIPPED: &[(&str, f64, f64, f64, f64)] = &[
 /// The price list over JSON.
 pub fn routes() -> Vec<Route> {
     vec![
-        Route::get("/api/v1/prices", Access::Needs(Permission::ReadProviders), list)
-            .doc(Doc::new("prices", "The price table in force").answer::<Table>()),
-        Route::put("/api/v1/prices", Access::Needs(Permission::ManageProviders), set)
-            .doc(Doc::new("prices", "Set the price of a model or family in this project").body::<Row>().answer::<Table>()),
+        Route::get(
+            "/api/v1/prices",
+            Access::Needs(Permission::ReadProviders),
+            list,
+        )
+        .doc(Doc::new("prices", "The price table in force").answer::<Table>()),
+        Route::put(
+            "/api/v1/prices",
+            Access::Needs(Permission::ManageProviders),
+            set,
+        )
+        .doc(
+            Doc::new(
+                "prices",
+                "Set the price of a model or family in this project",
+            )
+            .body::<Row>()
+            .answer::<Table>(),
+        ),
     ]
 }
 
@@ -84,7 +99,11 @@ fn price(usd: f64, field: &'static str) -> Result<Price> {
         // A price has at most nine decimals; the product is a whole number of nano-dollars.
         return Ok(Price((usd * 1e9).round() as i64));
     }
-    Err(AppError::invalid("a price is 0 to 1,000,000 dollars per million tokens").code("bad_price").at(field))
+    Err(
+        AppError::invalid("a price is 0 to 1,000,000 dollars per million tokens")
+            .code("bad_price")
+            .at(field),
+    )
 }
 
 fn usd(price: Price) -> f64 {
@@ -94,16 +113,27 @@ fn usd(price: Price) -> f64 {
 impl Row {
     fn parse(&self) -> Result<PriceRow> {
         let text = |value: &str, field: &'static str| {
-            let good = (1..=200).contains(&value.len()) && !value.chars().any(base::text::is_deceptive);
-            if good { Ok(value.to_owned()) } else { Err(AppError::invalid("this has 1 to 200 characters").at(field)) }
+            let good =
+                (1..=200).contains(&value.len()) && !value.chars().any(base::text::is_deceptive);
+            if good {
+                Ok(value.to_owned())
+            } else {
+                Err(AppError::invalid("this has 1 to 200 characters").at(field))
+            }
         };
         Ok(PriceRow {
             provider: text(&self.provider, "provider")?,
             model: text(&self.model, "model")?,
             input: price(self.input_usd, "input_usd")?,
             output: price(self.output_usd, "output_usd")?,
-            cache_read: self.cache_read_usd.map(|usd| price(usd, "cache_read_usd")).transpose()?,
-            cache_write: self.cache_write_usd.map(|usd| price(usd, "cache_write_usd")).transpose()?,
+            cache_read: self
+                .cache_read_usd
+                .map(|usd| price(usd, "cache_read_usd"))
+                .transpose()?,
+            cache_write: self
+                .cache_write_usd
+                .map(|usd| price(usd, "cache_write_usd"))
+                .transpose()?,
         })
     }
 
@@ -125,7 +155,10 @@ impl Row {
 /// The database cannot be read.
 pub async fn for_plan(db: &Db, project: ProjectId) -> Result<PriceTable> {
     let mut rows = store::latest(db, project).await?;
-    let own: Vec<(String, String)> = rows.iter().map(|row| (row.provider.clone(), row.model.clone())).collect();
+    let own: Vec<(String, String)> = rows
+        .iter()
+        .map(|row| (row.provider.clone(), row.model.clone()))
+        .collect();
     let free = PriceRow {
         provider: "local".to_owned(),
         model: "*".to_owned(),
@@ -134,34 +167,56 @@ pub async fn for_plan(db: &Db, project: ProjectId) -> Result<PriceTable> {
         cache_read: None,
         cache_write: None,
     };
-    let shipped = SHIPPED.iter().map(|&(model, input, output, read, write)| PriceRow {
-        provider: "*".to_owned(),
-        model: model.to_owned(),
-        input: Price((input * 1e9).round() as i64),
-        output: Price((output * 1e9).round() as i64),
-        cache_read: Some(Price((read * 1e9).round() as i64)),
-        cache_write: Some(Price((write * 1e9).round() as i64)),
-    });
-    let missing = shipped.chain([free]).filter(|row| !own.contains(&(row.provider.clone(), row.model.clone())));
+    let shipped = SHIPPED
+        .iter()
+        .map(|&(model, input, output, read, write)| PriceRow {
+            provider: "*".to_owned(),
+            model: model.to_owned(),
+            input: Price((input * 1e9).round() as i64),
+            output: Price((output * 1e9).round() as i64),
+            cache_read: Some(Price((read * 1e9).round() as i64)),
+            cache_write: Some(Price((write * 1e9).round() as i64)),
+        });
+    let missing = shipped
+        .chain([free])
+        .filter(|row| !own.contains(&(row.provider.clone(), row.model.clone())));
     rows.extend(missing.collect::<Vec<_>>());
     rows.sort_by(|a, b| (&a.provider, &a.model).cmp(&(&b.provider, &b.model)));
     let listed: Vec<Row> = rows.iter().map(Row::of).collect();
     let digest = Digest::of_json(&json!(listed)).map_err(anyhow::Error::from)?;
-    Ok(PriceTable { version: digest.short(), rows })
+    Ok(PriceTable {
+        version: digest.short(),
+        rows,
+    })
 }
 
 async fn list(State(app): State<App>, identity: Identity) -> Result<Answer<Table>> {
     let table = for_plan(&app.db, identity.project.id).await?;
-    Ok(Answer(Table { version: table.version, items: table.rows.iter().map(Row::of).collect() }))
+    Ok(Answer(Table {
+        version: table.version,
+        items: table.rows.iter().map(Row::of).collect(),
+    }))
 }
 
-async fn set(State(app): State<App>, identity: Identity, Json(row): Json<Row>) -> Result<Answer<Table>> {
+async fn set(
+    State(app): State<App>,
+    identity: Identity,
+    Json(row): Json<Row>,
+) -> Result<Answer<Table>> {
     let parsed = row.parse()?;
     let scope = identity.scope();
     let mut tx = app.db.begin_write().await?;
     store::insert(&mut tx, scope, &parsed).await?;
     let object = format!("{}/{}", parsed.provider, parsed.model);
-    db::audit::write(&mut tx, Some(scope.project), scope.actor, "price.set", &object, &json!(row)).await?;
+    db::audit::write(
+        &mut tx,
+        Some(scope.project),
+        scope.actor,
+        "price.set",
+        &object,
+        &json!(row),
+    )
+    .await?;
     tx.bump_plan().await?;
     tx.commit().await?;
     app.refresh_plan().await?;

@@ -55,7 +55,9 @@ pub async fn ensure_default(db: &Db) -> Result<(), DbError> {
 /// # Errors
 /// The database cannot be read.
 pub async fn list(db: &Db) -> Result<Vec<Project>, DbError> {
-    let rows = query("SELECT id, name FROM projects ORDER BY name").fetch_all(db.read()).await?;
+    let rows = query("SELECT id, name FROM projects ORDER BY name")
+        .fetch_all(db.read())
+        .await?;
     rows.iter().map(project).collect()
 }
 
@@ -78,7 +80,10 @@ pub async fn of_user(db: &Db, user: base::UserId) -> Result<Vec<Project>, DbErro
 /// # Errors
 /// There is none, or the database cannot be read.
 pub async fn by_name(db: &Db, name: &str) -> Result<Project> {
-    let row = query("SELECT id, name FROM projects WHERE name = $1").bind(name).fetch_optional(db.read()).await;
+    let row = query("SELECT id, name FROM projects WHERE name = $1")
+        .bind(name)
+        .fetch_optional(db.read())
+        .await;
     match row.map_err(DbError::from)? {
         Some(row) => Ok(project(&row)?),
         None => Err(AppError::not_found(format!("there is no project {name:?}"))),
@@ -98,5 +103,8 @@ pub async fn environments(db: &Db, project: ProjectId) -> Result<Vec<String>, Db
 }
 
 fn project(row: &db::sqlx::any::AnyRow) -> Result<Project, DbError> {
-    Ok(Project { id: crate::store::id(row, "id")?, name: row.try_get("name")? })
+    Ok(Project {
+        id: crate::store::id(row, "id")?,
+        name: row.try_get("name")?,
+    })
 }

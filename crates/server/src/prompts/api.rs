@@ -56,7 +56,10 @@ struct ListQuery {
 
 impl ListQuery {
     fn page(&self) -> PageRequest {
-        PageRequest { cursor: self.cursor.clone().map(Cursor::from_client), limit: self.limit.unwrap_or(0) }
+        PageRequest {
+            cursor: self.cursor.clone().map(Cursor::from_client),
+            limit: self.limit.unwrap_or(0),
+        }
     }
 }
 
@@ -100,7 +103,11 @@ struct PromptRow {
 impl From<Listed> for PromptRow {
     fn from(listed: Listed) -> Self {
         let name = listed.latest.name.as_str().to_owned();
-        Self { name, latest: listed.latest.into(), labels: listed.labels.into_iter().collect() }
+        Self {
+            name,
+            latest: listed.latest.into(),
+            labels: listed.labels.into_iter().collect(),
+        }
     }
 }
 
@@ -112,11 +119,21 @@ struct Prompts {
     next_cursor: Option<String>,
 }
 
-async fn list(State(app): State<App>, identity: Identity, Query(query): Query<ListQuery>) -> Result<Answer<Prompts>> {
+async fn list(
+    State(app): State<App>,
+    identity: Identity,
+    Query(query): Query<ListQuery>,
+) -> Result<Answer<Prompts>> {
     let folder = query.folder.as_deref().map(parse_name).transpose()?;
-    let page = app.catalog.list_names(identity.scope(), KIND, folder.as_ref(), &query.page()).await?;
+    let page = app
+        .catalog
+        .list_names(identity.scope(), KIND, folder.as_ref(), &query.page())
+        .await?;
     let next_cursor = page.next.map(|cursor| cursor.as_str().to_owned());
-    Ok(Answer(Prompts { items: page.items.into_iter().map(PromptRow::from).collect(), next_cursor }))
+    Ok(Answer(Prompts {
+        items: page.items.into_iter().map(PromptRow::from).collect(),
+        next_cursor,
+    }))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -163,7 +180,11 @@ struct SameContent {
     version: i64,
 }
 
-async fn create(State(app): State<App>, identity: Identity, Json(new): Json<Create>) -> Result<(StatusCode, Answer<Saved>)> {
+async fn create(
+    State(app): State<App>,
+    identity: Identity,
+    Json(new): Json<Create>,
+) -> Result<(StatusCode, Answer<Saved>)> {
     save_content(&app, &identity, &new.name, &new.content, &new.message).await
 }
 
@@ -185,11 +206,18 @@ async fn save_content(
 ) -> Result<(StatusCode, Answer<Saved>)> {
     let name = parse_name(name)?;
     let saved = super::save_version(app, identity.scope(), &name, content, message).await?;
-    let status = if saved.already_existed { StatusCode::OK } else { StatusCode::CREATED };
+    let status = if saved.already_existed {
+        StatusCode::OK
+    } else {
+        StatusCode::CREATED
+    };
     let same_content = saved
         .same_content
         .into_iter()
-        .map(|(name, version)| SameContent { name: name.as_str().to_owned(), version })
+        .map(|(name, version)| SameContent {
+            name: name.as_str().to_owned(),
+            version,
+        })
         .collect();
     let answer = Saved {
         name: name.as_str().to_owned(),
@@ -220,12 +248,18 @@ async fn versions(
     Query(query): Query<ListQuery>,
 ) -> Result<Answer<Versions>> {
     let parsed = parse_name(&name)?;
-    let page = app.catalog.list_versions(identity.scope(), KIND, &parsed, &query.page()).await?;
+    let page = app
+        .catalog
+        .list_versions(identity.scope(), KIND, &parsed, &query.page())
+        .await?;
     if page.items.is_empty() && query.cursor.is_none() {
         return Err(no_prompt(&name));
     }
     let next_cursor = page.next.map(|cursor| cursor.as_str().to_owned());
-    Ok(Answer(Versions { items: page.items.into_iter().map(VersionRow::from).collect(), next_cursor }))
+    Ok(Answer(Versions {
+        items: page.items.into_iter().map(VersionRow::from).collect(),
+        next_cursor,
+    }))
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -243,11 +277,20 @@ async fn version(
     Path((name, selector)): Path<(String, String)>,
 ) -> Result<Answer<VersionDetail>> {
     let parsed = parse_name(&name)?;
-    let selector: Selector =
-        selector.parse().map_err(|problem: db::Problem| AppError::invalid(problem.message).at("version"))?;
-    let found = app.catalog.version(identity.scope(), KIND, &parsed, &selector).await?;
-    let found = found.ok_or_else(|| AppError::not_found(format!("the prompt {name:?} has no version {selector}")))?;
-    Ok(Answer(VersionDetail { row: found.version.into(), content: found.content }))
+    let selector: Selector = selector
+        .parse()
+        .map_err(|problem: db::Problem| AppError::invalid(problem.message).at("version"))?;
+    let found = app
+        .catalog
+        .version(identity.scope(), KIND, &parsed, &selector)
+        .await?;
+    let found = found.ok_or_else(|| {
+        AppError::not_found(format!("the prompt {name:?} has no version {selector}"))
+    })?;
+    Ok(Answer(VersionDetail {
+        row: found.version.into(),
+        content: found.content,
+    }))
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -285,10 +328,19 @@ struct Labels {
     items: Vec<LabelRow>,
 }
 
-async fn labels(State(app): State<App>, identity: Identity, Path(name): Path<String>) -> Result<Answer<Labels>> {
+async fn labels(
+    State(app): State<App>,
+    identity: Identity,
+    Path(name): Path<String>,
+) -> Result<Answer<Labels>> {
     let parsed = parse_name(&name)?;
-    let pointers = app.catalog.pointers(identity.scope(), KIND, &parsed).await?;
-    Ok(Answer(Labels { items: pointers.into_iter().map(LabelRow::from).collect() }))
+    let pointers = app
+        .catalog
+        .pointers(identity.scope(), KIND, &parsed)
+        .await?;
+    Ok(Answer(Labels {
+        items: pointers.into_iter().map(LabelRow::from).collect(),
+    }))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -311,7 +363,15 @@ async fn move_label(
 ) -> Result<Answer<LabelRow>> {
     let (name, label) = (parse_name(&name)?, parse_label(&label)?);
     let scope = identity.scope();
-    let moved = super::move_label(&app, scope, &name, &label, change.version, change.expected_revision, &change.reason);
+    let moved = super::move_label(
+        &app,
+        scope,
+        &name,
+        &label,
+        change.version,
+        change.expected_revision,
+        &change.reason,
+    );
     Ok(Answer(moved.await?.into()))
 }
 
@@ -362,7 +422,13 @@ async fn moves(
     Query(query): Query<ListQuery>,
 ) -> Result<Answer<Moves>> {
     let parsed = parse_name(&name)?;
-    let page = app.catalog.moves(identity.scope(), KIND, &parsed, None, &query.page()).await?;
+    let page = app
+        .catalog
+        .moves(identity.scope(), KIND, &parsed, None, &query.page())
+        .await?;
     let next_cursor = page.next.map(|cursor| cursor.as_str().to_owned());
-    Ok(Answer(Moves { items: page.items.into_iter().map(MoveRow::from).collect(), next_cursor }))
+    Ok(Answer(Moves {
+        items: page.items.into_iter().map(MoveRow::from).collect(),
+        next_cursor,
+    }))
 }

@@ -52,8 +52,16 @@ const CONTEXT: usize = 3;
 
 /// Compares two texts.
 pub(super) fn compare(old: &str, new: &str) -> Difference {
-    let diff = TextDiff::configure().algorithm(Algorithm::Patience).diff_lines(old, new);
-    let mut result = Difference { same: old == new, added: 0, removed: 0, unified: Vec::new(), split: Vec::new() };
+    let diff = TextDiff::configure()
+        .algorithm(Algorithm::Patience)
+        .diff_lines(old, new);
+    let mut result = Difference {
+        same: old == new,
+        added: 0,
+        removed: 0,
+        unified: Vec::new(),
+        split: Vec::new(),
+    };
     let mut shown_old = 0;
     for group in diff.grouped_ops(CONTEXT) {
         let start = group.first().map_or(shown_old, |op| op.old_range().start);
@@ -70,8 +78,18 @@ pub(super) fn compare(old: &str, new: &str) -> Difference {
 
 fn push_gap(result: &mut Difference, lines: usize) {
     if lines > 0 && !result.same {
-        result.unified.push(Line { kind: "gap", lines: Some(lines), old_no: None, new_no: None, segments: Vec::new() });
-        result.split.push(Row { gap: Some(lines), left: None, right: None });
+        result.unified.push(Line {
+            kind: "gap",
+            lines: Some(lines),
+            old_no: None,
+            new_no: None,
+            segments: Vec::new(),
+        });
+        result.split.push(Row {
+            gap: Some(lines),
+            left: None,
+            right: None,
+        });
     }
 }
 
@@ -80,7 +98,10 @@ fn push_op<'a>(result: &mut Difference, diff: &'a TextDiff<'a, 'a, 'a, str>, op:
     for change in diff.iter_inline_changes(op) {
         let segments: Vec<Segment> = change
             .iter_strings_lossy()
-            .map(|(mark, text)| Segment { text: text.trim_end_matches(['\n', '\r']).to_owned(), mark })
+            .map(|(mark, text)| Segment {
+                text: text.trim_end_matches(['\n', '\r']).to_owned(),
+                mark,
+            })
             .filter(|segment| !segment.text.is_empty())
             .collect();
         let old_no = change.old_index().map(|index| index + 1);
@@ -90,19 +111,47 @@ fn push_op<'a>(result: &mut Difference, diff: &'a TextDiff<'a, 'a, 'a, str>, op:
             ChangeTag::Delete => "del",
             ChangeTag::Insert => "add",
         };
-        result.unified.push(Line { kind, lines: None, old_no, new_no, segments: segments.clone() });
+        result.unified.push(Line {
+            kind,
+            lines: None,
+            old_no,
+            new_no,
+            segments: segments.clone(),
+        });
         match change.tag() {
             ChangeTag::Equal => {
-                let side = |no: Option<usize>| Some(Side { no: no.unwrap_or(0), kind, segments: segments.clone() });
-                result.split.push(Row { gap: None, left: side(old_no), right: side(new_no) });
+                let side = |no: Option<usize>| {
+                    Some(Side {
+                        no: no.unwrap_or(0),
+                        kind,
+                        segments: segments.clone(),
+                    })
+                };
+                result.split.push(Row {
+                    gap: None,
+                    left: side(old_no),
+                    right: side(new_no),
+                });
             }
-            ChangeTag::Delete => removed.push(Side { no: old_no.unwrap_or(0), kind, segments }),
-            ChangeTag::Insert => added.push(Side { no: new_no.unwrap_or(0), kind, segments }),
+            ChangeTag::Delete => removed.push(Side {
+                no: old_no.unwrap_or(0),
+                kind,
+                segments,
+            }),
+            ChangeTag::Insert => added.push(Side {
+                no: new_no.unwrap_or(0),
+                kind,
+                segments,
+            }),
         }
     }
     result.added += added.len();
     result.removed += removed.len();
     let rows = removed.len().max(added.len());
     let (mut left, mut right) = (removed.into_iter(), added.into_iter());
-    result.split.extend((0..rows).map(|_| Row { gap: None, left: left.next(), right: right.next() }));
+    result.split.extend((0..rows).map(|_| Row {
+        gap: None,
+        left: left.next(),
+        right: right.next(),
+    }));
 }

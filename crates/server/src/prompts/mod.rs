@@ -79,13 +79,24 @@ impl MessageRole {
 impl PromptContent {
     /// A prompt that is one system message.
     pub fn of_system(text: &str) -> Self {
-        Self { messages: vec![PromptMessage { role: MessageRole::System, content: text.to_owned() }] }
+        Self {
+            messages: vec![PromptMessage {
+                role: MessageRole::System,
+                content: text.to_owned(),
+            }],
+        }
     }
 
     /// The text of the system messages, as the playground edits it.
     pub fn system(&self) -> String {
-        let system = self.messages.iter().filter(|message| message.role == MessageRole::System);
-        system.map(|message| message.content.as_str()).collect::<Vec<_>>().join("\n\n")
+        let system = self
+            .messages
+            .iter()
+            .filter(|message| message.role == MessageRole::System);
+        system
+            .map(|message| message.content.as_str())
+            .collect::<Vec<_>>()
+            .join("\n\n")
     }
 
     /// The document as the catalog keeps it.
@@ -96,17 +107,28 @@ impl PromptContent {
 
 /// Prompts, as the catalog knows them.
 pub fn kind() -> Kind {
-    Kind { name: KIND, schema: || json!(schemars::schema_for!(PromptContent)), validate }
+    Kind {
+        name: KIND,
+        schema: || json!(schemars::schema_for!(PromptContent)),
+        validate,
+    }
 }
 
 fn validate(content: &Value) -> std::result::Result<(), Vec<Problem>> {
-    let prompt = PromptContent::deserialize(content).map_err(|error| vec![Problem::new("", error.to_string())])?;
+    let prompt = PromptContent::deserialize(content)
+        .map_err(|error| vec![Problem::new("", error.to_string())])?;
     let mut problems = Vec::new();
     if prompt.messages.is_empty() {
-        problems.push(Problem::new("/messages", "a prompt has at least one message"));
+        problems.push(Problem::new(
+            "/messages",
+            "a prompt has at least one message",
+        ));
     }
     if prompt.messages.len() > 100 {
-        problems.push(Problem::new("/messages", "a prompt has at most 100 messages"));
+        problems.push(Problem::new(
+            "/messages",
+            "a prompt has at most 100 messages",
+        ));
     }
     for (index, message) in prompt.messages.iter().enumerate() {
         let path = format!("/messages/{index}/content");
@@ -118,7 +140,11 @@ fn validate(content: &Value) -> std::result::Result<(), Vec<Problem>> {
             problems.push(Problem::new(path, error));
         }
     }
-    if problems.is_empty() { Ok(()) } else { Err(problems) }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(problems)
+    }
 }
 
 /// A name that a caller typed.
@@ -126,7 +152,11 @@ fn validate(content: &Value) -> std::result::Result<(), Vec<Problem>> {
 /// # Errors
 /// What is wrong with it.
 pub fn parse_name(text: &str) -> Result<Name> {
-    Name::from_str(text).map_err(|problem| AppError::invalid(problem.message).code("bad_prompt_name").at("name"))
+    Name::from_str(text).map_err(|problem| {
+        AppError::invalid(problem.message)
+            .code("bad_prompt_name")
+            .at("name")
+    })
 }
 
 /// A label that a caller typed.
@@ -134,15 +164,26 @@ pub fn parse_name(text: &str) -> Result<Name> {
 /// # Errors
 /// What is wrong with it.
 pub fn parse_label(text: &str) -> Result<Label> {
-    Label::from_str(text).map_err(|problem| AppError::invalid(problem.message).code("bad_label").at("label"))
+    Label::from_str(text).map_err(|problem| {
+        AppError::invalid(problem.message)
+            .code("bad_label")
+            .at("label")
+    })
 }
 
 impl From<CatalogError> for AppError {
     fn from(error: CatalogError) -> Self {
         match error {
             CatalogError::Invalid(problems) => {
-                let at = problems.first().map(|problem| problem.path.clone()).unwrap_or_default();
-                let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+                let at = problems
+                    .first()
+                    .map(|problem| problem.path.clone())
+                    .unwrap_or_default();
+                let text = problems
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join("; ");
                 Self::invalid(text).code("invalid_document").at(at)
             }
             CatalogError::UnknownKind(_) => Self::invalid(error.to_string()),
@@ -157,9 +198,20 @@ impl From<CatalogError> for AppError {
 ///
 /// # Errors
 /// The content or name is wrong.
-pub async fn save_version(app: &App, scope: Scope, name: &Name, content: &PromptContent, message: &str) -> Result<SavedVersion> {
+pub async fn save_version(
+    app: &App,
+    scope: Scope,
+    name: &Name,
+    content: &PromptContent,
+    message: &str,
+) -> Result<SavedVersion> {
     let document = content.to_document();
-    let new = NewVersion { kind: KIND, name, content: &document, message };
+    let new = NewVersion {
+        kind: KIND,
+        name,
+        content: &document,
+        message,
+    };
     let saved = app.catalog.save_version(scope, new).await?;
     app.refresh_plan().await?;
     Ok(saved)
@@ -178,7 +230,14 @@ pub async fn move_label(
     expected: Option<i64>,
     reason: &str,
 ) -> Result<db::Pointer> {
-    let request = MoveRequest { kind: KIND, name, label, to, expected, reason };
+    let request = MoveRequest {
+        kind: KIND,
+        name,
+        label,
+        to,
+        expected,
+        reason,
+    };
     match app.catalog.move_pointer(scope, request).await? {
         MoveOutcome::Moved(pointer) | MoveOutcome::Unchanged(pointer) => {
             app.refresh_plan().await?;
@@ -186,10 +245,17 @@ pub async fn move_label(
         }
         MoveOutcome::Conflict(current) => {
             let now = match current {
-                Some(pointer) => format!("it points to version {} now (revision {})", pointer.number, pointer.revision),
+                Some(pointer) => format!(
+                    "it points to version {} now (revision {})",
+                    pointer.number, pointer.revision
+                ),
                 None => "it does not exist".to_owned(),
             };
-            Err(AppError::conflict(format!("somebody else moved {label} first: {now}", label = label.as_str())).code("moved_meanwhile"))
+            Err(AppError::conflict(format!(
+                "somebody else moved {label} first: {now}",
+                label = label.as_str()
+            ))
+            .code("moved_meanwhile"))
         }
     }
 }
@@ -198,23 +264,41 @@ pub async fn move_label(
 ///
 /// # Errors
 /// The database cannot be read.
-pub async fn for_plan(app: &App, project: ProjectId) -> Result<BTreeMap<String, Arc<gateway::Prompt>>> {
+pub async fn for_plan(
+    app: &App,
+    project: ProjectId,
+) -> Result<BTreeMap<String, Arc<gateway::Prompt>>> {
     let mut prompts: BTreeMap<String, gateway::Prompt> = BTreeMap::new();
     for document in app.catalog.all_documents(project, KIND).await? {
-        let Ok(content) = PromptContent::deserialize(&document.content) else { continue };
+        let Ok(content) = PromptContent::deserialize(&document.content) else {
+            continue;
+        };
         let messages = content
             .messages
             .into_iter()
-            .map(|message| gateway::PromptMessage { role: message.role.name().to_owned(), template: message.content })
+            .map(|message| gateway::PromptMessage {
+                role: message.role.name().to_owned(),
+                template: message.content,
+            })
             .collect();
-        let version = gateway::PromptVersion { digest: document.version.digest, messages };
-        let prompt = prompts.entry(document.version.name.as_str().to_owned()).or_default();
-        prompt.versions.insert(document.version.number, Arc::new(version));
+        let version = gateway::PromptVersion {
+            digest: document.version.digest,
+            messages,
+        };
+        let prompt = prompts
+            .entry(document.version.name.as_str().to_owned())
+            .or_default();
+        prompt
+            .versions
+            .insert(document.version.number, Arc::new(version));
     }
     for (pointer, _) in app.catalog.pointed_documents(project, KIND).await? {
         if let Some(prompt) = prompts.get_mut(pointer.name.as_str()) {
             prompt.labels.insert(pointer.label, pointer.number);
         }
     }
-    Ok(prompts.into_iter().map(|(name, prompt)| (name, Arc::new(prompt))).collect())
+    Ok(prompts
+        .into_iter()
+        .map(|(name, prompt)| (name, Arc::new(prompt)))
+        .collect())
 }

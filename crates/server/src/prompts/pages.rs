@@ -58,19 +58,33 @@ struct ListQuery {
     cursor: Option<String>,
 }
 
-async fn list(State(app): State<App>, page: PageContext, identity: Identity, Query(query): Query<ListQuery>) -> Result<Response> {
+async fn list(
+    State(app): State<App>,
+    page: PageContext,
+    identity: Identity,
+    Query(query): Query<ListQuery>,
+) -> Result<Response> {
     let scope = identity.scope();
     let q = query.q.unwrap_or_default();
     let wanted = q.to_lowercase();
     // A search looks at the first page of a thousand names; a plain list pages through all.
-    let request = PageRequest { cursor: query.cursor.clone().map(Cursor::from_client), limit: 200 };
+    let request = PageRequest {
+        cursor: query.cursor.clone().map(Cursor::from_client),
+        limit: 200,
+    };
     let names = app.catalog.list_names(scope, KIND, None, &request).await?;
     let calls = crate::traces::count_by_prompt(&app, scope, app.clock.now_us() - WEEK_US).await?;
     let mut rows = Vec::new();
-    for listed in names.items.iter().filter(|listed| listed.latest.name.as_str().to_lowercase().contains(&wanted)) {
+    for listed in names
+        .items
+        .iter()
+        .filter(|listed| listed.latest.name.as_str().to_lowercase().contains(&wanted))
+    {
         rows.push(list_row(&app, &page, scope, listed, &calls).await?);
     }
-    let next_href = names.next.map(|cursor| format!("{}/prompts?cursor={}", page.root(), encode(cursor.as_str())));
+    let next_href = names
+        .next
+        .map(|cursor| format!("{}/prompts?cursor={}", page.root(), encode(cursor.as_str())));
     let view = json!({
         "q": q, "any": !names.items.is_empty(), "rows": rows,
         "pager": {"prev_href": query.cursor.map(|_| format!("{}/prompts", page.root())), "next_href": next_href},
@@ -86,9 +100,21 @@ async fn list_row(
     calls: &BTreeMap<String, i64>,
 ) -> Result<Value> {
     let name = listed.latest.name.as_str();
-    let content = content_of(app, scope, &listed.latest.name, &Selector::Number(listed.latest.number)).await?;
-    let summary = content.map(|(_, content)| content.system()).unwrap_or_default();
-    let labels: Vec<Value> = listed.labels.iter().map(|(name, version)| json!({"name": name, "version": version})).collect();
+    let content = content_of(
+        app,
+        scope,
+        &listed.latest.name,
+        &Selector::Number(listed.latest.number),
+    )
+    .await?;
+    let summary = content
+        .map(|(_, content)| content.system())
+        .unwrap_or_default();
+    let labels: Vec<Value> = listed
+        .labels
+        .iter()
+        .map(|(name, version)| json!({"name": name, "version": version}))
+        .collect();
     Ok(json!({
         "name": name, "href": show_href(page, name), "version": listed.latest.number, "labels": labels,
         "summary": base::text::preview(summary.lines().next().unwrap_or_default(), 120),
@@ -98,8 +124,17 @@ async fn list_row(
     }))
 }
 
-async fn content_of(app: &App, scope: db::Scope, name: &Name, selector: &Selector) -> Result<Option<(Version, PromptContent)>> {
-    let Some(Document { version, content }) = app.catalog.version(scope, KIND, name, selector).await? else { return Ok(None) };
+async fn content_of(
+    app: &App,
+    scope: db::Scope,
+    name: &Name,
+    selector: &Selector,
+) -> Result<Option<(Version, PromptContent)>> {
+    let Some(Document { version, content }) =
+        app.catalog.version(scope, KIND, name, selector).await?
+    else {
+        return Ok(None);
+    };
     let content = PromptContent::deserialize(content).map_err(anyhow::Error::from)?;
     Ok(Some((version, content)))
 }
@@ -120,15 +155,25 @@ struct PromptForm {
     message: String,
 }
 
-async fn create(State(app): State<App>, page: PageContext, identity: Identity, Form(form): Form<PromptForm>) -> Result<Response> {
+async fn create(
+    State(app): State<App>,
+    page: PageContext,
+    identity: Identity,
+    Form(form): Form<PromptForm>,
+) -> Result<Response> {
     match save_form(&app, &identity, &form).await {
-        Ok((name, version)) => Ok(redirect(format!("{}&version={version}", show_href(&page, name.as_str()))).into_response()),
+        Ok((name, version)) => Ok(redirect(format!(
+            "{}&version={version}",
+            show_href(&page, name.as_str())
+        ))
+        .into_response()),
         Err(error) if error.status == StatusCode::BAD_REQUEST => {
             let view = json!({
                 "values": {"name": form.name, "system": form.system, "message": form.message},
                 "errors": document_errors(&page, &error),
             });
-            page.render_with_status(StatusCode::UNPROCESSABLE_ENTITY, "prompts/new.html", view).await
+            page.render_with_status(StatusCode::UNPROCESSABLE_ENTITY, "prompts/new.html", view)
+                .await
         }
         Err(error) => Err(error),
     }
@@ -139,7 +184,8 @@ async fn save_form(app: &App, identity: &Identity, form: &PromptForm) -> Result<
     let name = parse_name(&form.name)?;
     let text = form.system.replace("\r\n", "\n");
     let content = PromptContent::of_system(text.trim_end());
-    let saved = super::save_version(app, identity.scope(), &name, &content, form.message.trim()).await?;
+    let saved =
+        super::save_version(app, identity.scope(), &name, &content, form.message.trim()).await?;
     Ok((name, saved.version.number))
 }
 
@@ -157,7 +203,12 @@ struct ShowQuery {
     version: Option<i64>,
 }
 
-async fn show(State(app): State<App>, page: PageContext, identity: Identity, Query(query): Query<ShowQuery>) -> Result<Response> {
+async fn show(
+    State(app): State<App>,
+    page: PageContext,
+    identity: Identity,
+    Query(query): Query<ShowQuery>,
+) -> Result<Response> {
     let name = parse_name(&query.name)?;
     let selector = query.version.map_or(Selector::Latest, Selector::Number);
     render_show(&app, &page, &identity, &name, &selector, None).await
@@ -178,20 +229,60 @@ async fn render_show(
     refused: Option<Refused<'_>>,
 ) -> Result<Response> {
     let scope = identity.scope();
-    let missing = || AppError::not_found(format!("there is no prompt {:?} with this version", name.as_str()));
-    let (version, content) = content_of(app, scope, name, selector).await?.ok_or_else(missing)?;
-    let versions = app.catalog.list_versions(scope, KIND, name, &PageRequest { cursor: None, limit: 200 }).await?.items;
+    let missing = || {
+        AppError::not_found(format!(
+            "there is no prompt {:?} with this version",
+            name.as_str()
+        ))
+    };
+    let (version, content) = content_of(app, scope, name, selector)
+        .await?
+        .ok_or_else(missing)?;
+    let versions = app
+        .catalog
+        .list_versions(
+            scope,
+            KIND,
+            name,
+            &PageRequest {
+                cursor: None,
+                limit: 200,
+            },
+        )
+        .await?
+        .items;
     let pointers = app.catalog.pointers(scope, KIND, name).await?;
-    let moves = app.catalog.moves(scope, KIND, name, None, &PageRequest { cursor: None, limit: 50 }).await?.items;
+    let moves = app
+        .catalog
+        .moves(
+            scope,
+            KIND,
+            name,
+            None,
+            &PageRequest {
+                cursor: None,
+                limit: 50,
+            },
+        )
+        .await?
+        .items;
     let href = show_href(page, name.as_str());
     let actors = versions.iter().map(|row| row.author.as_str());
-    let actors = actors.chain(pointers.iter().map(|row| row.moved_by.as_str())).chain(moves.iter().map(|row| row.actor.as_str()));
+    let actors = actors
+        .chain(pointers.iter().map(|row| row.moved_by.as_str()))
+        .chain(moves.iter().map(|row| row.actor.as_str()));
     let people = crate::members::actor_names(&app.db, scope.project, actors).await?;
 
     let mut version_rows = Vec::new();
     for (index, row) in versions.iter().enumerate() {
-        let labels: Vec<&str> = pointers.iter().filter(|p| p.number == row.number).map(|p| p.label.as_str()).collect();
-        let diff_href = versions.get(index + 1).map(|before| diff_href(page, name.as_str(), before.number, row.number));
+        let labels: Vec<&str> = pointers
+            .iter()
+            .filter(|p| p.number == row.number)
+            .map(|p| p.label.as_str())
+            .collect();
+        let diff_href = versions
+            .get(index + 1)
+            .map(|before| diff_href(page, name.as_str(), before.number, row.number));
         version_rows.push(json!({
             "version": row.number, "href": format!("{href}&version={}", row.number), "short_digest": row.digest.short(),
             "created_at": row.created_at, "created_by": people[&row.author], "message": row.message,
@@ -215,21 +306,39 @@ async fn render_show(
         }));
     }
     let mut label_names: Vec<&str> = vec![PRODUCTION, "staging"];
-    label_names.extend(pointers.iter().map(|p| p.label.as_str()).filter(|l| *l != PRODUCTION && *l != "staging"));
+    label_names.extend(
+        pointers
+            .iter()
+            .map(|p| p.label.as_str())
+            .filter(|l| *l != PRODUCTION && *l != "staging"),
+    );
     let system = content.system();
-    let label_here = pointers.iter().find(|pointer| pointer.number == version.number);
+    let label_here = pointers
+        .iter()
+        .find(|pointer| pointer.number == version.number);
     let call_ref = match label_here {
         Some(pointer) => format!("{}@{}", name.as_str(), pointer.label),
         None => format!("{}@{}", name.as_str(), version.number),
     };
-    let stats = crate::traces::prompt_stats(app, scope, name.as_str(), version.number, app.clock.now_us() - WEEK_US).await?;
+    let stats = crate::traces::prompt_stats(
+        app,
+        scope,
+        name.as_str(),
+        version.number,
+        app.clock.now_us() - WEEK_US,
+    )
+    .await?;
     let (errors, values, status) = match &refused {
         Some(refused) => (
             refused.errors.clone(),
             json!({"system": refused.form.system, "message": refused.form.message}),
             StatusCode::UNPROCESSABLE_ENTITY,
         ),
-        None => (json!({}), json!({"system": system, "message": ""}), StatusCode::OK),
+        None => (
+            json!({}),
+            json!({"system": system, "message": ""}),
+            StatusCode::OK,
+        ),
     };
     let view = json!({
         "name": name.as_str(), "href": href, "digest": version.digest.to_string(), "short_digest": version.digest.short(),
@@ -241,11 +350,16 @@ async fn render_show(
         "stats": stats, "errors": errors, "values": values,
         "snippet": crate::playground::snippet(app, page, identity, None, Some(&call_ref)), "call_ref": call_ref,
     });
-    page.render_with_status(status, "prompts/show.html", view).await
+    page.render_with_status(status, "prompts/show.html", view)
+        .await
 }
 
 fn diff_href(page: &PageContext, name: &str, base: i64, version: i64) -> String {
-    format!("{}/prompts/diff?name={}&base={base}&version={version}", page.root(), encode(name))
+    format!(
+        "{}/prompts/diff?name={}&base={base}&version={version}",
+        page.root(),
+        encode(name)
+    )
 }
 
 #[derive(Deserialize)]
@@ -256,18 +370,48 @@ struct DiffQuery {
     mode: Option<String>,
 }
 
-async fn show_diff(State(app): State<App>, page: PageContext, identity: Identity, Query(query): Query<DiffQuery>) -> Result<Response> {
+async fn show_diff(
+    State(app): State<App>,
+    page: PageContext,
+    identity: Identity,
+    Query(query): Query<DiffQuery>,
+) -> Result<Response> {
     let name = parse_name(&query.name)?;
     let scope = identity.scope();
-    let missing = |number: i64| AppError::not_found(format!("the prompt {:?} has no version {number}", name.as_str()));
-    let old = content_of(&app, scope, &name, &Selector::Number(query.base)).await?.ok_or_else(|| missing(query.base))?;
-    let new = content_of(&app, scope, &name, &Selector::Number(query.version)).await?.ok_or_else(|| missing(query.version))?;
+    let missing = |number: i64| {
+        AppError::not_found(format!(
+            "the prompt {:?} has no version {number}",
+            name.as_str()
+        ))
+    };
+    let old = content_of(&app, scope, &name, &Selector::Number(query.base))
+        .await?
+        .ok_or_else(|| missing(query.base))?;
+    let new = content_of(&app, scope, &name, &Selector::Number(query.version))
+        .await?
+        .ok_or_else(|| missing(query.version))?;
     let pointers = app.catalog.pointers(scope, KIND, &name).await?;
-    let versions = app.catalog.list_versions(scope, KIND, &name, &PageRequest { cursor: None, limit: 200 }).await?.items;
+    let versions = app
+        .catalog
+        .list_versions(
+            scope,
+            KIND,
+            &name,
+            &PageRequest {
+                cursor: None,
+                limit: 200,
+            },
+        )
+        .await?
+        .items;
     let versions: Vec<Value> = versions
         .iter()
         .map(|row| {
-            let labels: Vec<&str> = pointers.iter().filter(|p| p.number == row.number).map(|p| p.label.as_str()).collect();
+            let labels: Vec<&str> = pointers
+                .iter()
+                .filter(|p| p.number == row.number)
+                .map(|p| p.label.as_str())
+                .collect();
             json!({"version": row.number, "labels": labels})
         })
         .collect();
@@ -276,7 +420,11 @@ async fn show_diff(State(app): State<App>, page: PageContext, identity: Identity
     let author = |version: &Version| version.author.clone();
     let mut meta = Vec::new();
     for (key, before, after) in [
-        ("author", crate::members::actor_name(&app.db, scope.project, &author(&old.0)).await?, crate::members::actor_name(&app.db, scope.project, &author(&new.0)).await?),
+        (
+            "author",
+            crate::members::actor_name(&app.db, scope.project, &author(&old.0)).await?,
+            crate::members::actor_name(&app.db, scope.project, &author(&new.0)).await?,
+        ),
         ("message", old.0.message.clone(), new.0.message.clone()),
     ] {
         if before != after {
@@ -300,20 +448,44 @@ async fn show_diff(State(app): State<App>, page: PageContext, identity: Identity
 fn as_text(content: &PromptContent) -> String {
     match content.messages.as_slice() {
         [only] if only.role == super::MessageRole::System => only.content.clone(),
-        many => many.iter().map(|message| format!("[{}]\n{}\n", message.role.name(), message.content)).collect(),
+        many => many
+            .iter()
+            .map(|message| format!("[{}]\n{}\n", message.role.name(), message.content))
+            .collect(),
     }
 }
 
-async fn save(State(app): State<App>, page: PageContext, identity: Identity, Form(form): Form<PromptForm>) -> Result<Response> {
+async fn save(
+    State(app): State<App>,
+    page: PageContext,
+    identity: Identity,
+    Form(form): Form<PromptForm>,
+) -> Result<Response> {
     match save_form(&app, &identity, &form).await {
         Ok((name, version)) => {
-            let to = redirect(format!("{}&version={version}", show_href(&page, name.as_str())));
-            Ok(to.ok(page.t_with("prompts-saved-flash", &[("n", &version.to_string())])).into_response())
+            let to = redirect(format!(
+                "{}&version={version}",
+                show_href(&page, name.as_str())
+            ));
+            Ok(to
+                .ok(page.t_with("prompts-saved-flash", &[("n", &version.to_string())]))
+                .into_response())
         }
         Err(error) if error.status == StatusCode::BAD_REQUEST => {
             let name = parse_name(&form.name)?;
             let errors = document_errors(&page, &error);
-            render_show(&app, &page, &identity, &name, &Selector::Latest, Some(Refused { form: &form, errors })).await
+            render_show(
+                &app,
+                &page,
+                &identity,
+                &name,
+                &Selector::Latest,
+                Some(Refused {
+                    form: &form,
+                    errors,
+                }),
+            )
+            .await
         }
         Err(error) => Err(error),
     }
@@ -330,16 +502,40 @@ struct LabelForm {
     reason: String,
 }
 
-async fn move_label(State(app): State<App>, page: PageContext, identity: Identity, Form(form): Form<LabelForm>) -> Result<Response> {
+async fn move_label(
+    State(app): State<App>,
+    page: PageContext,
+    identity: Identity,
+    Form(form): Form<LabelForm>,
+) -> Result<Response> {
     let (name, label) = (parse_name(&form.name)?, parse_label(form.label.trim())?);
-    let to = redirect(format!("{}&version={}", show_href(&page, name.as_str()), form.version));
-    let moved = super::move_label(&app, identity.scope(), &name, &label, form.version, form.expected_revision, form.reason.trim());
+    let to = redirect(format!(
+        "{}&version={}",
+        show_href(&page, name.as_str()),
+        form.version
+    ));
+    let moved = super::move_label(
+        &app,
+        identity.scope(),
+        &name,
+        &label,
+        form.version,
+        form.expected_revision,
+        form.reason.trim(),
+    );
     match moved.await {
         Ok(pointer) => {
-            let args = [("label", pointer.label.as_str()), ("n", &pointer.number.to_string())];
-            Ok(to.ok(page.t_with("prompts-moved-flash", &args)).into_response())
+            let args = [
+                ("label", pointer.label.as_str()),
+                ("n", &pointer.number.to_string()),
+            ];
+            Ok(to
+                .ok(page.t_with("prompts-moved-flash", &args))
+                .into_response())
         }
-        Err(error) if error.status == StatusCode::CONFLICT => Ok(to.err(page.t("prompts-conflict-flash")).into_response()),
+        Err(error) if error.status == StatusCode::CONFLICT => {
+            Ok(to.err(page.t("prompts-conflict-flash")).into_response())
+        }
         Err(error) => Err(error),
     }
 }

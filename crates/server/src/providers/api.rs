@@ -19,14 +19,29 @@ pub(super) fn routes() -> Vec<Route> {
     let read = Access::Needs(Permission::ReadProviders);
     let manage = Access::Needs(Permission::ManageProviders);
     vec![
-        Route::get("/api/v1/providers", read, list)
-            .doc(Doc::new("providers", "Every provider of the project, without credentials").answer::<Providers>()),
-        Route::post("/api/v1/providers", manage, create)
-            .doc(Doc::new("providers", "Add a provider").body::<Body>().answer::<Provider>().status(201)),
+        Route::get("/api/v1/providers", read, list).doc(
+            Doc::new(
+                "providers",
+                "Every provider of the project, without credentials",
+            )
+            .answer::<Providers>(),
+        ),
+        Route::post("/api/v1/providers", manage, create).doc(
+            Doc::new("providers", "Add a provider")
+                .body::<Body>()
+                .answer::<Provider>()
+                .status(201),
+        ),
         Route::get("/api/v1/providers/{id}", read, show)
             .doc(Doc::new("providers", "One provider, by id or name").answer::<Provider>()),
-        Route::put("/api/v1/providers/{id}", manage, replace)
-            .doc(Doc::new("providers", "Change a provider; without a credential it keeps its own").body::<Body>().answer::<Provider>()),
+        Route::put("/api/v1/providers/{id}", manage, replace).doc(
+            Doc::new(
+                "providers",
+                "Change a provider; without a credential it keeps its own",
+            )
+            .body::<Body>()
+            .answer::<Provider>(),
+        ),
         Route::delete("/api/v1/providers/{id}", manage, remove)
             .doc(Doc::new("providers", "Remove a provider").status(204)),
         Route::post("/api/v1/providers/{id}/test", manage, test)
@@ -41,7 +56,9 @@ struct Providers {
 }
 
 async fn list(State(app): State<App>, identity: Identity) -> Result<Answer<Providers>> {
-    Ok(Answer(Providers { items: super::list_providers(&app.db, identity.scope()).await? }))
+    Ok(Answer(Providers {
+        items: super::list_providers(&app.db, identity.scope()).await?,
+    }))
 }
 
 /// What a provider shall be.
@@ -80,8 +97,21 @@ impl Body {
     }
 }
 
-async fn save(app: &App, identity: &Identity, replaces: Option<&str>, new: NewProvider) -> Result<Provider> {
-    let saved = super::save_provider(&app.db, &app.secrets, app.random.as_ref(), identity.scope(), replaces, new).await?;
+async fn save(
+    app: &App,
+    identity: &Identity,
+    replaces: Option<&str>,
+    new: NewProvider,
+) -> Result<Provider> {
+    let saved = super::save_provider(
+        &app.db,
+        &app.secrets,
+        app.random.as_ref(),
+        identity.scope(),
+        replaces,
+        new,
+    )
+    .await?;
     app.refresh_plan().await?;
     Ok(saved)
 }
@@ -92,11 +122,20 @@ async fn create(
     Json(body): Json<Body>,
 ) -> Result<(StatusCode, Answer<Provider>)> {
     let new = body.into_new(&app, Credential::None)?;
-    Ok((StatusCode::CREATED, Answer(save(&app, &identity, None, new).await?)))
+    Ok((
+        StatusCode::CREATED,
+        Answer(save(&app, &identity, None, new).await?),
+    ))
 }
 
-async fn show(State(app): State<App>, identity: Identity, Path(id): Path<String>) -> Result<Answer<Provider>> {
-    Ok(Answer(super::find_provider(&app.db, identity.scope(), &id).await?))
+async fn show(
+    State(app): State<App>,
+    identity: Identity,
+    Path(id): Path<String>,
+) -> Result<Answer<Provider>> {
+    Ok(Answer(
+        super::find_provider(&app.db, identity.scope(), &id).await?,
+    ))
 }
 
 async fn replace(
@@ -110,14 +149,23 @@ async fn replace(
     Ok(Answer(save(&app, &identity, Some(&found.id), new).await?))
 }
 
-async fn remove(State(app): State<App>, identity: Identity, Path(id): Path<String>) -> Result<StatusCode> {
+async fn remove(
+    State(app): State<App>,
+    identity: Identity,
+    Path(id): Path<String>,
+) -> Result<StatusCode> {
     super::remove_provider(&app.db, identity.scope(), &id).await?;
     app.refresh_plan().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn test(State(app): State<App>, identity: Identity, Path(id): Path<String>) -> Result<Answer<Provider>> {
-    let tested = super::test_provider(&app.db, &app.secrets, &app.egress, identity.scope(), &id).await?;
+async fn test(
+    State(app): State<App>,
+    identity: Identity,
+    Path(id): Path<String>,
+) -> Result<Answer<Provider>> {
+    let tested =
+        super::test_provider(&app.db, &app.secrets, &app.egress, identity.scope(), &id).await?;
     app.refresh_plan().await?;
     Ok(Answer(tested))
 }

@@ -32,7 +32,9 @@ pub fn routes() -> Vec<Route> {
 }
 
 /// The protocols that the gateway speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Wire {
     /// OpenAI and everything compatible: vLLM, Ollama, llama.cpp …
@@ -140,21 +142,30 @@ pub async fn save_provider(
     new: NewProvider,
 ) -> Result<Provider> {
     let name = check_name(&new.name)?;
-    let url = base::net::parse_base_url(&new.base_url)
-        .map_err(|problem| AppError::invalid(problem.to_string()).code("bad_url").at("base_url"))?;
+    let url = base::net::parse_base_url(&new.base_url).map_err(|problem| {
+        AppError::invalid(problem.to_string())
+            .code("bad_url")
+            .at("base_url")
+    })?;
     let host = url.host_str().unwrap_or_default();
     let private = is_private_name(host);
     if private && !new.may_be_private {
-        return Err(AppError::invalid("this address is private; an operator can allow it")
-            .code("private_address")
-            .at("base_url")
-            .hint("set egress.allow_private in meguri.toml, or add it with: meguri provider add"));
+        return Err(
+            AppError::invalid("this address is private; an operator can allow it")
+                .code("private_address")
+                .at("base_url")
+                .hint(
+                    "set egress.allow_private in meguri.toml, or add it with: meguri provider add",
+                ),
+        );
     }
     let credential_ref = match &new.credential {
         Credential::None => None,
         Credential::Env(variable) => Some(format!("env:{}", check_variable(variable)?)),
         Credential::Given(secret) if secret.expose().trim().is_empty() => None,
-        Credential::Given(secret) => Some(secrets.seal(random, &seal_name(scope.project, &name), secret)?),
+        Credential::Given(secret) => {
+            Some(secrets.seal(random, &seal_name(scope.project, &name), secret)?)
+        }
         Credential::Keep => match replaces {
             Some(id) => rekeep(db, secrets, random, scope, id, &name).await?,
             None => None,
@@ -180,11 +191,21 @@ pub async fn save_provider(
     if !saved {
         return Err(match replaces {
             Some(_) => AppError::not_found("there is no such provider, or its new name is taken"),
-            None => AppError::conflict(format!("there is a provider {:?} already", row.name)).code("name_taken").at("name"),
+            None => AppError::conflict(format!("there is a provider {:?} already", row.name))
+                .code("name_taken")
+                .at("name"),
         });
     }
     let detail = json!({"name": row.name, "protocol": row.protocol, "base_url": row.base_url});
-    db::audit::write(&mut tx, Some(scope.project), scope.actor, "provider.save", &row.id, &detail).await?;
+    db::audit::write(
+        &mut tx,
+        Some(scope.project),
+        scope.actor,
+        "provider.save",
+        &row.id,
+        &detail,
+    )
+    .await?;
     tx.bump_plan().await?;
     tx.commit().await?;
     row.public()
@@ -199,11 +220,17 @@ async fn rekeep(
     id: &str,
     name: &str,
 ) -> Result<Option<String>> {
-    let Some(old) = store::find(db, scope.project, id).await? else { return Ok(None) };
+    let Some(old) = store::find(db, scope.project, id).await? else {
+        return Ok(None);
+    };
     match old.credential_ref {
         Some(reference) if reference.starts_with("enc:") && old.name != name => {
             let secret = secrets.resolve(&seal_name(scope.project, &old.name), &reference)?;
-            Ok(Some(secrets.seal(random, &seal_name(scope.project, name), &secret)?))
+            Ok(Some(secrets.seal(
+                random,
+                &seal_name(scope.project, name),
+                &secret,
+            )?))
         }
         other => Ok(other),
     }
@@ -216,27 +243,48 @@ fn seal_name(project: ProjectId, name: &str) -> String {
 fn check_name(name: &str) -> Result<String> {
     let name = name.trim();
     let good = (1..=40).contains(&name.len())
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_')
+        && name
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_')
         && name != "local";
     if good {
         return Ok(name.to_owned());
     }
-    let message = "a provider's name has 1 to 40 lower-case letters, digits, - or _, and is not \"local\"";
-    Err(AppError::invalid(message).code("bad_provider_name").at("name"))
+    let message =
+        "a provider's name has 1 to 40 lower-case letters, digits, - or _, and is not \"local\"";
+    Err(AppError::invalid(message)
+        .code("bad_provider_name")
+        .at("name"))
 }
 
 fn check_variable(variable: &str) -> Result<&str> {
     let variable = variable.trim();
-    let good = !variable.is_empty() && variable.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    if good { Ok(variable) } else { Err(AppError::invalid("this is not the name of an environment variable").code("bad_variable").at("api_key_env")) }
+    let good = !variable.is_empty()
+        && variable
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if good {
+        Ok(variable)
+    } else {
+        Err(
+            AppError::invalid("this is not the name of an environment variable")
+                .code("bad_variable")
+                .at("api_key_env"),
+        )
+    }
 }
 
 /// Whether a host is a private address by its spelling alone; names are checked
 /// by the egress client when they are connected to.
 fn is_private_name(host: &str) -> bool {
     // A dot at the end makes a name absolute; it leads to the same place.
-    let bare = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
-    bare.parse().is_ok_and(|ip| !base::net::is_public(ip)) || bare == "localhost" || bare.ends_with(".localhost")
+    let bare = host
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .trim_end_matches('.');
+    bare.parse().is_ok_and(|ip| !base::net::is_public(ip))
+        || bare == "localhost"
+        || bare.ends_with(".localhost")
 }
 
 /// Every provider of a project, by name.
@@ -244,7 +292,11 @@ fn is_private_name(host: &str) -> bool {
 /// # Errors
 /// The database cannot be read.
 pub async fn list_providers(db: &Db, scope: Scope) -> Result<Vec<Provider>> {
-    store::list(db, scope.project).await?.into_iter().map(store::Row::public).collect()
+    store::list(db, scope.project)
+        .await?
+        .into_iter()
+        .map(store::Row::public)
+        .collect()
 }
 
 /// One provider by id or name.
@@ -253,7 +305,12 @@ pub async fn list_providers(db: &Db, scope: Scope) -> Result<Vec<Provider>> {
 /// The project has none such.
 pub async fn find_provider(db: &Db, scope: Scope, id_or_name: &str) -> Result<Provider> {
     let row = store::find(db, scope.project, id_or_name).await?;
-    row.ok_or_else(|| AppError::not_found(format!("there is no provider {id_or_name:?} in this project")))?.public()
+    row.ok_or_else(|| {
+        AppError::not_found(format!(
+            "there is no provider {id_or_name:?} in this project"
+        ))
+    })?
+    .public()
 }
 
 /// Removes a provider; calls that run finish.
@@ -263,9 +320,19 @@ pub async fn find_provider(db: &Db, scope: Scope, id_or_name: &str) -> Result<Pr
 pub async fn remove_provider(db: &Db, scope: Scope, id_or_name: &str) -> Result<()> {
     let mut tx = db.begin_write().await?;
     if !store::delete(&mut tx, scope, id_or_name).await? {
-        return Err(AppError::not_found(format!("there is no provider {id_or_name:?} in this project")));
+        return Err(AppError::not_found(format!(
+            "there is no provider {id_or_name:?} in this project"
+        )));
     }
-    db::audit::write(&mut tx, Some(scope.project), scope.actor, "provider.remove", id_or_name, &json!({})).await?;
+    db::audit::write(
+        &mut tx,
+        Some(scope.project),
+        scope.actor,
+        "provider.remove",
+        id_or_name,
+        &json!({}),
+    )
+    .await?;
     tx.bump_plan().await?;
     tx.commit().await?;
     Ok(())
@@ -283,7 +350,11 @@ pub async fn test_provider(
     id_or_name: &str,
 ) -> Result<Provider> {
     let row = store::find(db, scope.project, id_or_name).await?;
-    let mut row = row.ok_or_else(|| AppError::not_found(format!("there is no provider {id_or_name:?} in this project")))?;
+    let mut row = row.ok_or_else(|| {
+        AppError::not_found(format!(
+            "there is no provider {id_or_name:?} in this project"
+        ))
+    })?;
     let provider = callable(secrets, scope.project, &row)?;
     let result = gateway::test_provider(egress, &provider).await;
     row.options.checked_at = Some(db.now_us());
@@ -309,12 +380,17 @@ pub async fn test_provider(
 ///
 /// # Errors
 /// The database cannot be read.
-pub async fn for_plan(app: &App, project: ProjectId) -> Result<BTreeMap<String, Arc<gateway::Provider>>> {
+pub async fn for_plan(
+    app: &App,
+    project: ProjectId,
+) -> Result<BTreeMap<String, Arc<gateway::Provider>>> {
     let mut providers = BTreeMap::new();
     for row in store::list(&app.db, project).await? {
         match callable(&app.secrets, project, &row) {
             Ok(provider) => drop(providers.insert(row.name.clone(), Arc::new(provider))),
-            Err(error) => tracing::warn!(provider.name = row.name, error.message = %error, "a provider is left out of the plan"),
+            Err(error) => {
+                tracing::warn!(provider.name = row.name, error.message = %error, "a provider is left out of the plan")
+            }
         }
     }
     Ok(providers)
@@ -322,9 +398,12 @@ pub async fn for_plan(app: &App, project: ProjectId) -> Result<BTreeMap<String, 
 
 fn callable(secrets: &Secrets, project: ProjectId, row: &store::Row) -> Result<gateway::Provider> {
     let wire = row.wire()?;
-    let base_url = base::net::parse_base_url(&row.base_url).map_err(|problem| AppError::internal(anyhow::anyhow!(problem)))?;
+    let base_url = base::net::parse_base_url(&row.base_url)
+        .map_err(|problem| AppError::internal(anyhow::anyhow!(problem)))?;
     let reference = row.credential_ref.as_deref();
-    let resolved = reference.map(|reference| secrets.resolve(&seal_name(project, &row.name), reference)).transpose();
+    let resolved = reference
+        .map(|reference| secrets.resolve(&seal_name(project, &row.name), reference))
+        .transpose();
     // Without its credential the provider's own refusal tells the caller more than "no such model".
     let credential = resolved.unwrap_or_else(|problem| {
         tracing::warn!(provider.name = row.name, error.message = %format!("{problem:#}"), "a credential cannot be read");

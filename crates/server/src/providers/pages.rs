@@ -20,18 +20,57 @@ use crate::ui::{PageContext, redirect};
 
 /// Starting points of the form: key, label, name, protocol, base URL, usual variable.
 const PRESETS: &[(&str, &str, &str, &str, &str, &str)] = &[
-    ("openai", "OpenAI", "openai", "openai", "https://api.openai.com/v1", "OPENAI_API_KEY"),
-    ("anthropic", "Anthropic", "anthropic", "anthropic", "https://api.anthropic.com", "ANTHROPIC_API_KEY"),
-    ("ollama", "Ollama", "ollama", "openai", "http://127.0.0.1:11434/v1", ""),
-    ("vllm", "vLLM", "vllm", "openai", "http://127.0.0.1:8000/v1", ""),
-    ("llamacpp", "llama.cpp", "llamacpp", "openai", "http://127.0.0.1:8080/v1", ""),
+    (
+        "openai",
+        "OpenAI",
+        "openai",
+        "openai",
+        "https://api.openai.com/v1",
+        "OPENAI_API_KEY",
+    ),
+    (
+        "anthropic",
+        "Anthropic",
+        "anthropic",
+        "anthropic",
+        "https://api.anthropic.com",
+        "ANTHROPIC_API_KEY",
+    ),
+    (
+        "ollama",
+        "Ollama",
+        "ollama",
+        "openai",
+        "http://127.0.0.1:11434/v1",
+        "",
+    ),
+    (
+        "vllm",
+        "vLLM",
+        "vllm",
+        "openai",
+        "http://127.0.0.1:8000/v1",
+        "",
+    ),
+    (
+        "llamacpp",
+        "llama.cpp",
+        "llamacpp",
+        "openai",
+        "http://127.0.0.1:8080/v1",
+        "",
+    ),
     ("other", "OpenAI-compatible", "", "openai", "", ""),
 ];
 
 pub(super) fn routes() -> Vec<Route> {
     let manage = Access::Needs(Permission::ManageProviders);
     vec![
-        Route::get("/{project}/providers", Access::Needs(Permission::ReadProviders), list),
+        Route::get(
+            "/{project}/providers",
+            Access::Needs(Permission::ReadProviders),
+            list,
+        ),
         Route::post("/{project}/providers", manage, create),
         Route::get("/{project}/providers/new", manage, new),
         Route::post("/{project}/providers/test", manage, test),
@@ -47,10 +86,16 @@ fn encode(text: &str) -> String {
 
 async fn list(State(app): State<App>, page: PageContext, identity: Identity) -> Result<Response> {
     let scope = identity.scope();
-    let calls = crate::traces::calls_by_provider(&app, scope, app.clock.now_us() - 86_400 * 1_000_000).await?;
+    let calls =
+        crate::traces::calls_by_provider(&app, scope, app.clock.now_us() - 86_400 * 1_000_000)
+            .await?;
     let providers = super::list_providers(&app.db, scope).await?;
-    let rows: Vec<Value> = providers.iter().map(|provider| row(&page, provider, &calls)).collect();
-    page.render("providers/list.html", json!({"rows": rows})).await
+    let rows: Vec<Value> = providers
+        .iter()
+        .map(|provider| row(&page, provider, &calls))
+        .collect();
+    page.render("providers/list.html", json!({"rows": rows}))
+        .await
 }
 
 fn row(page: &PageContext, provider: &Provider, calls: &BTreeMap<String, (i64, i64)>) -> Value {
@@ -73,13 +118,30 @@ struct Preset {
     preset: Option<String>,
 }
 
-async fn new(State(app): State<App>, page: PageContext, Query(query): Query<Preset>) -> Result<Response> {
+async fn new(
+    State(app): State<App>,
+    page: PageContext,
+    Query(query): Query<Preset>,
+) -> Result<Response> {
     let wanted = query.preset.unwrap_or_else(|| "openai".to_owned());
-    let chosen = PRESETS.iter().find(|preset| preset.0 == wanted).unwrap_or(&PRESETS[0]);
+    let chosen = PRESETS
+        .iter()
+        .find(|preset| preset.0 == wanted)
+        .unwrap_or(&PRESETS[0]);
     let (_, _, name, protocol, base_url, variable) = *chosen;
-    let credential = if variable.is_empty() { "none" } else { "stored" };
+    let credential = if variable.is_empty() {
+        "none"
+    } else {
+        "stored"
+    };
     let values = json!({"name": name, "protocol": protocol, "base_url": base_url, "credential": credential, "api_key_env": variable});
-    let form = FormView { id: "", preset: chosen.0, values, has_stored: false, errors: json!({}) };
+    let form = FormView {
+        id: "",
+        preset: chosen.0,
+        values,
+        has_stored: false,
+        errors: json!({}),
+    };
     render_form(&app, &page, form).await
 }
 
@@ -97,8 +159,16 @@ async fn render_form(app: &App, page: &PageContext, form: FormView<'_>) -> Resul
         let href = format!("{}/providers/new?preset={key}", page.root());
         json!({"key": key, "label": label, "href": href, "active": key == form.preset})
     };
-    let presets: Vec<Value> = if form.id.is_empty() { PRESETS.iter().map(preset).collect() } else { Vec::new() };
-    let status = if form.errors.as_object().is_some_and(serde_json::Map::is_empty) {
+    let presets: Vec<Value> = if form.id.is_empty() {
+        PRESETS.iter().map(preset).collect()
+    } else {
+        Vec::new()
+    };
+    let status = if form
+        .errors
+        .as_object()
+        .is_some_and(serde_json::Map::is_empty)
+    {
         StatusCode::OK
     } else {
         StatusCode::UNPROCESSABLE_ENTITY
@@ -107,7 +177,8 @@ async fn render_form(app: &App, page: &PageContext, form: FormView<'_>) -> Resul
         "mode": if form.id.is_empty() { "new" } else { "edit" }, "id": form.id, "presets": presets, "values": form.values,
         "has_stored": form.has_stored, "private_allowed": app.config.file.egress.allow_private, "errors": form.errors,
     });
-    page.render_with_status(status, "providers/form.html", view).await
+    page.render_with_status(status, "providers/form.html", view)
+        .await
 }
 
 async fn edit(
@@ -123,7 +194,18 @@ async fn edit(
         "api_key_env": if provider.credential == "env" { provider.credential_ref.as_str() } else { "" },
     });
     let has_stored = matches!(provider.credential, "stored" | "file");
-    render_form(&app, &page, FormView { id: &provider.id, preset: "", values, has_stored, errors: json!({}) }).await
+    render_form(
+        &app,
+        &page,
+        FormView {
+            id: &provider.id,
+            preset: "",
+            values,
+            has_stored,
+            errors: json!({}),
+        },
+    )
+    .await
 }
 
 #[derive(Deserialize)]
@@ -166,7 +248,12 @@ impl ProviderForm {
     }
 }
 
-async fn create(State(app): State<App>, page: PageContext, identity: Identity, Form(form): Form<ProviderForm>) -> Result<Response> {
+async fn create(
+    State(app): State<App>,
+    page: PageContext,
+    identity: Identity,
+    Form(form): Form<ProviderForm>,
+) -> Result<Response> {
     save(&app, &page, &identity, None, &form).await
 }
 
@@ -181,20 +268,42 @@ async fn update(
     save(&app, &page, &identity, Some(&provider), &form).await
 }
 
-async fn save(app: &App, page: &PageContext, identity: &Identity, old: Option<&Provider>, form: &ProviderForm) -> Result<Response> {
+async fn save(
+    app: &App,
+    page: &PageContext,
+    identity: &Identity,
+    old: Option<&Provider>,
+    form: &ProviderForm,
+) -> Result<Response> {
     let scope = identity.scope();
     let replaces = old.map(|old| old.id.as_str());
     let new = form.new_provider(app, old.is_some());
-    match super::save_provider(&app.db, &app.secrets, app.random.as_ref(), scope, replaces, new).await {
+    match super::save_provider(
+        &app.db,
+        &app.secrets,
+        app.random.as_ref(),
+        scope,
+        replaces,
+        new,
+    )
+    .await
+    {
         Ok(saved) => {
-            let tested = super::test_provider(&app.db, &app.secrets, &app.egress, scope, &saved.id).await?;
+            let tested =
+                super::test_provider(&app.db, &app.secrets, &app.egress, scope, &saved.id).await?;
             app.refresh_plan().await?;
             Ok(result_flash(page, &tested).into_response())
         }
         Err(error) if matches!(error.status, StatusCode::BAD_REQUEST | StatusCode::CONFLICT) => {
             let has_stored = old.is_some_and(|old| old.credential == "stored");
             let errors = form_errors(page, &error);
-            let view = FormView { id: replaces.unwrap_or(""), preset: "", values: form.values(), has_stored, errors };
+            let view = FormView {
+                id: replaces.unwrap_or(""),
+                preset: "",
+                values: form.values(),
+                has_stored,
+                errors,
+            };
             render_form(app, page, view).await
         }
         Err(error) => Err(error),
@@ -207,7 +316,10 @@ fn result_flash(page: &PageContext, tested: &Provider) -> crate::ui::Redirect {
     if tested.state == "ok" {
         to.ok(page.t_with("providers-test-ok-flash", &name))
     } else {
-        to.err(page.t_with("providers-test-failed-flash", &[name[0], ("why", tested.state_text.as_str())]))
+        to.err(page.t_with(
+            "providers-test-failed-flash",
+            &[name[0], ("why", tested.state_text.as_str())],
+        ))
     }
 }
 
@@ -218,13 +330,30 @@ struct ProviderId {
     confirm: Option<String>,
 }
 
-async fn test(State(app): State<App>, page: PageContext, identity: Identity, Form(form): Form<ProviderId>) -> Result<Response> {
-    let tested = super::test_provider(&app.db, &app.secrets, &app.egress, identity.scope(), &form.id).await?;
+async fn test(
+    State(app): State<App>,
+    page: PageContext,
+    identity: Identity,
+    Form(form): Form<ProviderId>,
+) -> Result<Response> {
+    let tested = super::test_provider(
+        &app.db,
+        &app.secrets,
+        &app.egress,
+        identity.scope(),
+        &form.id,
+    )
+    .await?;
     app.refresh_plan().await?;
     Ok(result_flash(&page, &tested).into_response())
 }
 
-async fn remove(State(app): State<App>, page: PageContext, identity: Identity, Form(form): Form<ProviderId>) -> Result<Response> {
+async fn remove(
+    State(app): State<App>,
+    page: PageContext,
+    identity: Identity,
+    Form(form): Form<ProviderId>,
+) -> Result<Response> {
     let scope = identity.scope();
     let provider = super::find_provider(&app.db, scope, &form.id).await?;
     let to = redirect(format!("{}/providers", page.root()));
@@ -233,5 +362,7 @@ async fn remove(State(app): State<App>, page: PageContext, identity: Identity, F
     }
     super::remove_provider(&app.db, scope, &provider.id).await?;
     app.refresh_plan().await?;
-    Ok(to.ok(page.t_with("providers-removed-flash", &[("name", &provider.name)])).into_response())
+    Ok(to
+        .ok(page.t_with("providers-removed-flash", &[("name", &provider.name)]))
+        .into_response())
 }

@@ -24,20 +24,31 @@ impl Row {
         match self.protocol.as_str() {
             "openai" => Ok(Wire::OpenAi),
             "anthropic" => Ok(Wire::Anthropic),
-            other => Err(AppError::internal(anyhow::anyhow!("provider {} has the protocol {other:?}", self.name))),
+            other => Err(AppError::internal(anyhow::anyhow!(
+                "provider {} has the protocol {other:?}",
+                self.name
+            ))),
         }
     }
 
     /// What people may see of it.
     pub(super) fn public(self) -> Result<Provider> {
         let protocol = self.wire()?;
-        let (credential, credential_ref) = match self.credential_ref.as_deref().and_then(|r| r.split_once(':')) {
+        let (credential, credential_ref) = match self
+            .credential_ref
+            .as_deref()
+            .and_then(|r| r.split_once(':'))
+        {
             Some(("env", name)) => ("env", name.to_owned()),
             Some(("file", path)) => ("file", path.to_owned()),
             Some(_) => ("stored", String::new()),
             None => ("none", String::new()),
         };
-        let state = if self.options.state.is_empty() { "unknown".to_owned() } else { self.options.state };
+        let state = if self.options.state.is_empty() {
+            "unknown".to_owned()
+        } else {
+            self.options.state
+        };
         Ok(Provider {
             id: self.id,
             name: self.name,
@@ -147,7 +158,11 @@ fn options(row: &Row) -> Result<String> {
     Ok(serde_json::to_string(&row.options).map_err(anyhow::Error::from)?)
 }
 
-pub(super) async fn delete(tx: &mut WriteTx, scope: Scope, id_or_name: &str) -> Result<bool, DbError> {
+pub(super) async fn delete(
+    tx: &mut WriteTx,
+    scope: Scope,
+    id_or_name: &str,
+) -> Result<bool, DbError> {
     let deleted = query("DELETE FROM providers WHERE project = $1 AND (id = $2 OR name = $2)")
         .bind(scope.project.to_string())
         .bind(id_or_name)

@@ -17,14 +17,30 @@ use crate::traces::{ListOf, ScoreJson};
 
 pub(super) fn routes() -> Vec<Route> {
     vec![
-        Route::post("/api/v1/scores", Access::Needs(Permission::WriteScores), create).doc(
-            Doc::new("scores", "Judge a trace or a span; stored when this answers")
-                .body::<NewScore>()
-                .answer::<ScoreJson>()
-                .status(201),
+        Route::post(
+            "/api/v1/scores",
+            Access::Needs(Permission::WriteScores),
+            create,
+        )
+        .doc(
+            Doc::new(
+                "scores",
+                "Judge a trace or a span; stored when this answers",
+            )
+            .body::<NewScore>()
+            .answer::<ScoreJson>()
+            .status(201),
         ),
-        Route::get("/api/v1/scores", Access::Needs(Permission::ReadTraces), list)
-            .doc(Doc::new("scores", "Current scores of a trace").query::<ListParams>().answer::<ListOf<ScoreJson>>()),
+        Route::get(
+            "/api/v1/scores",
+            Access::Needs(Permission::ReadTraces),
+            list,
+        )
+        .doc(
+            Doc::new("scores", "Current scores of a trace")
+                .query::<ListParams>()
+                .answer::<ListOf<ScoreJson>>(),
+        ),
     ]
 }
 
@@ -52,5 +68,8 @@ async fn list(
 ) -> Result<JsonAnswer<ListOf<ScoreJson>>> {
     let trace_id = crate::traces::trace_id(&params.trace_id)?;
     let trace = crate::traces::find_trace(&app, identity.project.id, trace_id).await?;
-    Ok(JsonAnswer(ListOf { items: trace.scores.iter().map(ScoreJson::of).collect(), next_cursor: None }))
+    Ok(JsonAnswer(ListOf {
+        items: trace.scores.iter().map(ScoreJson::of).collect(),
+        next_cursor: None,
+    }))
 }

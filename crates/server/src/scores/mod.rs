@@ -77,9 +77,14 @@ pub async fn create_score(app: &App, identity: &Identity, new: NewScore) -> Resu
         supersedes: None,
     };
     let not_stored = |cause: String| {
-        AppError::unavailable(format!("the score was not stored: {cause}")).code("not_stored").hint("send it again")
+        AppError::unavailable(format!("the score was not stored: {cause}"))
+            .code("not_stored")
+            .hint("send it again")
     };
-    let ack = app.telemetry.append(score.clone()).map_err(|full| not_stored(full.to_string()))?;
+    let ack = app
+        .telemetry
+        .append(score.clone())
+        .map_err(|full| not_stored(full.to_string()))?;
     ack.await.map_err(|error| not_stored(error.to_string()))?;
     Ok(score)
 }
@@ -92,26 +97,50 @@ fn source(actor: Actor) -> Source {
 }
 
 /// The judged span, after making sure that the trace (and the span) exist here.
-async fn find_target(app: &App, project: ProjectId, trace_id: TraceId, span: Option<&str>) -> Result<Option<SpanId>> {
+async fn find_target(
+    app: &App,
+    project: ProjectId,
+    trace_id: TraceId,
+    span: Option<&str>,
+) -> Result<Option<SpanId>> {
     let trace = crate::traces::await_trace(app, project, trace_id).await?;
     let Some(text) = span else { return Ok(None) };
     let wanted = text.parse::<SpanId>().ok();
-    let found = wanted.filter(|wanted| trace.spans.iter().any(|stored| stored.span.span_id == *wanted));
-    found.map(Some).ok_or_else(|| AppError::not_found("this trace has no span with this id").code("span_not_found"))
+    let found = wanted.filter(|wanted| {
+        trace
+            .spans
+            .iter()
+            .any(|stored| stored.span.span_id == *wanted)
+    });
+    found.map(Some).ok_or_else(|| {
+        AppError::not_found("this trace has no span with this id").code("span_not_found")
+    })
 }
 
 fn check(new: &NewScore) -> Result<()> {
     let chars = new.name.chars().count();
     let clean = !new.name.chars().any(base::text::is_deceptive) && new.name.trim() == new.name;
     if chars == 0 || chars > NAME_CHARS || !clean || new.name.contains(['\n', '\t']) {
-        let message = format!("a score's name has 1 to {NAME_CHARS} visible characters and no space at its ends");
+        let message = format!(
+            "a score's name has 1 to {NAME_CHARS} visible characters and no space at its ends"
+        );
         return Err(AppError::invalid(message).at("name"));
     }
-    if new.comment.as_ref().is_some_and(|comment| comment.len() > COMMENT_BYTES) {
-        return Err(AppError::invalid(format!("a comment has at most {COMMENT_BYTES} bytes")).at("comment"));
+    if new
+        .comment
+        .as_ref()
+        .is_some_and(|comment| comment.len() > COMMENT_BYTES)
+    {
+        return Err(
+            AppError::invalid(format!("a comment has at most {COMMENT_BYTES} bytes")).at("comment"),
+        );
     }
     let nul = new.comment.iter().any(|comment| comment.contains('\0'));
-    if nul { Err(AppError::invalid("a comment cannot hold NUL").at("comment")) } else { Ok(()) }
+    if nul {
+        Err(AppError::invalid("a comment cannot hold NUL").at("comment"))
+    } else {
+        Ok(())
+    }
 }
 
 /// Number and word of a value. A flag is both, so that filters can compare it
@@ -121,7 +150,14 @@ fn stored_value(name: &str, value: ScoreValue) -> Result<(Option<f64>, Option<St
         ScoreValue::Number(number) if number.is_finite() => Ok((Some(number), None)),
         ScoreValue::Bool(up) if name == THUMBS => Ok((Some(if up { 1.0 } else { -1.0 }), None)),
         ScoreValue::Bool(yes) => Ok((Some(f64::from(u8::from(yes))), Some(yes.to_string()))),
-        ScoreValue::Label(word) if (1..=LABEL_BYTES).contains(&word.len()) && !word.contains('\0') => Ok((None, Some(word))),
-        _ => Err(AppError::invalid(format!("a value is a number, true or false, or a word of 1 to {LABEL_BYTES} bytes")).at("value")),
+        ScoreValue::Label(word)
+            if (1..=LABEL_BYTES).contains(&word.len()) && !word.contains('\0') =>
+        {
+            Ok((None, Some(word)))
+        }
+        _ => Err(AppError::invalid(format!(
+            "a value is a number, true or false, or a word of 1 to {LABEL_BYTES} bytes"
+        ))
+        .at("value")),
     }
 }

@@ -24,7 +24,11 @@ const IDLE_US: i64 = 7 * 86_400 * 1_000_000;
 /// The cookie's name. `__Host-` needs TLS; plain loopback uses another name, so
 /// that the two modes never mix.
 fn cookie_name(app: &App) -> &'static str {
-    if app.config.is_https() { "__Host-meguri" } else { "meguri-loopback" }
+    if app.config.is_https() {
+        "__Host-meguri"
+    } else {
+        "meguri-loopback"
+    }
 }
 
 /// The session cookie of a request.
@@ -39,7 +43,9 @@ pub fn cookie(app: &App, headers: &HeaderMap) -> Option<String> {
 pub async fn find(app: &App, cookie: &str) -> Result<Option<Person>> {
     let now = app.clock.now_us();
     let hash = hex(&auth::hash_token(cookie));
-    let Some(found) = store::find(&app.db, &hash).await? else { return Ok(None) };
+    let Some(found) = store::find(&app.db, &hash).await? else {
+        return Ok(None);
+    };
     let over = found.expires_at <= now || found.last_seen_at + IDLE_US <= now;
     if over || !may_sign_in(&found) {
         return Ok(None);
@@ -61,14 +67,21 @@ fn may_sign_in(found: &store::Found) -> bool {
 ///
 /// # Errors
 /// 429 after too many failures of this account or from this network address.
-pub async fn check_password(app: &App, email: &str, password: String, from: &str) -> Result<Option<UserId>> {
+pub async fn check_password(
+    app: &App,
+    email: &str,
+    password: String,
+    from: &str,
+) -> Result<Option<UserId>> {
     let now = app.clock.now_us();
     // Longer ones are no addresses, and would only fill the memory of failures.
     let email = base::text::cut_bytes(email.trim(), 254).to_lowercase();
     app.sign_in_limits.check(&email, now)?;
     app.sign_in_limits.check(from, now)?;
     let account = store::account(&app.db, &email).await?;
-    let hash = account.as_ref().and_then(|account| account.password_hash.clone());
+    let hash = account
+        .as_ref()
+        .and_then(|account| account.password_hash.clone());
     let good = auth::verify_password(password, hash).await?;
     match account {
         Some(account) if good && !account.disabled => Ok(Some(account.id)),
@@ -92,13 +105,33 @@ pub async fn has_account(app: &App, email: &str) -> Result<bool> {
 ///
 /// # Errors
 /// The database cannot be written.
-pub async fn begin(app: &App, user: UserId, user_agent: &str, response: &mut Response) -> Result<()> {
+pub async fn begin(
+    app: &App,
+    user: UserId,
+    user_agent: &str,
+    response: &mut Response,
+) -> Result<()> {
     let token = Token::make(app.random.as_ref(), "");
     let now = app.clock.now_us();
     let id: SessionId = app.ids.make();
     let agent = base::text::cut_bytes(user_agent, 200);
-    store::insert(&app.db, &hex(&token.hash), id, user, now, now + ABSOLUTE_US, agent).await?;
-    crate::ui::set_cookie(app, response, cookie_name(app), token.secret.expose(), Some(ABSOLUTE_US / 1_000_000));
+    store::insert(
+        &app.db,
+        &hex(&token.hash),
+        id,
+        user,
+        now,
+        now + ABSOLUTE_US,
+        agent,
+    )
+    .await?;
+    crate::ui::set_cookie(
+        app,
+        response,
+        cookie_name(app),
+        token.secret.expose(),
+        Some(ABSOLUTE_US / 1_000_000),
+    );
     Ok(())
 }
 
@@ -137,17 +170,23 @@ impl Attempts {
 
     /// Refuses when there were too many failures lately.
     fn check(&self, who: &str, now: i64) -> Result<()> {
-        let attempts = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let attempts = self
+            .0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         match attempts.get(who) {
-            Some((count, since)) if *count >= Self::MOST && now - since < Self::WINDOW_US => {
-                Err(AppError::too_many("too many failed sign-ins; wait five minutes"))
-            }
+            Some((count, since)) if *count >= Self::MOST && now - since < Self::WINDOW_US => Err(
+                AppError::too_many("too many failed sign-ins; wait five minutes"),
+            ),
             _ => Ok(()),
         }
     }
 
     fn note_failure(&self, who: &str, now: i64) {
-        let mut attempts = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut attempts = self
+            .0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if attempts.len() >= Self::REMEMBERED {
             attempts.retain(|_, (_, since)| now - *since < Self::WINDOW_US);
         }

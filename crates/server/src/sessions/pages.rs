@@ -28,11 +28,16 @@ struct Next {
     return_to: Option<String>,
 }
 
-async fn show(State(app): State<App>, page: PageContext, Query(query): Query<Next>) -> Result<Response> {
+async fn show(
+    State(app): State<App>,
+    page: PageContext,
+    Query(query): Query<Next>,
+) -> Result<Response> {
     if crate::setup::is_needed(&app.db).await? {
         return crate::setup::explain(&page).await;
     }
-    let view = json!({"email": "", "errors": {}, "return_to": local_path(query.return_to.as_deref())});
+    let view =
+        json!({"email": "", "errors": {}, "return_to": local_path(query.return_to.as_deref())});
     page.render("sessions/sign_in.html", view).await
 }
 
@@ -57,21 +62,34 @@ async fn sign_in(
     match super::check_password(&app, &form.email, form.password, &from).await? {
         Some(user) => {
             let mut response = redirect(next).into_response();
-            let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            let agent = headers
+                .get(header::USER_AGENT)
+                .and_then(|value| value.to_str().ok())
+                .unwrap_or_default();
             super::begin(&app, user, agent, &mut response).await?;
             Ok(response)
         }
         None => {
             let errors = json!({"form": page.t("signin-failed")});
             let view = json!({"email": form.email, "errors": errors, "return_to": next});
-            page.render_with_status(StatusCode::UNPROCESSABLE_ENTITY, "sessions/sign_in.html", view).await
+            page.render_with_status(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "sessions/sign_in.html",
+                view,
+            )
+            .await
         }
     }
 }
 
 async fn sign_out(State(app): State<App>, headers: HeaderMap) -> Result<Response> {
     if let Some(cookie) = cookie(&app, &headers) {
-        store::revoke(&app.db, &hex(&auth::hash_token(&cookie)), app.clock.now_us()).await?;
+        store::revoke(
+            &app.db,
+            &hex(&auth::hash_token(&cookie)),
+            app.clock.now_us(),
+        )
+        .await?;
     }
     let mut response = redirect("/sign-in").into_response();
     crate::ui::set_cookie(&app, &mut response, super::cookie_name(&app), "", Some(0));

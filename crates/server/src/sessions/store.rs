@@ -2,8 +2,8 @@
 //! person; sessions have no project.
 
 use base::{SessionId, UserId};
-use db::sqlx::{Row as _, query};
 use db::Db;
+use db::sqlx::{Row as _, query};
 
 use crate::auth::Person;
 use crate::error::Result;
@@ -124,8 +124,14 @@ pub(super) async fn revoke_user(db: &Db, user: UserId, now: i64) -> Result<()> {
 
 pub(super) async fn delete_expired(db: &Db, now: i64) -> Result<()> {
     let mut tx = db.begin_write().await?;
-    query("DELETE FROM sessions WHERE expires_at < $1").bind(now).execute(tx.conn()).await?;
-    query("DELETE FROM setup_links WHERE expires_at < $1").bind(now).execute(tx.conn()).await?;
+    query("DELETE FROM sessions WHERE expires_at < $1")
+        .bind(now)
+        .execute(tx.conn())
+        .await?;
+    query("DELETE FROM setup_links WHERE expires_at < $1")
+        .bind(now)
+        .execute(tx.conn())
+        .await?;
     tx.commit().await?;
     Ok(())
 }

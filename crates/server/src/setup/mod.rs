@@ -26,7 +26,10 @@ const VALID_US: i64 = 24 * 3600 * 1_000_000;
 
 /// The setup page.
 pub fn routes() -> Vec<Route> {
-    vec![Route::get("/setup", Access::Public, show), Route::post("/setup", Access::Public, create)]
+    vec![
+        Route::get("/setup", Access::Public, show),
+        Route::post("/setup", Access::Public, create),
+    ]
 }
 
 /// Whether there is no account yet.
@@ -34,7 +37,9 @@ pub fn routes() -> Vec<Route> {
 /// # Errors
 /// The database cannot be read.
 pub async fn is_needed(db: &Db) -> Result<bool> {
-    let row = query("SELECT COUNT(*) AS n FROM users").fetch_one(db.read()).await?;
+    let row = query("SELECT COUNT(*) AS n FROM users")
+        .fetch_one(db.read())
+        .await?;
     Ok(row.try_get::<i64, _>("n")? == 0)
 }
 
@@ -46,7 +51,9 @@ pub async fn make_link(app: &App) -> anyhow::Result<Secret<String>> {
     let token = Token::make(app.random.as_ref(), "");
     let now = app.clock.now_us();
     let mut tx = app.db.begin_write().await?;
-    query("DELETE FROM setup_links WHERE purpose = 'setup'").execute(tx.conn()).await?;
+    query("DELETE FROM setup_links WHERE purpose = 'setup'")
+        .execute(tx.conn())
+        .await?;
     query("INSERT INTO setup_links (token_hash, purpose, created_by, created_at, expires_at) VALUES ($1, 'setup', $2, $3, $4)")
         .bind(hex(&token.hash))
         .bind(Actor::System.to_string())
@@ -55,7 +62,11 @@ pub async fn make_link(app: &App) -> anyhow::Result<Secret<String>> {
         .execute(tx.conn())
         .await?;
     tx.commit().await?;
-    Ok(Secret::new(format!("{}/setup?token={}", app.config.public_url(), token.secret.expose())))
+    Ok(Secret::new(format!(
+        "{}/setup?token={}",
+        app.config.public_url(),
+        token.secret.expose()
+    )))
 }
 
 /// The page for people who come without a good link.
@@ -63,7 +74,8 @@ pub async fn make_link(app: &App) -> anyhow::Result<Secret<String>> {
 /// # Errors
 /// The template is broken.
 pub async fn explain(page: &PageContext) -> Result<Response> {
-    page.render("setup/used.html", json!({"has_admin": false})).await
+    page.render("setup/used.html", json!({"has_admin": false}))
+        .await
 }
 
 #[derive(Deserialize)]
@@ -72,12 +84,28 @@ struct Link {
     token: String,
 }
 
-async fn show(State(app): State<App>, page: PageContext, Query(link): Query<Link>) -> Result<Response> {
+async fn show(
+    State(app): State<App>,
+    page: PageContext,
+    Query(link): Query<Link>,
+) -> Result<Response> {
     if !is_needed(&app.db).await? {
-        return page.render_with_status(StatusCode::GONE, "setup/used.html", json!({"has_admin": true})).await;
+        return page
+            .render_with_status(
+                StatusCode::GONE,
+                "setup/used.html",
+                json!({"has_admin": true}),
+            )
+            .await;
     }
     if !is_valid(&app, &link.token).await? {
-        return page.render_with_status(StatusCode::FORBIDDEN, "setup/used.html", json!({"has_admin": false})).await;
+        return page
+            .render_with_status(
+                StatusCode::FORBIDDEN,
+                "setup/used.html",
+                json!({"has_admin": false}),
+            )
+            .await;
     }
     let view = json!({"token": link.token, "errors": {}, "values": {"name": "", "email": ""}});
     page.render("setup/setup.html", view).await
@@ -114,20 +142,31 @@ async fn create(
 ) -> Result<Response> {
     if !is_valid(&app, &form.token).await? {
         let view = json!({"has_admin": !is_needed(&app.db).await?});
-        return page.render_with_status(StatusCode::FORBIDDEN, "setup/used.html", view).await;
+        return page
+            .render_with_status(StatusCode::FORBIDDEN, "setup/used.html", view)
+            .await;
     }
-    let account = NewAccount { name: form.name.clone(), email: form.email.clone(), password: form.password };
+    let account = NewAccount {
+        name: form.name.clone(),
+        email: form.email.clone(),
+        password: form.password,
+    };
     let user = match create_first(&app, &form.token, account).await {
         Ok(user) => user,
         Err(error) if error.status == StatusCode::BAD_REQUEST => {
             let errors = form_errors(&page, &error);
             let view = json!({"token": form.token, "errors": errors, "values": {"name": form.name, "email": form.email}});
-            return page.render_with_status(StatusCode::UNPROCESSABLE_ENTITY, "setup/setup.html", view).await;
+            return page
+                .render_with_status(StatusCode::UNPROCESSABLE_ENTITY, "setup/setup.html", view)
+                .await;
         }
         Err(error) => return Err(error),
     };
     let mut response = redirect("/").into_response();
-    let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let agent = headers
+        .get(header::USER_AGENT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     crate::sessions::begin(&app, user, agent, &mut response).await?;
     Ok(response)
 }
@@ -151,7 +190,11 @@ pub(crate) struct NewAccount {
 ///
 /// # Errors
 /// A field is wrong (`at` names it), or the address has an account already.
-pub(crate) async fn insert_user(tx: &mut db::WriteTx, account: &CheckedAccount, now: i64) -> Result<UserId> {
+pub(crate) async fn insert_user(
+    tx: &mut db::WriteTx,
+    account: &CheckedAccount,
+    now: i64,
+) -> Result<UserId> {
     let user: UserId = tx.db().ids().make();
     let inserted = query("INSERT INTO users (id, email, name, password_hash, created_at) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (email) DO NOTHING")
         .bind(user.to_string())
@@ -162,7 +205,9 @@ pub(crate) async fn insert_user(tx: &mut db::WriteTx, account: &CheckedAccount, 
         .execute(tx.conn())
         .await?;
     if inserted.rows_affected() == 0 {
-        return Err(AppError::invalid("this address has an account already").code("email_taken").at("email"));
+        return Err(AppError::invalid("this address has an account already")
+            .code("email_taken")
+            .at("email"));
     }
     Ok(user)
 }
@@ -181,12 +226,21 @@ impl NewAccount {
     /// `at` names the wrong field.
     pub(crate) async fn check(self) -> Result<CheckedAccount> {
         let name = self.name.trim().to_owned();
-        if name.is_empty() || name.chars().count() > 100 || name.chars().any(base::text::is_deceptive) {
-            return Err(AppError::invalid("a name has 1 to 100 characters").code("bad_name").at("name"));
+        if name.is_empty()
+            || name.chars().count() > 100
+            || name.chars().any(base::text::is_deceptive)
+        {
+            return Err(AppError::invalid("a name has 1 to 100 characters")
+                .code("bad_name")
+                .at("name"));
         }
         let email = check_email(&self.email)?;
         let password_hash = auth::hash_password(self.password).await?;
-        Ok(CheckedAccount { name, email, password_hash })
+        Ok(CheckedAccount {
+            name,
+            email,
+            password_hash,
+        })
     }
 }
 
@@ -194,9 +248,18 @@ impl NewAccount {
 pub(crate) fn check_email(email: &str) -> Result<String> {
     let email = email.trim().to_lowercase();
     let (local, domain) = email.split_once('@').unwrap_or_default();
-    let good = !local.is_empty() && domain.contains('.') | (domain == "localhost") && email.len() <= 254
-        && !email.contains(char::is_whitespace) && !email.chars().any(base::text::is_deceptive);
-    if good { Ok(email) } else { Err(AppError::invalid("this is not an e-mail address").code("bad_email").at("email")) }
+    let good = !local.is_empty()
+        && domain.contains('.') | (domain == "localhost")
+        && email.len() <= 254
+        && !email.contains(char::is_whitespace)
+        && !email.chars().any(base::text::is_deceptive);
+    if good {
+        Ok(email)
+    } else {
+        Err(AppError::invalid("this is not an e-mail address")
+            .code("bad_email")
+            .at("email"))
+    }
 }
 
 async fn create_first(app: &App, token: &str, account: NewAccount) -> Result<UserId> {
@@ -215,12 +278,23 @@ async fn create_first(app: &App, token: &str, account: NewAccount) -> Result<Use
         return Err(AppError::forbidden("this setup link was used already").code("link_used"));
     }
     let user = insert_user(&mut tx, &account, now).await?;
-    let projects = query("SELECT id FROM projects").fetch_all(tx.conn()).await.map_err(DbError::from)?;
+    let projects = query("SELECT id FROM projects")
+        .fetch_all(tx.conn())
+        .await
+        .map_err(DbError::from)?;
     for project in &projects {
         let project: base::ProjectId = crate::store::id(project, "id")?;
         crate::members::insert(&mut tx, project, user, Role::Admin, now).await?;
     }
-    db::audit::write(&mut tx, None, Actor::User(user), "setup.complete", &user.to_string(), &json!({})).await?;
+    db::audit::write(
+        &mut tx,
+        None,
+        Actor::User(user),
+        "setup.complete",
+        &user.to_string(),
+        &json!({}),
+    )
+    .await?;
     tx.commit().await?;
     Ok(user)
 }

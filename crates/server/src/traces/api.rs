@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use telemetry::{Facet, Field, QueryError, Reader, StoredSpan, Trace};
 
 use super::ask::{AskText, read};
-use super::json::{BodiesJson, ListOf, ScoreJson, SpanJson, SpanWithBodies, Totals, TraceJson, TraceRowJson};
+use super::json::{
+    BodiesJson, ListOf, ScoreJson, SpanJson, SpanWithBodies, Totals, TraceJson, TraceRowJson,
+};
 use crate::app::App;
 use crate::auth::{Identity, Permission};
 use crate::error::{AppError, Result};
@@ -82,12 +84,29 @@ async fn list(
     Query(params): Query<ListParams>,
 ) -> Result<JsonAnswer<ListOf<TraceRowJson>>> {
     if let Some(sort) = params.sort.as_deref().filter(|sort| *sort != "-started_at") {
-        return Err(AppError::invalid(format!("traces cannot be sorted by {sort:?}")).hint("leave sort out, or write -started_at").at("sort"));
+        return Err(
+            AppError::invalid(format!("traces cannot be sorted by {sort:?}"))
+                .hint("leave sort out, or write -started_at")
+                .at("sort"),
+        );
     }
-    let text = AskText { from: params.from, to: params.to, filter: params.filter, q: params.q, scope: params.scope };
+    let text = AskText {
+        from: params.from,
+        to: params.to,
+        filter: params.filter,
+        q: params.q,
+        scope: params.scope,
+    };
     let ask = text.parse(app.clock.now_us())?;
-    let limit = params.limit.unwrap_or(50).clamp(1, telemetry::limits::PAGE_ROWS);
-    let query = ask.list(identity.project.id, limit, params.cursor.map(Cursor::from_client));
+    let limit = params
+        .limit
+        .unwrap_or(50)
+        .clamp(1, telemetry::limits::PAGE_ROWS);
+    let query = ask.list(
+        identity.project.id,
+        limit,
+        params.cursor.map(Cursor::from_client),
+    );
     let page = read(&app.telemetry, move |reader| reader.list(&query)).await?;
     Ok(JsonAnswer(ListOf {
         items: page.rows.iter().map(TraceRowJson::of).collect(),
@@ -120,7 +139,12 @@ async fn show(
 ///
 /// # Errors
 /// The messages cannot be read.
-pub fn trace_json(reader: &Reader, project: ProjectId, trace: &Trace, with_bodies: bool) -> Result<TraceJson, QueryError> {
+pub fn trace_json(
+    reader: &Reader,
+    project: ProjectId,
+    trace: &Trace,
+    with_bodies: bool,
+) -> Result<TraceJson, QueryError> {
     let mut room = if with_bodies { ALL_BODIES_BYTES } else { 0 };
     let mut spans = Vec::new();
     for (index, stored) in trace.spans.iter().take(SPANS).enumerate() {
@@ -134,7 +158,8 @@ pub fn trace_json(reader: &Reader, project: ProjectId, trace: &Trace, with_bodie
         let bodies = match found {
             Some(found) => {
                 let sizes = found.input.iter().chain(&found.output).chain(&found.tools);
-                room = room.saturating_sub(sizes.map(|body| body.bytes.min(BODY_BYTES as u64)).sum());
+                room =
+                    room.saturating_sub(sizes.map(|body| body.bytes.min(BODY_BYTES as u64)).sum());
                 BodiesJson::of(&found, href)
             }
             None => BodiesJson::left_out(stored, href),
@@ -151,9 +176,15 @@ pub fn trace_json(reader: &Reader, project: ProjectId, trace: &Trace, with_bodie
 
 fn summary(trace: &Trace, spans: Vec<SpanWithBodies>) -> TraceJson {
     let totals = Totals::of(trace);
-    let root = trace.spans.iter().find(|stored| stored.span.parent.is_none()).or(trace.spans.first());
+    let root = trace
+        .spans
+        .iter()
+        .find(|stored| stored.span.parent.is_none())
+        .or(trace.spans.first());
     TraceJson {
-        trace_id: root.map(|root| root.span.trace_id.to_string()).unwrap_or_default(),
+        trace_id: root
+            .map(|root| root.span.trace_id.to_string())
+            .unwrap_or_default(),
         name: root.map(|root| root.span.name.clone()).unwrap_or_default(),
         status: totals.status.as_str(),
         started_at: totals.start_us,
@@ -171,7 +202,10 @@ fn summary(trace: &Trace, spans: Vec<SpanWithBodies>) -> TraceJson {
 
 /// Where a span's messages are, uncut.
 pub(super) fn body_href(stored: &StoredSpan) -> String {
-    format!("/api/v1/traces/{}/spans/{}/body", stored.span.trace_id, stored.span.span_id)
+    format!(
+        "/api/v1/traces/{}/spans/{}/body",
+        stored.span.trace_id, stored.span.span_id
+    )
 }
 
 async fn body(
@@ -179,13 +213,21 @@ async fn body(
     identity: Identity,
     Path((trace, span)): Path<(String, String)>,
 ) -> Result<JsonAnswer<BodiesJson>> {
-    let no_such_span = || AppError::not_found("there is no span with this id in this trace").code("span_not_found");
+    let no_such_span = || {
+        AppError::not_found("there is no span with this id in this trace").code("span_not_found")
+    };
     let trace_id: TraceId = super::trace_id(&trace)?;
     let span_id: SpanId = span.parse().map_err(|_| no_such_span())?;
     let project = identity.project.id;
-    let found = read(&app.telemetry, move |reader| reader.span_bodies(project, trace_id, span_id, None)).await?;
+    let found = read(&app.telemetry, move |reader| {
+        reader.span_bodies(project, trace_id, span_id, None)
+    })
+    .await?;
     let bodies = found.ok_or_else(no_such_span)?;
-    Ok(JsonAnswer(BodiesJson::of(&bodies, format!("/api/v1/traces/{trace_id}/spans/{span_id}/body"))))
+    Ok(JsonAnswer(BodiesJson::of(
+        &bodies,
+        format!("/api/v1/traces/{trace_id}/spans/{span_id}/body"),
+    )))
 }
 
 /// What `GET /api/v1/traces/facets` takes.
@@ -233,22 +275,45 @@ async fn facets(
     identity: Identity,
     Query(params): Query<FacetParams>,
 ) -> Result<JsonAnswer<ListOf<FacetJson>>> {
-    let text = AskText { from: params.from, to: params.to, filter: params.filter, q: params.q, scope: params.scope };
+    let text = AskText {
+        from: params.from,
+        to: params.to,
+        filter: params.filter,
+        q: params.q,
+        scope: params.scope,
+    };
     let ask = text.parse(app.clock.now_us())?;
-    let names = params.fields.as_deref().unwrap_or("status,model,provider,environment,prompt,error_type");
-    let fields: Vec<Field> = names.split(',').map(|name| field(name.trim(), "fields")).collect::<Result<_>>()?;
+    let names = params
+        .fields
+        .as_deref()
+        .unwrap_or("status,model,provider,environment,prompt,error_type");
+    let fields: Vec<Field> = names
+        .split(',')
+        .map(|name| field(name.trim(), "fields"))
+        .collect::<Result<_>>()?;
     if fields.len() > 20 {
         return Err(AppError::invalid("at most 20 fields at a time").at("fields"));
     }
-    let query = ask.facets(identity.project.id, fields, params.limit.unwrap_or(20).clamp(1, 200));
+    let query = ask.facets(
+        identity.project.id,
+        fields,
+        params.limit.unwrap_or(20).clamp(1, 200),
+    );
     let facets = read(&app.telemetry, move |reader| reader.facets(&query)).await?;
-    Ok(JsonAnswer(ListOf { items: facets.into_iter().map(facet_json).collect(), next_cursor: None }))
+    Ok(JsonAnswer(ListOf {
+        items: facets.into_iter().map(facet_json).collect(),
+        next_cursor: None,
+    }))
 }
 
 fn facet_json(facet: Facet) -> FacetJson {
     FacetJson {
         field: facet.field.to_string(),
-        values: facet.values.into_iter().map(|(value, count)| FacetValue { value, count }).collect(),
+        values: facet
+            .values
+            .into_iter()
+            .map(|(value, count)| FacetValue { value, count })
+            .collect(),
         distinct: facet.distinct,
     }
 }
@@ -258,11 +323,14 @@ fn facet_json(facet: Facet) -> FacetJson {
 /// # Errors
 /// 400 with the nearest name.
 pub(super) fn field(name: &str, at: &'static str) -> Result<Field> {
-    name.parse().map_err(|error: telemetry::filter::UnknownField| {
-        let refusal = AppError::invalid(error.to_string()).code("unknown_field").at(at);
-        match &error.suggestion {
-            Some(near) => refusal.hint(format!("did you mean {near}?")),
-            None => refusal,
-        }
-    })
+    name.parse()
+        .map_err(|error: telemetry::filter::UnknownField| {
+            let refusal = AppError::invalid(error.to_string())
+                .code("unknown_field")
+                .at(at);
+            match &error.suggestion {
+                Some(near) => refusal.hint(format!("did you mean {near}?")),
+                None => refusal,
+            }
+        })
 }

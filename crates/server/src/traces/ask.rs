@@ -6,7 +6,10 @@
 
 use base::{Cursor, ProjectId};
 use serde::Deserialize;
-use telemetry::{AggregateQuery, FacetQuery, Filter, FilterError, ListQuery, QueryError, Reader, Scope, Telemetry};
+use telemetry::{
+    AggregateQuery, FacetQuery, Filter, FilterError, ListQuery, QueryError, Reader, Scope,
+    Telemetry,
+};
 
 use crate::error::{AppError, Result};
 
@@ -57,9 +60,21 @@ impl AskText {
         {
             return Err(AppError::invalid("from is later than to").at("from"));
         }
-        let filter = Filter::parse(self.filter.as_deref().unwrap_or_default()).map_err(filter_error)?;
-        let text = self.q.as_deref().map(str::trim).filter(|words| !words.is_empty()).map(str::to_owned);
-        Ok(Ask { from_us, to_us, filter, text, scope: scope(self.scope.as_deref())? })
+        let filter =
+            Filter::parse(self.filter.as_deref().unwrap_or_default()).map_err(filter_error)?;
+        let text = self
+            .q
+            .as_deref()
+            .map(str::trim)
+            .filter(|words| !words.is_empty())
+            .map(str::to_owned);
+        Ok(Ask {
+            from_us,
+            to_us,
+            filter,
+            text,
+            scope: scope(self.scope.as_deref())?,
+        })
     }
 }
 
@@ -72,15 +87,20 @@ fn scope(word: Option<&str>) -> Result<Scope> {
     match word {
         None | Some("roots") => Ok(Scope::Roots),
         Some("spans") => Ok(Scope::Spans),
-        Some(other) => Err(AppError::invalid(format!("scope is roots or spans, not {other:?}")).at("scope")),
+        Some(other) => {
+            Err(AppError::invalid(format!("scope is roots or spans, not {other:?}")).at("scope"))
+        }
     }
 }
 
 /// A filter that was not understood: `at` is `filter:COLUMN`, counted in characters from 1.
 pub fn filter_error(error: FilterError) -> AppError {
-    let mut refusal = AppError::invalid(format!("the filter was not understood: {} at column {}", error.message, error.column))
-        .code("invalid_filter")
-        .at(format!("filter:{}", error.column));
+    let mut refusal = AppError::invalid(format!(
+        "the filter was not understood: {} at column {}",
+        error.message, error.column
+    ))
+    .code("invalid_filter")
+    .at(format!("filter:{}", error.column));
     refusal.hint = error.hint;
     refusal
 }
@@ -112,7 +132,12 @@ impl Ask {
     }
 
     /// The most frequent values of these fields among these spans.
-    pub fn facets(&self, project: ProjectId, fields: Vec<telemetry::Field>, top: usize) -> FacetQuery {
+    pub fn facets(
+        &self,
+        project: ProjectId,
+        fields: Vec<telemetry::Field>,
+        top: usize,
+    ) -> FacetQuery {
         FacetQuery {
             project,
             from_us: self.from_us,
@@ -130,8 +155,12 @@ impl Ask {
 fn query_error(error: QueryError) -> AppError {
     match error {
         QueryError::Invalid(message) => AppError::invalid(message),
-        slow @ QueryError::TooSlow { .. } => AppError::unavailable(slow.to_string()).code("query_too_slow"),
-        busy @ QueryError::Busy { .. } => AppError::unavailable(busy.to_string()).code("query_busy"),
+        slow @ QueryError::TooSlow { .. } => {
+            AppError::unavailable(slow.to_string()).code("query_too_slow")
+        }
+        busy @ QueryError::Busy { .. } => {
+            AppError::unavailable(busy.to_string()).code("query_busy")
+        }
         storage @ QueryError::Storage { .. } => AppError::internal(storage),
     }
 }

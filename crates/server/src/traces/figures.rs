@@ -99,21 +99,42 @@ pub(super) async fn query(
         scope: request.scope,
     };
     let ask = text.parse(app.clock.now_us())?;
-    let names = if request.measures.is_empty() { vec!["count".to_owned()] } else { request.measures };
+    let names = if request.measures.is_empty() {
+        vec!["count".to_owned()]
+    } else {
+        request.measures
+    };
     if names.len() > 20 || request.by.len() > 5 {
-        return Err(AppError::invalid("at most 20 measures and 5 fields to group by"));
+        return Err(AppError::invalid(
+            "at most 20 measures and 5 fields to group by",
+        ));
     }
     let mut query = ask.aggregate(identity.project.id);
-    query.measures = names.iter().map(|name| measure(name)).collect::<Result<_>>()?;
-    query.by = request.by.iter().map(|name| field(name, "by")).collect::<Result<_>>()?;
+    query.measures = names
+        .iter()
+        .map(|name| measure(name))
+        .collect::<Result<_>>()?;
+    query.by = request
+        .by
+        .iter()
+        .map(|name| field(name, "by"))
+        .collect::<Result<_>>()?;
     query.every_us = every_us(request.every_s)?;
     query.top = request.limit.map(|limit| limit.clamp(1, 10_000));
     let total = query.by.is_empty() && query.every_us.is_none();
-    let nothing = query.measures.iter().map(|measure| matches!(measure, Measure::Count | Measure::Errors).then_some(0.0)).collect();
+    let nothing = query
+        .measures
+        .iter()
+        .map(|measure| matches!(measure, Measure::Count | Measure::Errors).then_some(0.0))
+        .collect();
     let mut aggregate = read(&app.telemetry, move |reader| reader.aggregate(&query)).await?;
     if total && aggregate.rows.is_empty() {
         // Asked for one number, answer with one: how many of none is zero.
-        aggregate.rows.push(AggregateRow { bucket_us: None, group: Vec::new(), values: nothing });
+        aggregate.rows.push(AggregateRow {
+            bucket_us: None,
+            group: Vec::new(),
+            values: nothing,
+        });
     }
     Ok(JsonAnswer(answer(&aggregate, &names, &request.by)))
 }
@@ -132,7 +153,9 @@ fn measure(text: &str) -> Result<Measure> {
         Some((verb, rest)) => (verb.trim(), rest.strip_suffix(')').map(str::trim)),
         None => (text, None),
     };
-    let quantile = verb.strip_prefix('p').and_then(|number| number.parse::<f64>().ok());
+    let quantile = verb
+        .strip_prefix('p')
+        .and_then(|number| number.parse::<f64>().ok());
     match (verb, argument, quantile) {
         ("count", None, _) => Ok(Measure::Count),
         ("errors", None, _) => Ok(Measure::Errors),
@@ -155,7 +178,11 @@ fn answer(aggregate: &Aggregate, measures: &[String], by: &[String]) -> QueryAns
     let row = |row: &AggregateRow| FigureRow {
         at: row.bucket_us,
         group: by.iter().cloned().zip(row.group.iter().cloned()).collect(),
-        values: measures.iter().cloned().zip(row.values.iter().map(|value| value.and_then(number))).collect(),
+        values: measures
+            .iter()
+            .cloned()
+            .zip(row.values.iter().map(|value| value.and_then(number)))
+            .collect(),
     };
     QueryAnswer {
         rows: aggregate.rows.iter().map(row).collect(),

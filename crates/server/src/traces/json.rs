@@ -203,7 +203,11 @@ pub enum ScoreValue {
 /// A number as JSON; a whole one without a fraction, so that a thumb reads as `-1`.
 pub(super) fn number(value: f64) -> Option<Number> {
     const EXACT: f64 = 9_007_199_254_740_992.0;
-    if value.fract() == 0.0 && value.abs() < EXACT { Some(Number::from(value as i64)) } else { Number::from_f64(value) }
+    if value.fract() == 0.0 && value.abs() < EXACT {
+        Some(Number::from(value as i64))
+    } else {
+        Number::from_f64(value)
+    }
 }
 
 fn whole_or_fraction<S: serde::Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
@@ -297,14 +301,22 @@ pub struct BodiesJson {
 impl BodiesJson {
     /// The API's view of bodies.
     pub fn of(bodies: &Bodies, href: String) -> Self {
-        let all = || bodies.input.iter().chain(&bodies.output).chain(&bodies.tools);
+        let all = || {
+            bodies
+                .input
+                .iter()
+                .chain(&bodies.output)
+                .chain(&bodies.tools)
+        };
         let values = |list: &[Body]| list.iter().map(body_value).collect();
         Self {
             input: values(&bodies.input),
             input_new_from: bodies.new_from,
             output: values(&bodies.output),
             tools: values(&bodies.tools),
-            bodies_cut: all().filter(|body| matches!(body.content, BodyContent::Cut(_))).count(),
+            bodies_cut: all()
+                .filter(|body| matches!(body.content, BodyContent::Cut(_)))
+                .count(),
             bodies_href: href,
         }
     }
@@ -312,7 +324,11 @@ impl BodiesJson {
     /// Nothing but the address, for spans that an answer has no room for.
     pub fn left_out(stored: &StoredSpan, href: String) -> Self {
         let counts = stored.body_counts;
-        Self { bodies_cut: counts.input + counts.output + counts.tools, bodies_href: href, ..Self::default() }
+        Self {
+            bodies_cut: counts.input + counts.output + counts.tools,
+            bodies_href: href,
+            ..Self::default()
+        }
     }
 }
 

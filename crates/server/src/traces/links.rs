@@ -7,7 +7,9 @@ use telemetry::filter::Expr;
 use telemetry::{Field, Filter, Literal, Op};
 
 /// The keys that a list's address may have; others are dropped.
-const KEYS: &[&str] = &["from", "to", "filter", "q", "cursor", "prev", "limit", "peek", "live", "span", "all"];
+const KEYS: &[&str] = &[
+    "from", "to", "filter", "q", "cursor", "prev", "limit", "peek", "live", "span", "all",
+];
 /// Bytes of one value; a longer one is dropped.
 const VALUE_BYTES: usize = 16 << 10;
 
@@ -21,7 +23,10 @@ pub struct ListLink {
 impl ListLink {
     /// An address without a query.
     pub fn new(path: impl Into<String>) -> Self {
-        Self { path: path.into(), pairs: Vec::new() }
+        Self {
+            path: path.into(),
+            pairs: Vec::new(),
+        }
     }
 
     /// The address of a request.
@@ -41,7 +46,9 @@ impl ListLink {
 
     /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.pairs.iter().find_map(|(name, value)| (*name == key).then_some(value.as_str()))
+        self.pairs
+            .iter()
+            .find_map(|(name, value)| (*name == key).then_some(value.as_str()))
     }
 
     /// This address with a key set; an empty value removes it.
@@ -57,14 +64,22 @@ impl ListLink {
     /// This address without some keys.
     #[must_use]
     pub fn without(&self, keys: &[&str]) -> Self {
-        let kept = self.pairs.iter().filter(|(name, _)| !keys.contains(name)).cloned();
-        Self { path: self.path.clone(), pairs: kept.collect() }
+        let kept = self
+            .pairs
+            .iter()
+            .filter(|(name, _)| !keys.contains(name))
+            .cloned();
+        Self {
+            path: self.path.clone(),
+            pairs: kept.collect(),
+        }
     }
 
     /// This address with another filter, from its first page.
     #[must_use]
     pub fn with_filter(&self, filter: &str) -> Self {
-        self.without(&["cursor", "prev", "peek"]).with("filter", filter)
+        self.without(&["cursor", "prev", "peek"])
+            .with("filter", filter)
     }
 
     /// This address with one more condition `field = value`.
@@ -80,7 +95,12 @@ impl ListLink {
     pub fn href(&self) -> String {
         let mut out = self.path.clone();
         for (index, (name, value)) in self.pairs.iter().enumerate() {
-            let _ = write!(out, "{}{name}={}", if index == 0 { '?' } else { '&' }, encode(value));
+            let _ = write!(
+                out,
+                "{}{name}={}",
+                if index == 0 { '?' } else { '&' },
+                encode(value)
+            );
         }
         out
     }
@@ -91,7 +111,9 @@ pub(super) fn encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                out.push(char::from(byte))
+            }
             other => {
                 let _ = write!(out, "%{other:02X}");
             }
@@ -122,7 +144,9 @@ pub(super) fn all_of<'a>(parts: impl Iterator<Item = &'a Expr>) -> String {
 pub(super) fn literal(field: &Field, value: &str) -> Literal {
     use telemetry::FieldType;
     match field.field_type() {
-        FieldType::Number => value.parse().map_or_else(|_| Literal::Text(value.to_owned()), Literal::Number),
+        FieldType::Number => value
+            .parse()
+            .map_or_else(|_| Literal::Text(value.to_owned()), Literal::Number),
         FieldType::Bool => Literal::Bool(matches!(value, "true" | "1")),
         FieldType::Text | FieldType::Word | FieldType::Any => Literal::Text(value.to_owned()),
     }

@@ -31,7 +31,14 @@ struct Part {
 
 impl Part {
     fn new(kind: &'static str, text: impl Into<String>) -> Self {
-        Self { kind, text: text.into(), name: None, call_id: None, total_bytes: None, full_href: None }
+        Self {
+            kind,
+            text: text.into(),
+            name: None,
+            call_id: None,
+            total_bytes: None,
+            full_href: None,
+        }
     }
 }
 
@@ -55,9 +62,15 @@ fn message(body: &Body, href: &str) -> MessageView {
             let mut part = Part::new("json", text);
             part.total_bytes = Some(body.bytes);
             part.full_href = Some(href.to_owned());
-            MessageView { role: "…".to_owned(), parts: vec![part] }
+            MessageView {
+                role: "…".to_owned(),
+                parts: vec![part],
+            }
         }
-        BodyContent::Gone => MessageView { role: "∅".to_owned(), parts: Vec::new() },
+        BodyContent::Gone => MessageView {
+            role: "∅".to_owned(),
+            parts: Vec::new(),
+        },
     }
 }
 
@@ -65,23 +78,47 @@ fn message(body: &Body, href: &str) -> MessageView {
 /// provider; whatever else it is appears as JSON.
 fn of_json(value: &Value) -> MessageView {
     match value {
-        Value::String(text) => MessageView { role: "input".to_owned(), parts: vec![Part::new("text", text)] },
+        Value::String(text) => MessageView {
+            role: "input".to_owned(),
+            parts: vec![Part::new("text", text)],
+        },
         Value::Object(map) if map.contains_key("role") => {
             let role = text_of(map.get("role"));
             let mut parts = Vec::new();
             for key in ["reasoning_content", "reasoning"] {
-                parts.extend(map.get(key).and_then(Value::as_str).filter(|text| !text.is_empty()).map(|text| Part::new("reasoning", text)));
+                parts.extend(
+                    map.get(key)
+                        .and_then(Value::as_str)
+                        .filter(|text| !text.is_empty())
+                        .map(|text| Part::new("reasoning", text)),
+                );
             }
             content_parts(map.get("content"), role == "tool", &mut parts);
-            parts.extend(map.get("refusal").and_then(Value::as_str).map(|text| Part::new("refusal", text)));
-            parts.extend(map.get("tool_calls").and_then(Value::as_array).into_iter().flatten().map(tool_call));
+            parts.extend(
+                map.get("refusal")
+                    .and_then(Value::as_str)
+                    .map(|text| Part::new("refusal", text)),
+            );
+            parts.extend(
+                map.get("tool_calls")
+                    .and_then(Value::as_array)
+                    .into_iter()
+                    .flatten()
+                    .map(tool_call),
+            );
             if let (true, Some(first)) = (role == "tool", parts.first_mut()) {
-                first.call_id = map.get("tool_call_id").and_then(Value::as_str).map(str::to_owned);
+                first.call_id = map
+                    .get("tool_call_id")
+                    .and_then(Value::as_str)
+                    .map(str::to_owned);
                 first.name = map.get("name").and_then(Value::as_str).map(str::to_owned);
             }
             MessageView { role, parts }
         }
-        other => MessageView { role: "input".to_owned(), parts: vec![Part::new("json", pretty(other))] },
+        other => MessageView {
+            role: "input".to_owned(),
+            parts: vec![Part::new("json", pretty(other))],
+        },
     }
 }
 
@@ -98,7 +135,9 @@ fn content_parts(content: Option<&Value>, is_tool: bool, parts: &mut Vec<Part>) 
 fn content_part(part: &Value, text_kind: &'static str) -> Part {
     let text = |key: &str| part.get(key).and_then(Value::as_str);
     match (text("type"), text("text"), text("refusal")) {
-        (Some("text" | "input_text" | "output_text"), Some(words), _) => Part::new(text_kind, words),
+        (Some("text" | "input_text" | "output_text"), Some(words), _) => {
+            Part::new(text_kind, words)
+        }
         (Some("refusal"), _, Some(words)) => Part::new("refusal", words),
         (Some("image_url"), ..) => Part::new("image", image(part)),
         _ => Part::new("json", pretty(part)),
@@ -107,8 +146,15 @@ fn content_part(part: &Value, text_kind: &'static str) -> Part {
 
 /// What an image is, never the image: its bytes are not shown, its address is not loaded.
 fn image(part: &Value) -> String {
-    let url = part.pointer("/image_url/url").or_else(|| part.get("image_url")).and_then(Value::as_str).unwrap_or_default();
-    match url.strip_prefix("data:").and_then(|rest| rest.split_once(',')) {
+    let url = part
+        .pointer("/image_url/url")
+        .or_else(|| part.get("image_url"))
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    match url
+        .strip_prefix("data:")
+        .and_then(|rest| rest.split_once(','))
+    {
         Some((media_type, data)) => format!("{media_type} ({} B)", data.len()),
         None => url.to_owned(),
     }
@@ -116,12 +162,17 @@ fn image(part: &Value) -> String {
 
 fn tool_call(call: &Value) -> Part {
     let arguments = match call.pointer("/function/arguments") {
-        Some(Value::String(text)) => serde_json::from_str(text).map_or_else(|_| text.clone(), |json: Value| pretty(&json)),
+        Some(Value::String(text)) => {
+            serde_json::from_str(text).map_or_else(|_| text.clone(), |json: Value| pretty(&json))
+        }
         Some(other) => pretty(other),
         None => pretty(call),
     };
     let mut part = Part::new("tool_call", arguments);
-    part.name = call.pointer("/function/name").and_then(Value::as_str).map(str::to_owned);
+    part.name = call
+        .pointer("/function/name")
+        .and_then(Value::as_str)
+        .map(str::to_owned);
     part.call_id = call.get("id").and_then(Value::as_str).map(str::to_owned);
     part
 }

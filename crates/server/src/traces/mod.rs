@@ -62,7 +62,8 @@ pub fn open_telemetry(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<
         ..Options::default()
     };
     let directory = directory(config);
-    Telemetry::open(&directory, options, clock).with_context(|| format!("opening telemetry in {}", directory.display()))
+    Telemetry::open(&directory, options, clock)
+        .with_context(|| format!("opening telemetry in {}", directory.display()))
 }
 
 /// Takes the gateway's records to telemetry.
@@ -102,7 +103,10 @@ pub fn routes() -> Vec<Route> {
 /// # Errors
 /// 404 when there is none, whoever else may have one with this id.
 pub async fn find_trace(app: &App, project: ProjectId, trace_id: TraceId) -> Result<Trace> {
-    let found = read(&app.telemetry, move |reader| reader.trace(project, trace_id)).await?;
+    let found = read(&app.telemetry, move |reader| {
+        reader.trace(project, trace_id)
+    })
+    .await?;
     found.ok_or_else(no_such_trace)
 }
 
@@ -115,9 +119,16 @@ pub async fn find_trace(app: &App, project: ProjectId, trace_id: TraceId) -> Res
 pub async fn await_trace(app: &App, project: ProjectId, trace_id: TraceId) -> Result<Trace> {
     const STEP: Duration = Duration::from_millis(50);
     const STEPS: u32 = 20;
-    let mut left = if recorder::is_recent(trace_id, app.clock.now_us()) { STEPS } else { 0 };
+    let mut left = if recorder::is_recent(trace_id, app.clock.now_us()) {
+        STEPS
+    } else {
+        0
+    };
     loop {
-        let found = read(&app.telemetry, move |reader| reader.trace(project, trace_id)).await?;
+        let found = read(&app.telemetry, move |reader| {
+            reader.trace(project, trace_id)
+        })
+        .await?;
         match found {
             Some(trace) => return Ok(trace),
             None if left == 0 => return Err(no_such_trace()),

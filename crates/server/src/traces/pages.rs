@@ -11,7 +11,8 @@ use base::{Cursor, ProjectId, TraceId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use telemetry::{
-    Aggregate, Bodies, Facet, Field, FilterError, Measure, Op, Page, QueryError, Reader, Trace, TraceRow,
+    Aggregate, Bodies, Facet, Field, FilterError, Measure, Op, Page, QueryError, Reader, Trace,
+    TraceRow,
 };
 
 use super::ask::{Ask, AskText, read};
@@ -46,7 +47,11 @@ pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::get("/{project}/traces", READ, list),
         Route::get("/{project}/traces/{id}", READ, show),
-        Route::post("/{project}/traces/{id}/thumbs", Access::Needs(Permission::WriteScores), thumbs),
+        Route::post(
+            "/{project}/traces/{id}/thumbs",
+            Access::Needs(Permission::WriteScores),
+            thumbs,
+        ),
     ]
 }
 
@@ -108,13 +113,22 @@ struct FacetValueView {
     href: String,
 }
 
-async fn list(State(app): State<App>, identity: Identity, page: PageContext, headers: HeaderMap) -> Result<Response> {
+async fn list(
+    State(app): State<App>,
+    identity: Identity,
+    page: PageContext,
+    headers: HeaderMap,
+) -> Result<Response> {
     let link = ListLink::of_request(&page.path, &page.query);
     if let Some(trace) = pasted_trace(&app, &identity, &link).await? {
         return Ok(redirect(view::trace_href(&page.root(), trace)).into_response());
     }
     let peek = peek_view(&app, &identity, &page, &link).await?;
-    if peek.is_some() && headers.get("hx-target").is_some_and(|target| target.as_bytes().ends_with(b"drawer-slot")) {
+    if peek.is_some()
+        && headers
+            .get("hx-target")
+            .is_some_and(|target| target.as_bytes().ends_with(b"drawer-slot"))
+    {
         return page.render("traces/_peek.html", PeekOnly { peek }).await;
     }
     let now_us = app.clock.now_us();
@@ -124,9 +138,26 @@ async fn list(State(app): State<App>, identity: Identity, page: PageContext, hea
         Some(_) => Found::default(),
         None => find(&app, identity.project.id, &ask, &link, &range).await?,
     };
-    let status = if wrong.is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
-    let view = list_view(&app, &identity, &page, &link, ListParts { ask, wrong, range, found, peek });
-    page.render_with_status(status, "traces/list.html", view).await
+    let status = if wrong.is_some() {
+        StatusCode::BAD_REQUEST
+    } else {
+        StatusCode::OK
+    };
+    let view = list_view(
+        &app,
+        &identity,
+        &page,
+        &link,
+        ListParts {
+            ask,
+            wrong,
+            range,
+            found,
+            peek,
+        },
+    );
+    page.render_with_status(status, "traces/list.html", view)
+        .await
 }
 
 #[derive(Serialize)]
@@ -138,9 +169,13 @@ struct PeekOnly {
 async fn pasted_trace(app: &App, identity: &Identity, link: &ListLink) -> Result<Option<TraceId>> {
     let project = identity.project.id;
     for key in ["q", "filter"] {
-        let pasted = link.get(key).and_then(|text| text.trim().trim_matches('"').parse::<TraceId>().ok());
+        let pasted = link
+            .get(key)
+            .and_then(|text| text.trim().trim_matches('"').parse::<TraceId>().ok());
         if let Some(id) = pasted
-            && read(&app.telemetry, move |reader| reader.trace(project, id)).await?.is_some()
+            && read(&app.telemetry, move |reader| reader.trace(project, id))
+                .await?
+                .is_some()
         {
             return Ok(Some(id));
         }
@@ -152,7 +187,10 @@ async fn pasted_trace(app: &App, identity: &Identity, link: &ListLink) -> Result
 /// the field where it was typed, not as an error page.
 fn read_ask(link: &ListLink, now_us: i64) -> (Ask, Option<FilterErrorView>) {
     let filter = link.get("filter").unwrap_or_default();
-    let mut text = AskText { q: link.get("q").map(str::to_owned), ..AskText::default() };
+    let mut text = AskText {
+        q: link.get("q").map(str::to_owned),
+        ..AskText::default()
+    };
     text.filter = Some(filter.to_owned());
     let mut wrong = None;
     if let Err(error) = telemetry::Filter::parse(filter) {
@@ -171,13 +209,26 @@ fn read_ask(link: &ListLink, now_us: i64) -> (Ask, Option<FilterErrorView>) {
     }
     match text.parse(now_us) {
         Ok(ask) => (ask, wrong),
-        Err(error) => (Ask::default(), wrong.or(Some(FilterErrorView { message: error.to_string(), at: None }))),
+        Err(error) => (
+            Ask::default(),
+            wrong.or(Some(FilterErrorView {
+                message: error.to_string(),
+                at: None,
+            })),
+        ),
     }
 }
 
 fn filter_error_view(error: &FilterError) -> FilterErrorView {
-    let hint = error.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
-    FilterErrorView { message: format!("{}{hint}", error.message), at: Some(error.column) }
+    let hint = error
+        .hint
+        .as_ref()
+        .map(|hint| format!(" ({hint})"))
+        .unwrap_or_default();
+    FilterErrorView {
+        message: format!("{}{hint}", error.message),
+        at: Some(error.column),
+    }
 }
 
 /// What the queries of a list page find.
@@ -192,8 +243,18 @@ struct Found {
     any: bool,
 }
 
-async fn find(app: &App, project: ProjectId, ask: &Ask, link: &ListLink, range: &RangeView) -> Result<Found> {
-    let limit = link.get("limit").and_then(|limit| limit.parse().ok()).unwrap_or(50_usize).clamp(1, 200);
+async fn find(
+    app: &App,
+    project: ProjectId,
+    ask: &Ask,
+    link: &ListLink,
+    range: &RangeView,
+) -> Result<Found> {
+    let limit = link
+        .get("limit")
+        .and_then(|limit| limit.parse().ok())
+        .unwrap_or(50_usize)
+        .clamp(1, 200);
     let cursor = link.get("cursor").map(Cursor::from_client);
     let bucket_us = bucket_s(range.to_us - range.from_us, 60) * 1_000_000;
     let ask = ask.clone();
@@ -207,13 +268,27 @@ async fn find(app: &App, project: ProjectId, ask: &Ask, link: &ListLink, range: 
 
 /// The figures around the rows. They are extras: one that takes too long is
 /// left out, and the rows still come.
-fn around(reader: &Reader, project: ProjectId, ask: &Ask, page: Page<TraceRow>, bucket_us: i64) -> Found {
+fn around(
+    reader: &Reader,
+    project: ProjectId,
+    ask: &Ask,
+    page: Page<TraceRow>,
+    bucket_us: i64,
+) -> Found {
     let mut pulse = ask.aggregate(project);
     pulse.measures = vec![Measure::Count, Measure::Errors];
     pulse.every_us = Some(bucket_us);
     let pulse = optional(reader.aggregate(&pulse));
-    let counted = pulse.as_ref().map(|pulse| pulse.rows.iter().filter_map(|row| *row.values.first()?).sum::<f64>() as u64);
-    let any = !page.rows.is_empty() || optional(reader.list(&Ask::default().list(project, 1, None))).is_some_and(|page| !page.rows.is_empty());
+    let counted = pulse.as_ref().map(|pulse| {
+        pulse
+            .rows
+            .iter()
+            .filter_map(|row| *row.values.first()?)
+            .sum::<f64>() as u64
+    });
+    let any = !page.rows.is_empty()
+        || optional(reader.list(&Ask::default().list(project, 1, None)))
+            .is_some_and(|page| !page.rows.is_empty());
     Found {
         facets: facets(reader, project, ask),
         count: counted.unwrap_or(page.rows.len() as u64),
@@ -234,20 +309,47 @@ fn optional<T>(answer: Result<T, QueryError>) -> Option<T> {
 /// other values can be chosen.
 fn facets(reader: &Reader, project: ProjectId, ask: &Ask) -> Vec<Facet> {
     let mut fields = vec![
-        Field::Status, Field::Model, Field::Provider, Field::Environment, Field::Prompt, Field::ErrorType, Field::User, Field::Session,
+        Field::Status,
+        Field::Model,
+        Field::Provider,
+        Field::Environment,
+        Field::Prompt,
+        Field::ErrorType,
+        Field::User,
+        Field::Session,
     ];
-    let sample = Ask { filter: telemetry::Filter::default(), text: None, ..ask.clone() }.list(project, TAG_SAMPLE, None);
-    let rows = optional(reader.list(&sample)).map(|page| page.rows).unwrap_or_default();
-    let mut tags: Vec<String> = rows.iter().flat_map(|row| row.stored.span.tags.keys().cloned()).collect();
+    let sample = Ask {
+        filter: telemetry::Filter::default(),
+        text: None,
+        ..ask.clone()
+    }
+    .list(project, TAG_SAMPLE, None);
+    let rows = optional(reader.list(&sample))
+        .map(|page| page.rows)
+        .unwrap_or_default();
+    let mut tags: Vec<String> = rows
+        .iter()
+        .flat_map(|row| row.stored.span.tags.keys().cloned())
+        .collect();
     tags.sort();
     tags.dedup();
     fields.extend(tags.into_iter().take(TAG_FACETS).map(Field::Tag));
     let named = ask.filter.fields();
-    let (own, plain): (Vec<Field>, Vec<Field>) = fields.iter().cloned().partition(|field| named.contains(field));
-    let mut found = optional(reader.facets(&ask.facets(project, plain, FACET_VALUES))).unwrap_or_default();
+    let (own, plain): (Vec<Field>, Vec<Field>) = fields
+        .iter()
+        .cloned()
+        .partition(|field| named.contains(field));
+    let mut found =
+        optional(reader.facets(&ask.facets(project, plain, FACET_VALUES))).unwrap_or_default();
     for field in own {
-        let without = Ask { filter: ask.filter.without(&field), ..ask.clone() };
-        found.extend(optional(reader.facets(&without.facets(project, vec![field], FACET_VALUES))).unwrap_or_default());
+        let without = Ask {
+            filter: ask.filter.without(&field),
+            ..ask.clone()
+        };
+        found.extend(
+            optional(reader.facets(&without.facets(project, vec![field], FACET_VALUES)))
+                .unwrap_or_default(),
+        );
     }
     found.sort_by_key(|facet| fields.iter().position(|field| *field == facet.field));
     found
@@ -255,9 +357,15 @@ fn facets(reader: &Reader, project: ProjectId, ask: &Ask) -> Vec<Facet> {
 
 /// A bucket width that people can read, for about so many buckets.
 pub fn bucket_s(range_us: i64, wanted: i64) -> i64 {
-    const WIDTHS_S: &[i64] = &[1, 5, 10, 30, 60, 300, 900, 1800, 3600, 7200, 21_600, 43_200, 86_400, 604_800];
+    const WIDTHS_S: &[i64] = &[
+        1, 5, 10, 30, 60, 300, 900, 1800, 3600, 7200, 21_600, 43_200, 86_400, 604_800,
+    ];
     let exact = range_us / 1_000_000 / wanted.max(1);
-    WIDTHS_S.iter().copied().find(|width| *width >= exact).unwrap_or(2_592_000)
+    WIDTHS_S
+        .iter()
+        .copied()
+        .find(|width| *width >= exact)
+        .unwrap_or(2_592_000)
 }
 
 struct ListParts {
@@ -268,8 +376,20 @@ struct ListParts {
     peek: Option<PeekView>,
 }
 
-fn list_view(app: &App, identity: &Identity, page: &PageContext, link: &ListLink, parts: ListParts) -> ListView {
-    let ListParts { ask, wrong, range, found, peek } = parts;
+fn list_view(
+    app: &App,
+    identity: &Identity,
+    page: &PageContext,
+    link: &ListLink,
+    parts: ListParts,
+) -> ListView {
+    let ListParts {
+        ask,
+        wrong,
+        range,
+        found,
+        peek,
+    } = parts;
     let live = link.get("live") != Some("0")
         && ask.text.is_none()
         && ["to", "cursor"].iter().all(|key| link.get(key).is_none());
@@ -278,10 +398,24 @@ fn list_view(app: &App, identity: &Identity, page: &PageContext, link: &ListLink
         q: link.get("q").unwrap_or_default().to_owned(),
         live,
         chips: chips(&ask, link),
-        clear_href: link.without(&["filter", "q", "cursor", "prev", "peek"]).href(),
-        facets: found.facets.iter().filter(|facet| !facet.values.is_empty()).map(|facet| facet_view(page, &ask, link, facet)).collect(),
-        pulse: found.pulse.as_ref().map(|pulse| pulse_chart(pulse, &range, link)),
-        rows: found.rows.iter().map(|row| view::row(row, &page.root(), link)).collect(),
+        clear_href: link
+            .without(&["filter", "q", "cursor", "prev", "peek"])
+            .href(),
+        facets: found
+            .facets
+            .iter()
+            .filter(|facet| !facet.values.is_empty())
+            .map(|facet| facet_view(page, &ask, link, facet))
+            .collect(),
+        pulse: found
+            .pulse
+            .as_ref()
+            .map(|pulse| pulse_chart(pulse, &range, link)),
+        rows: found
+            .rows
+            .iter()
+            .map(|row| view::row(row, &page.root(), link))
+            .collect(),
         count: found.count,
         count_exact: found.count_exact,
         pager: pager(link, found.next.as_ref()),
@@ -290,7 +424,11 @@ fn list_view(app: &App, identity: &Identity, page: &PageContext, link: &ListLink
         any: found.any || wrong.is_some(),
         snippet: crate::playground::snippet(app, page, identity, None, None),
         peek,
-        tail_query: if filter.is_empty() { String::new() } else { format!("filter={}", super::encode(&filter)) },
+        tail_query: if filter.is_empty() {
+            String::new()
+        } else {
+            format!("filter={}", super::encode(&filter))
+        },
         filter_error: wrong,
         filter,
         range,
@@ -301,8 +439,15 @@ fn chips(ask: &Ask, link: &ListLink) -> Vec<Chip> {
     let parts = conjuncts(&ask.filter);
     let mut chips: Vec<Chip> = (0..parts.len())
         .map(|index| {
-            let others = parts.iter().enumerate().filter(|(other, _)| *other != index).map(|(_, part)| *part);
-            Chip { text: parts[index].to_string(), remove_href: link.with_filter(&all_of(others)).href() }
+            let others = parts
+                .iter()
+                .enumerate()
+                .filter(|(other, _)| *other != index)
+                .map(|(_, part)| *part);
+            Chip {
+                text: parts[index].to_string(),
+                remove_href: link.with_filter(&all_of(others)).href(),
+            }
         })
         .collect();
     chips.extend(ask.text.as_ref().map(|text| Chip {
@@ -318,30 +463,55 @@ fn pager(link: &ListLink, next: Option<&Cursor>) -> Pager {
     let here = link.get("cursor").unwrap_or(FIRST);
     let plain = link.without(&["peek"]);
     Pager {
-        next_href: next.map(|next| plain.with("cursor", next.as_str()).with("prev", here).href()),
+        next_href: next.map(|next| {
+            plain
+                .with("cursor", next.as_str())
+                .with("prev", here)
+                .href()
+        }),
         prev_href: link.get("prev").map(|prev| {
             let back = plain.without(&["cursor", "prev"]);
-            if prev == FIRST { back.href() } else { back.with("cursor", prev).href() }
+            if prev == FIRST {
+                back.href()
+            } else {
+                back.with("cursor", prev).href()
+            }
         }),
     }
 }
 
 fn facet_view(page: &PageContext, ask: &Ask, link: &ListLink, facet: &Facet) -> FacetView {
     let field = &facet.field;
-    let most = facet.values.iter().map(|(_, count)| *count).max().unwrap_or(1).max(1);
+    let most = facet
+        .values
+        .iter()
+        .map(|(_, count)| *count)
+        .max()
+        .unwrap_or(1)
+        .max(1);
     let value = |(value, count): &(String, u64)| {
         let condition = format!("{field} = {}", literal(field, value));
-        let active = conjuncts(&ask.filter).iter().any(|part| part.to_string() == condition);
+        let active = conjuncts(&ask.filter)
+            .iter()
+            .any(|part| part.to_string() == condition);
         let href = if active {
             link.with_filter(&ask.filter.without(field).to_string())
         } else {
             link.with_condition(field.clone(), Op::Equal, literal(field, value))
         };
         let label = match field {
-            Field::Status => view::status_key(value).map_or_else(|| value.clone(), |key| page.t(key)),
+            Field::Status => {
+                view::status_key(value).map_or_else(|| value.clone(), |key| page.t(key))
+            }
             _ => value.clone(),
         };
-        FacetValueView { label, count: *count, share: *count as f64 / most as f64, active, href: href.href() }
+        FacetValueView {
+            label,
+            count: *count,
+            share: *count as f64 / most as f64,
+            active,
+            href: href.href(),
+        }
     };
     FacetView {
         key: field.to_string(),
@@ -371,28 +541,60 @@ fn pulse_chart(pulse: &Aggregate, range: &RangeView, link: &ListLink) -> Chart {
     let times_s = view::bucket_times(range.from_us, range.to_us, bucket_s);
     let all = view::bucketed(&pulse.rows, 0, &times_s, true);
     let errors = view::bucketed(&pulse.rows, 1, &times_s, true);
-    Chart::calls(times_s, bucket_s, all, errors, link.without(&["cursor", "prev", "peek"]).href())
+    Chart::calls(
+        times_s,
+        bucket_s,
+        all,
+        errors,
+        link.without(&["cursor", "prev", "peek"]).href(),
+    )
 }
 
 /// The drawer of the trace that the address names in `peek`, if there is one.
-async fn peek_view(app: &App, identity: &Identity, page: &PageContext, link: &ListLink) -> Result<Option<PeekView>> {
-    let Some(id) = link.get("peek").and_then(|id| id.parse::<TraceId>().ok()) else { return Ok(None) };
+async fn peek_view(
+    app: &App,
+    identity: &Identity,
+    page: &PageContext,
+    link: &ListLink,
+) -> Result<Option<PeekView>> {
+    let Some(id) = link.get("peek").and_then(|id| id.parse::<TraceId>().ok()) else {
+        return Ok(None);
+    };
     let project = identity.project.id;
-    let Some(trace) = read(&app.telemetry, move |reader| reader.trace(project, id)).await? else { return Ok(None) };
-    let Some(stored) = view::main_span(&trace) else { return Ok(None) };
+    let Some(trace) = read(&app.telemetry, move |reader| reader.trace(project, id)).await? else {
+        return Ok(None);
+    };
+    let Some(stored) = view::main_span(&trace) else {
+        return Ok(None);
+    };
     let bodies = span_bodies(app, project, stored).await?;
     let names = author_names(app, project, &trace).await?;
-    Ok(Some(view::peek(stored, &bodies, &trace.scores, &names, &page.root(), link)))
+    Ok(Some(view::peek(
+        stored,
+        &bodies,
+        &trace.scores,
+        &names,
+        &page.root(),
+        link,
+    )))
 }
 
-async fn span_bodies(app: &App, project: ProjectId, stored: &telemetry::StoredSpan) -> Result<Bodies> {
+async fn span_bodies(
+    app: &App,
+    project: ProjectId,
+    stored: &telemetry::StoredSpan,
+) -> Result<Bodies> {
     let (trace_id, span_id) = (stored.span.trace_id, stored.span.span_id);
-    let work = move |reader: &Reader| reader.span_bodies(project, trace_id, span_id, Some(BODY_BYTES));
+    let work =
+        move |reader: &Reader| reader.span_bodies(project, trace_id, span_id, Some(BODY_BYTES));
     Ok(read(&app.telemetry, work).await?.unwrap_or_default())
 }
 
 async fn author_names(app: &App, project: ProjectId, trace: &Trace) -> Result<AuthorNames> {
-    let authors = trace.scores.iter().filter_map(|score| score.author.as_deref());
+    let authors = trace
+        .scores
+        .iter()
+        .filter_map(|score| score.author.as_deref());
     crate::members::actor_names(&app.db, project, authors).await
 }
 
@@ -406,11 +608,21 @@ async fn show(
     let trace = super::await_trace(&app, project, super::trace_id(&id)?).await?;
     let link = ListLink::of_request(&page.path, &page.query);
     let wanted = link.get("span");
-    let chosen = trace.spans.iter().find(|stored| wanted == Some(stored.span.span_id.to_string().as_str()));
-    let Some(selected) = chosen.or_else(|| view::main_span(&trace)) else { return Err(super::no_such_trace()) };
+    let chosen = trace
+        .spans
+        .iter()
+        .find(|stored| wanted == Some(stored.span.span_id.to_string().as_str()));
+    let Some(selected) = chosen.or_else(|| view::main_span(&trace)) else {
+        return Err(super::no_such_trace());
+    };
     let bodies = span_bodies(&app, project, selected).await?;
     let names = author_names(&app, project, &trace).await?;
-    let key_name = match selected.span.key_id.as_deref().and_then(|key| key.parse().ok()) {
+    let key_name = match selected
+        .span
+        .key_id
+        .as_deref()
+        .and_then(|key| key.parse().ok())
+    {
         Some(key) => crate::keys::key_name(&app.db, project, key).await?,
         None => None,
     };
@@ -450,6 +662,8 @@ async fn thumbs(
     };
     crate::scores::create_score(&app, &identity, score).await?;
     let own = format!("{}/traces/", page.root());
-    let back = form.back.filter(|back| back.starts_with(&own) && !back.contains(['\\', '\n', '\r']));
+    let back = form
+        .back
+        .filter(|back| back.starts_with(&own) && !back.contains(['\\', '\n', '\r']));
     Ok(redirect(back.unwrap_or_else(|| format!("{own}{}", super::encode(&id)))).into_response())
 }

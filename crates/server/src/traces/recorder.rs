@@ -35,7 +35,13 @@ pub(super) fn span_of(mut record: Record) -> Span {
         CallKind::Chat => Kind::Llm,
         CallKind::Embedding => Kind::Embed,
     };
-    let mut span = Span::new(record.project, record.trace_id, record.span_id, kind, record.started_at);
+    let mut span = Span::new(
+        record.project,
+        record.trace_id,
+        record.span_id,
+        kind,
+        record.started_at,
+    );
     span.attrs = attributes(&record);
     span.name = format!("{} {}", record.kind.as_str(), record.request_model);
     span.end_us = record.ended_at.max(record.started_at);
@@ -63,7 +69,10 @@ pub(super) fn span_of(mut record: Record) -> Span {
     span.cost = record.cost;
     span.price_version = record.price_version;
     // A whole answer has no first token that anybody waited for.
-    span.ttft_us = record.first_token_at.filter(|_| record.streamed).map(|at| (at - record.started_at).max(0));
+    span.ttft_us = record
+        .first_token_at
+        .filter(|_| record.streamed)
+        .map(|at| (at - record.started_at).max(0));
     span.finish_reasons = record.finish_reasons;
     span.streamed = record.streamed;
     span.plan_revision = Some(record.plan_revision);
@@ -76,11 +85,19 @@ pub(super) fn span_of(mut record: Record) -> Span {
 }
 
 fn prompt_ref(used: PromptUsed) -> PromptRef {
-    PromptRef { name: used.name, version: Some(used.version), digest: Some(used.digest.to_string()) }
+    PromptRef {
+        name: used.name,
+        version: Some(used.version),
+        digest: Some(used.digest.to_string()),
+    }
 }
 
 fn object_or_null(map: Map<String, Value>) -> Value {
-    if map.is_empty() { Value::Null } else { Value::Object(map) }
+    if map.is_empty() {
+        Value::Null
+    } else {
+        Value::Object(map)
+    }
 }
 
 fn take_list(map: &mut Map<String, Value>, name: &str) -> Vec<Value> {
@@ -113,7 +130,11 @@ fn attributes(record: &Record) -> Value {
         "delivered_chunks": record.delivered_chunks,
     });
     match all {
-        Value::Object(map) => Value::Object(map.into_iter().filter(|(_, value)| !value.is_null()).collect()),
+        Value::Object(map) => Value::Object(
+            map.into_iter()
+                .filter(|(_, value)| !value.is_null())
+                .collect(),
+        ),
         other => other,
     }
 }
@@ -121,5 +142,7 @@ fn attributes(record: &Record) -> Value {
 /// Whether this id was made by us a short while ago: its record may be on its way to the disk.
 pub(super) fn is_recent(trace_id: TraceId, now_us: i64) -> bool {
     const RECENT_US: i64 = 3600 * 1_000_000;
-    trace_id.started_us().is_some_and(|started| (now_us - started).abs() < RECENT_US)
+    trace_id
+        .started_us()
+        .is_some_and(|started| (now_us - started).abs() < RECENT_US)
 }

@@ -14,7 +14,8 @@ use crate::app::App;
 use crate::error::{AppError, Result};
 
 fn field(name: &str) -> Result<Field> {
-    name.parse().map_err(|error| AppError::internal(anyhow::anyhow!("the field {name}: {error}")))
+    name.parse()
+        .map_err(|error| AppError::internal(anyhow::anyhow!("the field {name}: {error}")))
 }
 
 fn filter(text: &str) -> Result<Filter> {
@@ -22,7 +23,9 @@ fn filter(text: &str) -> Result<Filter> {
 }
 
 async fn aggregate(app: &App, query: AggregateQuery) -> Result<Vec<AggregateRow>> {
-    Ok(read(&app.telemetry, move |reader| reader.aggregate(&query)).await?.rows)
+    Ok(read(&app.telemetry, move |reader| reader.aggregate(&query))
+        .await?
+        .rows)
 }
 
 fn whole(value: Option<&Option<f64>>) -> i64 {
@@ -33,7 +36,11 @@ fn whole(value: Option<&Option<f64>>) -> i64 {
 ///
 /// # Errors
 /// Telemetry cannot be read in time.
-pub async fn count_by_prompt(app: &App, scope: Scope, from_us: i64) -> Result<BTreeMap<String, i64>> {
+pub async fn count_by_prompt(
+    app: &App,
+    scope: Scope,
+    from_us: i64,
+) -> Result<BTreeMap<String, i64>> {
     let query = AggregateQuery {
         from_us: Some(from_us),
         filter: filter("prompt exists")?,
@@ -41,14 +48,21 @@ pub async fn count_by_prompt(app: &App, scope: Scope, from_us: i64) -> Result<BT
         ..AggregateQuery::new(scope.project)
     };
     let rows = aggregate(app, query).await?;
-    Ok(rows.into_iter().filter_map(|row| Some((row.group.first()?.clone()?, whole(row.values.first())))).collect())
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| Some((row.group.first()?.clone()?, whole(row.values.first()))))
+        .collect())
 }
 
 /// Calls and errors since then, by provider name.
 ///
 /// # Errors
 /// Telemetry cannot be read in time.
-pub async fn calls_by_provider(app: &App, scope: Scope, from_us: i64) -> Result<BTreeMap<String, (i64, i64)>> {
+pub async fn calls_by_provider(
+    app: &App,
+    scope: Scope,
+    from_us: i64,
+) -> Result<BTreeMap<String, (i64, i64)>> {
     let query = AggregateQuery {
         from_us: Some(from_us),
         measures: vec![Measure::Count, Measure::Errors],
@@ -57,7 +71,10 @@ pub async fn calls_by_provider(app: &App, scope: Scope, from_us: i64) -> Result<
     };
     let rows = aggregate(app, query).await?;
     let row = |row: AggregateRow| {
-        Some((row.group.first()?.clone()?, (whole(row.values.first()), whole(row.values.get(1)))))
+        Some((
+            row.group.first()?.clone()?,
+            (whole(row.values.first()), whole(row.values.get(1))),
+        ))
     };
     Ok(rows.into_iter().filter_map(row).collect())
 }
@@ -77,7 +94,13 @@ pub struct PromptStats {
 ///
 /// # Errors
 /// Telemetry cannot be read in time.
-pub async fn prompt_stats(app: &App, scope: Scope, name: &str, version: i64, from_us: i64) -> Result<PromptStats> {
+pub async fn prompt_stats(
+    app: &App,
+    scope: Scope,
+    name: &str,
+    version: i64,
+    from_us: i64,
+) -> Result<PromptStats> {
     let this = format!("prompt = {} and prompt_version = {version}", json!(name));
     let of = |extra: &str, measures: Vec<Measure>| -> Result<AggregateQuery> {
         Ok(AggregateQuery {
@@ -96,8 +119,12 @@ pub async fn prompt_stats(app: &App, scope: Scope, name: &str, version: i64, fro
     let all = aggregate(app, of("", measures)?).await?;
     let up = aggregate(app, of(" and score.thumbs > 0", vec![Measure::Count])?).await?;
     let down = aggregate(app, of(" and score.thumbs < 0", vec![Measure::Count])?).await?;
-    let value = |rows: &[AggregateRow], index: usize| rows.first().and_then(|row| row.values.get(index).copied().flatten());
-    let count = |rows: &[AggregateRow], index: usize| value(rows, index).unwrap_or(0.0).round() as i64;
+    let value = |rows: &[AggregateRow], index: usize| {
+        rows.first()
+            .and_then(|row| row.values.get(index).copied().flatten())
+    };
+    let count =
+        |rows: &[AggregateRow], index: usize| value(rows, index).unwrap_or(0.0).round() as i64;
     Ok(PromptStats {
         calls: count(&all, 0),
         errors: count(&all, 1),
@@ -124,17 +151,28 @@ pub struct Replay {
 ///
 /// # Errors
 /// Telemetry cannot be read in time.
-pub async fn replay(app: &App, scope: Scope, trace: TraceId, span: Option<&str>) -> Result<Option<Replay>> {
+pub async fn replay(
+    app: &App,
+    scope: Scope,
+    trace: TraceId,
+    span: Option<&str>,
+) -> Result<Option<Replay>> {
     let project = scope.project;
     let wanted = span.and_then(|span| span.parse::<SpanId>().ok());
-    let Some(found) = read(&app.telemetry, move |reader| reader.trace(project, trace)).await? else { return Ok(None) };
+    let Some(found) = read(&app.telemetry, move |reader| reader.trace(project, trace)).await?
+    else {
+        return Ok(None);
+    };
     let call = found.spans.into_iter().find(|stored| match wanted {
         Some(wanted) => stored.span.span_id == wanted,
         None => stored.span.request_model.is_some(),
     });
     let Some(call) = call else { return Ok(None) };
     let span_id = call.span.span_id;
-    let bodies = read(&app.telemetry, move |reader| reader.span_bodies(project, trace, span_id, None)).await?;
+    let bodies = read(&app.telemetry, move |reader| {
+        reader.span_bodies(project, trace, span_id, None)
+    })
+    .await?;
     let whole = |content: BodyContent| match content {
         BodyContent::Whole(value) => Some(value),
         BodyContent::Cut(_) | BodyContent::Gone => None,
@@ -142,7 +180,15 @@ pub async fn replay(app: &App, scope: Scope, trace: TraceId, span: Option<&str>)
     let input = bodies.map(|bodies| bodies.input).unwrap_or_default();
     Ok(Some(Replay {
         model: call.span.request_model.unwrap_or_default(),
-        messages: input.into_iter().filter_map(|body| whole(body.content)).collect(),
-        parameters: call.span.parameters.as_object().cloned().unwrap_or_default(),
+        messages: input
+            .into_iter()
+            .filter_map(|body| whole(body.content))
+            .collect(),
+        parameters: call
+            .span
+            .parameters
+            .as_object()
+            .cloned()
+            .unwrap_or_default(),
     }))
 }

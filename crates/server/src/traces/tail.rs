@@ -45,7 +45,11 @@ pub(super) async fn tail(
     Query(params): Query<TailParams>,
     head: Parts,
 ) -> Result<Response> {
-    let text = AskText { filter: params.filter, scope: params.scope, ..AskText::default() };
+    let text = AskText {
+        filter: params.filter,
+        scope: params.scope,
+        ..AskText::default()
+    };
     let ask = text.parse(app.clock.now_us())?;
     let follower = Follower::new(app, identity, head, ask.filter, ask.scope);
     let events = futures_util::stream::unfold(follower, |mut follower| async move {
@@ -54,7 +58,10 @@ pub(super) async fn tail(
     });
     let mut response = Body::from_stream(events).into_response();
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/event-stream"),
+    );
     // A proxy that buffers would hold events back.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     Ok(response)
@@ -82,10 +89,20 @@ enum Stage {
 impl Follower {
     fn new(app: App, identity: Identity, head: Parts, filter: Filter, scope: Scope) -> Self {
         let tail = app.telemetry.subscribe(identity.project.id, filter);
-        let mut checks = tokio::time::interval_at(tokio::time::Instant::now() + CHECK_EVERY, CHECK_EVERY);
+        let mut checks =
+            tokio::time::interval_at(tokio::time::Instant::now() + CHECK_EVERY, CHECK_EVERY);
         checks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let stopping = app.stopping.subscribe();
-        Self { app, identity, head, scope, tail, checks, stopping, stage: Stage::Opening }
+        Self {
+            app,
+            identity,
+            head,
+            scope,
+            tail,
+            checks,
+            stopping,
+            stage: Stage::Opening,
+        }
     }
 
     /// The next piece of the stream; `None` ends it.
@@ -117,17 +134,26 @@ impl Follower {
 
     fn frame(&self, event: &TailEvent) -> Option<Bytes> {
         match event {
-            TailEvent::Span(stored) if self.scope == Scope::Roots && stored.span.parent.is_some() => None,
+            TailEvent::Span(stored)
+                if self.scope == Scope::Roots && stored.span.parent.is_some() =>
+            {
+                None
+            }
             TailEvent::Span(stored) => Some(frame("trace", &SpanJson::of(stored))),
             TailEvent::Score(score) => Some(frame("score", &ScoreJson::of(score))),
-            TailEvent::Lagged(missed) => Some(frame("lagged", &serde_json::json!({"missed": missed}))),
+            TailEvent::Lagged(missed) => {
+                Some(frame("lagged", &serde_json::json!({"missed": missed})))
+            }
         }
     }
 
     /// Whether the same credential still opens the same project.
     async fn still_allowed(&self) -> bool {
         match identify(&self.app, &mut self.head.clone()).await {
-            Ok(now) => now.project.id == self.identity.project.id && now.role.allows(Permission::ReadTraces),
+            Ok(now) => {
+                now.project.id == self.identity.project.id
+                    && now.role.allows(Permission::ReadTraces)
+            }
             Err(_) => false,
         }
     }

@@ -154,6 +154,9 @@ fn date_of_days(days: i64) -> (i64, i64, i64) {
     while days_before(year, 1) > days {
         year -= 1;
     }
-    let month = (1..=12).rev().find(|month| days_before(year, *month) <= days).unwrap_or(1);
+    let month = (1..=12)
+        .rev()
+        .find(|month| days_before(year, *month) <= days)
+        .unwrap_or(1);
     (year, month, days - days_before(year, month) + 1)
 }

@@ -40,17 +40,29 @@ pub struct RangeOption {
 }
 
 /// The range that a page shows, and links to the others.
-pub fn range_view(link: &ListLink, from_us: Option<i64>, to_us: Option<i64>, now_us: i64, default: &str) -> RangeView {
+pub fn range_view(
+    link: &ListLink,
+    from_us: Option<i64>,
+    to_us: Option<i64>,
+    now_us: i64,
+    default: &str,
+) -> RangeView {
     let option = |key: &&'static str| RangeOption {
         key,
-        href: link.without(&["to", "cursor", "prev", "peek"]).with("from", &format!("-{key}")).href(),
+        href: link
+            .without(&["to", "cursor", "prev", "peek"])
+            .with("from", &format!("-{key}"))
+            .href(),
     };
     let asked = match (link.get("from"), link.get("to")) {
         (None, None) => Some(default),
         (Some(from), None) => from.strip_prefix('-'),
         _ => None,
     };
-    let key = asked.filter(|key| RANGES.contains(key)).unwrap_or_default().to_owned();
+    let key = asked
+        .filter(|key| RANGES.contains(key))
+        .unwrap_or_default()
+        .to_owned();
     let default_from = now_us - parse_duration_us(default).unwrap_or_default();
     RangeView {
         custom: key.is_empty(),
@@ -91,10 +103,37 @@ pub struct Series {
 
 impl Chart {
     /// Calls over time, those that failed set off from those that did not.
-    pub fn calls(times_s: Vec<i64>, bucket_s: i64, all: Vec<Option<f64>>, errors: Vec<Option<f64>>, href: String) -> Self {
-        let ok = all.iter().zip(&errors).map(|(all, errors)| Some((*all)? - errors.unwrap_or_default())).collect();
-        let series = vec![Series { key: "ok", values: ok }, Series { key: "error", values: errors }];
-        Self { key: "calls", unit: "count", times_s, bucket_s, stacked: true, series, href }
+    pub fn calls(
+        times_s: Vec<i64>,
+        bucket_s: i64,
+        all: Vec<Option<f64>>,
+        errors: Vec<Option<f64>>,
+        href: String,
+    ) -> Self {
+        let ok = all
+            .iter()
+            .zip(&errors)
+            .map(|(all, errors)| Some((*all)? - errors.unwrap_or_default()))
+            .collect();
+        let series = vec![
+            Series {
+                key: "ok",
+                values: ok,
+            },
+            Series {
+                key: "error",
+                values: errors,
+            },
+        ];
+        Self {
+            key: "calls",
+            unit: "count",
+            times_s,
+            bucket_s,
+            stacked: true,
+            series,
+            href,
+        }
     }
 }
 
@@ -103,15 +142,28 @@ pub fn bucket_times(from_us: i64, to_us: i64, bucket_s: i64) -> Vec<i64> {
     const MOST: usize = 2000;
     let first = (from_us / 1_000_000).div_euclid(bucket_s) * bucket_s;
     let step = usize::try_from(bucket_s).unwrap_or(1);
-    (first..(to_us / 1_000_000).max(first + 1)).step_by(step).take(MOST).collect()
+    (first..(to_us / 1_000_000).max(first + 1))
+        .step_by(step)
+        .take(MOST)
+        .collect()
 }
 
 /// One measure of rows that have a time bucket and no group, one value per
 /// bucket. A bucket without a row is zero for what is counted, else a gap.
-pub fn bucketed(rows: &[telemetry::AggregateRow], measure: usize, times_s: &[i64], counted: bool) -> Vec<Option<f64>> {
-    let value = |row: &telemetry::AggregateRow| Some((row.bucket_us? / 1_000_000, (*row.values.get(measure)?)?));
+pub fn bucketed(
+    rows: &[telemetry::AggregateRow],
+    measure: usize,
+    times_s: &[i64],
+    counted: bool,
+) -> Vec<Option<f64>> {
+    let value = |row: &telemetry::AggregateRow| {
+        Some((row.bucket_us? / 1_000_000, (*row.values.get(measure)?)?))
+    };
     let known: HashMap<i64, f64> = rows.iter().filter_map(value).collect();
-    times_s.iter().map(|time| known.get(time).copied().or(counted.then_some(0.0))).collect()
+    times_s
+        .iter()
+        .map(|time| known.get(time).copied().or(counted.then_some(0.0)))
+        .collect()
 }
 
 /// A row of the list.
@@ -174,11 +226,15 @@ pub(super) fn trace_href(root: &str, trace_id: TraceId) -> String {
 
 /// The end of an id: the beginning is the time, which neighbours share.
 pub(super) fn short(id: &str) -> String {
-    id.get(id.len().saturating_sub(8)..).unwrap_or(id).to_owned()
+    id.get(id.len().saturating_sub(8)..)
+        .unwrap_or(id)
+        .to_owned()
 }
 
 fn model(span: &Span) -> Option<String> {
-    span.request_model.clone().or_else(|| span.response_model.clone())
+    span.request_model
+        .clone()
+        .or_else(|| span.response_model.clone())
 }
 
 /// Counts, unless nobody counted.
@@ -197,8 +253,16 @@ fn prompt_label(prompt: &telemetry::PromptRef) -> String {
 /// that are up, since it is what somebody should look at.
 fn thumbs(scores: &[Score], author: Option<&str>) -> Option<i64> {
     let of_author = |score: &&Score| author.is_none() || score.author.as_deref() == author;
-    let signs = scores.iter().filter(|score| score.name == THUMBS).filter(of_author).map(sign);
-    signs.clone().min().filter(|least| *least != 0).or_else(|| signs.max())
+    let signs = scores
+        .iter()
+        .filter(|score| score.name == THUMBS)
+        .filter(of_author)
+        .map(sign);
+    signs
+        .clone()
+        .min()
+        .filter(|least| *least != 0)
+        .or_else(|| signs.max())
 }
 
 fn sign(score: &Score) -> i64 {
@@ -240,33 +304,62 @@ pub(super) struct ErrorView {
 
 fn error(span: &Span) -> Option<ErrorView> {
     let code = span.error_type.clone()?;
-    Some(ErrorView { code, message: span.error_message.clone().unwrap_or_default(), provider_message: None })
+    Some(ErrorView {
+        code,
+        message: span.error_message.clone().unwrap_or_default(),
+        provider_message: None,
+    })
 }
 
 fn session(span: &Span, root: &str) -> Option<SessionLink> {
     let id = span.session_id.clone()?;
     let list = ListLink::new(format!("{root}/traces"));
-    Some(SessionLink { href: list.with_condition(Field::Session, Op::Equal, Literal::Text(id.clone())).href(), id })
+    Some(SessionLink {
+        href: list
+            .with_condition(Field::Session, Op::Equal, Literal::Text(id.clone()))
+            .href(),
+        id,
+    })
 }
 
 fn tags(span: &Span, root: &str) -> Vec<TextLink> {
     let list = ListLink::new(format!("{root}/traces"));
     let link = |(name, value): (&String, &String)| TextLink {
         text: format!("{name}={value}"),
-        href: list.with_condition(Field::Tag(name.clone()), Op::Equal, Literal::Text(value.clone())).href(),
+        href: list
+            .with_condition(
+                Field::Tag(name.clone()),
+                Op::Equal,
+                Literal::Text(value.clone()),
+            )
+            .href(),
     };
     span.tags.iter().map(link).collect()
 }
 
 fn prompt(span: &Span, root: &str) -> Option<LabelLink> {
     let prompt = span.prompt.as_ref()?;
-    let version = prompt.version.map(|version| format!("&version={version}")).unwrap_or_default();
-    let href = format!("{root}/prompts/show?name={}{version}", super::links::encode(&prompt.name));
-    Some(LabelLink { label: prompt_label(prompt), href })
+    let version = prompt
+        .version
+        .map(|version| format!("&version={version}"))
+        .unwrap_or_default();
+    let href = format!(
+        "{root}/prompts/show?name={}{version}",
+        super::links::encode(&prompt.name)
+    );
+    Some(LabelLink {
+        label: prompt_label(prompt),
+        href,
+    })
 }
 
 fn playground_href(span: &Span, root: &str) -> Option<String> {
-    (span.kind == Kind::Llm).then(|| format!("{root}/playground?trace={}&span={}", span.trace_id, span.span_id))
+    (span.kind == Kind::Llm).then(|| {
+        format!(
+            "{root}/playground?trace={}&span={}",
+            span.trace_id, span.span_id
+        )
+    })
 }
 
 /// A score.
@@ -295,12 +388,19 @@ pub(super) fn scores(scores: &[Score], names: &AuthorNames) -> Vec<ScoreView> {
         },
         thumbs: (score.name == THUMBS).then(|| sign(score)),
         source: score.source.as_str(),
-        author: score.author.as_ref().map(|author| names.get(author).cloned().unwrap_or_else(|| short(author))),
+        author: score
+            .author
+            .as_ref()
+            .map(|author| names.get(author).cloned().unwrap_or_else(|| short(author))),
         comment: score.comment.clone(),
         at: score.at_us,
     };
     // A thumb that was taken back is no judgement any more.
-    scores.iter().filter(|score| score.name != THUMBS || sign(score) != 0).map(view).collect()
+    scores
+        .iter()
+        .filter(|score| score.name != THUMBS || sign(score) != 0)
+        .map(view)
+        .collect()
 }
 
 /// The drawer over the list.
@@ -390,7 +490,13 @@ fn pairs(value: &Value) -> Vec<Pair> {
         whole => whole.to_owned(),
     };
     match value {
-        Value::Object(map) => map.iter().map(|(key, value)| Pair { key: key.clone(), value: shown(text(value)) }).collect(),
+        Value::Object(map) => map
+            .iter()
+            .map(|(key, value)| Pair {
+                key: key.clone(),
+                value: shown(text(value)),
+            })
+            .collect(),
         _ => Vec::new(),
     }
 }
@@ -433,14 +539,28 @@ const MAX_DEPTH: usize = 20;
 /// Spans as a tree, depth first, children by start. A span whose parent is not
 /// here stands at the top. Loops in hostile parent links cannot trap it: what
 /// no root leads to is listed at the top as well.
-pub(super) fn tree(spans: &[StoredSpan], page: &ListLink, selected: &str, limit: usize) -> Vec<SpanRow> {
-    let start_us = spans.iter().map(|stored| stored.span.start_us).min().unwrap_or_default();
-    let end_us = spans.iter().map(|stored| stored.span.end_us).max().unwrap_or_default();
+pub(super) fn tree(
+    spans: &[StoredSpan],
+    page: &ListLink,
+    selected: &str,
+    limit: usize,
+) -> Vec<SpanRow> {
+    let start_us = spans
+        .iter()
+        .map(|stored| stored.span.start_us)
+        .min()
+        .unwrap_or_default();
+    let end_us = spans
+        .iter()
+        .map(|stored| stored.span.end_us)
+        .max()
+        .unwrap_or_default();
     let order = depth_first(spans);
     let row = |&(index, depth, has_children): &(usize, usize, bool)| {
         let span = &spans[index].span;
         let span_id = span.span_id.to_string();
-        let percent = |us: i64| (us as f64 / (end_us - start_us).max(1) as f64 * 100.0).clamp(0.0, 100.0);
+        let percent =
+            |us: i64| (us as f64 / (end_us - start_us).max(1) as f64 * 100.0).clamp(0.0, 100.0);
         let round = |value: f64| (value * 100.0).round() / 100.0;
         SpanRow {
             href: page.with("span", &span_id).href(),
@@ -462,7 +582,11 @@ pub(super) fn tree(spans: &[StoredSpan], page: &ListLink, selected: &str, limit:
 }
 
 fn depth_first(spans: &[StoredSpan]) -> Vec<(usize, usize, bool)> {
-    let index_of: HashMap<_, _> = spans.iter().enumerate().map(|(index, stored)| (stored.span.span_id, index)).collect();
+    let index_of: HashMap<_, _> = spans
+        .iter()
+        .enumerate()
+        .map(|(index, stored)| (stored.span.span_id, index))
+        .collect();
     let mut children: Vec<Vec<usize>> = vec![Vec::new(); spans.len()];
     let mut roots = Vec::new();
     for (index, stored) in spans.iter().enumerate() {
@@ -480,7 +604,12 @@ fn depth_first(spans: &[StoredSpan]) -> Vec<(usize, usize, bool)> {
                 continue;
             }
             order.push((index, depth, !children[index].is_empty()));
-            waiting.extend(children[index].iter().rev().map(|child| (*child, depth + 1)));
+            waiting.extend(
+                children[index]
+                    .iter()
+                    .rev()
+                    .map(|child| (*child, depth + 1)),
+            );
         }
     }
     order
@@ -559,7 +688,11 @@ pub(super) fn detail(stored: &StoredSpan, bodies: &Bodies, root: &str) -> SpanDe
 fn tokens_per_s(span: &Span) -> Option<f64> {
     // Without a stream, the first token is known when the last one is.
     let generating_us = span.latency_us() - span.ttft_us.filter(|_| span.streamed)?;
-    let after_first = span.usage.output.checked_sub(1).filter(|count| *count > 0)?;
+    let after_first = span
+        .usage
+        .output
+        .checked_sub(1)
+        .filter(|count| *count > 0)?;
     (generating_us > 0).then(|| after_first as f64 / (generating_us as f64 / 1e6))
 }
 
@@ -611,13 +744,29 @@ pub(super) struct TraceParts<'a> {
 const TREE_ROWS: usize = 2000;
 
 pub(super) fn trace(parts: &TraceParts<'_>) -> TraceView {
-    let TraceParts { trace, selected, bodies, root, page, .. } = *parts;
+    let TraceParts {
+        trace,
+        selected,
+        bodies,
+        root,
+        page,
+        ..
+    } = *parts;
     let totals = super::json::Totals::of(trace);
     let first = main_span(trace).unwrap_or(selected);
     let span = &first.span;
     let trace_id = span.trace_id.to_string();
-    let limit = if page.get("all").is_some() { telemetry::limits::TRACE_SPANS } else { TREE_ROWS };
-    let spans = tree(&trace.spans, page, &selected.span.span_id.to_string(), limit);
+    let limit = if page.get("all").is_some() {
+        telemetry::limits::TRACE_SPANS
+    } else {
+        TREE_ROWS
+    };
+    let spans = tree(
+        &trace.spans,
+        page,
+        &selected.span.span_id.to_string(),
+        limit,
+    );
     let counted = totals.input_tokens > 0 || totals.output_tokens > 0;
     let count = |tokens: u64| counted.then(|| i64::try_from(tokens).unwrap_or(i64::MAX));
     TraceView {
@@ -653,7 +802,11 @@ pub(super) fn trace(parts: &TraceParts<'_>) -> TraceView {
 
 /// The span that stands for its trace: the first root, else the first span.
 pub(super) fn main_span(trace: &telemetry::Trace) -> Option<&StoredSpan> {
-    trace.spans.iter().find(|stored| stored.span.parent.is_none()).or(trace.spans.first())
+    trace
+        .spans
+        .iter()
+        .find(|stored| stored.span.parent.is_none())
+        .or(trace.spans.first())
 }
 
 /// The text key of a status.

@@ -35,7 +35,9 @@ impl Assets {
     /// The address of a file by its logical name.
     pub(super) fn url(&self, name: &str) -> String {
         // A debug build sees what `esbuild --watch` has just written.
-        let fresh = cfg!(debug_assertions).then(Self::load).and_then(anyhow::Result::ok);
+        let fresh = cfg!(debug_assertions)
+            .then(Self::load)
+            .and_then(anyhow::Result::ok);
         let names = fresh.as_ref().map_or(&self.names, |fresh| &fresh.names);
         format!("/assets/{}", names.get(name).map_or(name, String::as_str))
     }
@@ -54,10 +56,19 @@ pub(super) struct Package {
 /// between them, the first line of each its title.
 pub(super) fn licences() -> Vec<Package> {
     let file = Files::get("licences.txt");
-    let text = file.map(|file| String::from_utf8_lossy(&file.data).into_owned()).unwrap_or_default();
+    let text = file
+        .map(|file| String::from_utf8_lossy(&file.data).into_owned())
+        .unwrap_or_default();
     let between = format!("\n{}\n", "-".repeat(78));
-    let parts = text.split(between.as_str()).filter_map(|part| part.trim().split_once('\n'));
-    parts.map(|(title, text)| Package { title: title.to_owned(), text: text.trim().to_owned() }).collect()
+    let parts = text
+        .split(between.as_str())
+        .filter_map(|part| part.trim().split_once('\n'));
+    parts
+        .map(|(title, text)| Package {
+            title: title.to_owned(),
+            text: text.trim().to_owned(),
+        })
+        .collect()
 }
 
 pub(super) fn routes() -> Vec<Route> {
@@ -78,7 +89,10 @@ async fn serve(Path(name): Path<String>) -> Result<Response> {
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
         // The name changes with the content.
-        (header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=31536000, immutable")),
+        (
+            header::CACHE_CONTROL,
+            HeaderValue::from_static("public, max-age=31536000, immutable"),
+        ),
     ];
     Ok((headers, Body::from(file.data.into_owned())).into_response())
 }

@@ -27,8 +27,15 @@ fn usd(nanos: i64) -> String {
         format!("{sign}${}.{:02}", grouped(cents / 100), cents % 100)
     } else {
         let exact = NanoUsd(nanos).to_string();
-        let first = exact.find(|c: char| c.is_ascii_digit() && c != '0').unwrap_or(0);
-        exact.chars().take(first + 4).collect::<String>().trim_end_matches('0').to_owned()
+        let first = exact
+            .find(|c: char| c.is_ascii_digit() && c != '0')
+            .unwrap_or(0);
+        exact
+            .chars()
+            .take(first + 4)
+            .collect::<String>()
+            .trim_end_matches('0')
+            .to_owned()
     }
 }
 
@@ -76,10 +83,18 @@ fn bytes(count: i64) -> String {
         size /= 1000.0;
         unit += 1;
     }
-    if unit == 0 { format!("{count} B") } else { format!("{size:.1} {}", units[unit]) }
+    if unit == 0 {
+        format!("{count} B")
+    } else {
+        format!("{size:.1} {}", units[unit])
+    }
 }
 
 fn percent(ratio: f64) -> String {
     let percent = ratio * 100.0;
-    if percent == 0.0 || percent >= 10.0 { format!("{percent:.0} %") } else { format!("{percent:.1} %") }
+    if percent == 0.0 || percent >= 10.0 {
+        format!("{percent:.0} %")
+    } else {
+        format!("{percent:.1} %")
+    }
 }

@@ -40,8 +40,13 @@ impl Lang {
         if let Some(chosen) = super::cookie(headers, "meguri-lang").and_then(Self::from_code) {
             return chosen;
         }
-        let accepted = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let codes = accepted.split(',').map(|part| part.split([';', '-']).next().unwrap_or_default().trim());
+        let accepted = headers
+            .get(header::ACCEPT_LANGUAGE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
+        let codes = accepted
+            .split(',')
+            .map(|part| part.split([';', '-']).next().unwrap_or_default().trim());
         codes.filter_map(Self::from_code).next().unwrap_or(Self::En)
     }
 }
@@ -63,12 +68,18 @@ struct Locale {
 
 impl Locales {
     pub(super) fn load() -> anyhow::Result<Self> {
-        Ok(Self { en: Locale::load("en")?, ja: Locale::load("ja")? })
+        Ok(Self {
+            en: Locale::load("en")?,
+            ja: Locale::load("ja")?,
+        })
     }
 
     /// The text, or the key itself when there is none: a test refuses that, a page survives it.
     pub(super) fn text(&self, lang: Lang, key: &str, args: &FluentArgs<'_>) -> String {
-        self.locale(lang).text(key, args).or_else(|| self.en.text(key, args)).unwrap_or_else(|| key.to_owned())
+        self.locale(lang)
+            .text(key, args)
+            .or_else(|| self.en.text(key, args))
+            .unwrap_or_else(|| key.to_owned())
     }
 
     /// Every text whose key starts with `prefix-`, for islands; placeholders stay as they are.
@@ -76,7 +87,13 @@ impl Locales {
         let locale = self.locale(lang);
         let start = format!("{prefix}-");
         let keys = locale.keys.iter().filter(|key| key.starts_with(&start));
-        keys.map(|key| (key.clone(), locale.text(key, &FluentArgs::new()).unwrap_or_default())).collect()
+        keys.map(|key| {
+            (
+                key.clone(),
+                locale.text(key, &FluentArgs::new()).unwrap_or_default(),
+            )
+        })
+        .collect()
     }
 
     /// Whether there is a text under this key.
@@ -96,25 +113,33 @@ impl Locale {
     fn load(code: &str) -> anyhow::Result<Self> {
         let name = format!("{code}.ftl");
         let file = Files::get(&name).with_context(|| format!("locale {name} is missing"))?;
-        let text = String::from_utf8(file.data.into_owned()).with_context(|| format!("locale {name}"))?;
+        let text =
+            String::from_utf8(file.data.into_owned()).with_context(|| format!("locale {name}"))?;
         let keys = text
             .lines()
             .filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()))
             .filter_map(|line| Some(line.split_once('=')?.0.trim().to_owned()))
             .collect();
-        let resource = FluentResource::try_new(text).map_err(|(_, errors)| anyhow!("locale {name}: {errors:?}"))?;
+        let resource = FluentResource::try_new(text)
+            .map_err(|(_, errors)| anyhow!("locale {name}: {errors:?}"))?;
         let id = code.parse().with_context(|| format!("language {code}"))?;
         let mut bundle = FluentBundle::new_concurrent(vec![id]);
         // The marks that isolate directions would be copied along with ids and commands.
         bundle.set_use_isolating(false);
-        bundle.add_resource(resource).map_err(|errors| anyhow!("locale {name}: {errors:?}"))?;
+        bundle
+            .add_resource(resource)
+            .map_err(|errors| anyhow!("locale {name}: {errors:?}"))?;
         Ok(Self { bundle, keys })
     }
 
     fn text(&self, key: &str, args: &FluentArgs<'_>) -> Option<String> {
         let pattern = self.bundle.get_message(key)?.value()?;
         let mut errors = Vec::new();
-        Some(self.bundle.format_pattern(pattern, Some(args), &mut errors).into_owned())
+        Some(
+            self.bundle
+                .format_pattern(pattern, Some(args), &mut errors)
+                .into_owned(),
+        )
     }
 }
 

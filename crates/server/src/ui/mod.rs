@@ -19,8 +19,8 @@ use rust_embed::RustEmbed;
 
 pub use locales::Lang;
 pub use nav::is_reserved;
-pub(crate) use page::{local_path, set_cookie};
 pub use page::{PageContext, Redirect, error_page, redirect};
+pub(crate) use page::{local_path, set_cookie};
 
 use crate::http::Route;
 
@@ -59,13 +59,19 @@ fn templates() -> anyhow::Result<Environment<'static>> {
     environment.set_debug(false);
     format::add_filters(&mut environment);
     if cfg!(debug_assertions) {
-        environment.set_loader(minijinja::path_loader(concat!(env!("CARGO_MANIFEST_DIR"), "/src")));
+        environment.set_loader(minijinja::path_loader(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/src"
+        )));
         return Ok(environment);
     }
     for name in TemplateFiles::iter() {
         let file = TemplateFiles::get(&name).with_context(|| format!("template {name}"))?;
-        let text = String::from_utf8(file.data.into_owned()).with_context(|| format!("template {name}"))?;
-        environment.add_template_owned(name.to_string(), text).with_context(|| format!("template {name}"))?;
+        let text = String::from_utf8(file.data.into_owned())
+            .with_context(|| format!("template {name}"))?;
+        environment
+            .add_template_owned(name.to_string(), text)
+            .with_context(|| format!("template {name}"))?;
     }
     Ok(environment)
 }
@@ -79,7 +85,12 @@ pub fn routes() -> Vec<Route> {
 
 /// The value of a cookie.
 pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let lines = headers.get_all(axum::http::header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let lines = headers
+        .get_all(axum::http::header::COOKIE)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok());
+    let mut pairs = lines
+        .flat_map(|line| line.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='));
     pairs.find_map(|(key, value)| (key == name).then_some(value))
 }

@@ -23,17 +23,33 @@ pub(super) struct Item {
 type Entry = (&'static str, &'static str, &'static str, Permission);
 
 const GROUPS: &[(&str, &[Entry])] = &[
-    ("", &[("nav-overview", "", "overview", Permission::ReadTraces)]),
+    (
+        "",
+        &[("nav-overview", "", "overview", Permission::ReadTraces)],
+    ),
     (
         "nav-ship",
         &[
-            ("nav-playground", "playground", "playground", Permission::Infer),
+            (
+                "nav-playground",
+                "playground",
+                "playground",
+                Permission::Infer,
+            ),
             ("nav-prompts", "prompts", "prompts", Permission::ReadPrompts),
             ("nav-models", "models", "models", Permission::ReadModels),
-            ("nav-providers", "providers", "providers", Permission::ReadProviders),
+            (
+                "nav-providers",
+                "providers",
+                "providers",
+                Permission::ReadProviders,
+            ),
         ],
     ),
-    ("nav-monitor", &[("nav-traces", "traces", "traces", Permission::ReadTraces)]),
+    (
+        "nav-monitor",
+        &[("nav-traces", "traces", "traces", Permission::ReadTraces)],
+    ),
     (
         "nav-govern",
         &[
@@ -53,7 +69,12 @@ pub(super) fn groups(role: Role, root: &str, path: &str) -> Vec<Group> {
             } else {
                 path == href || path.starts_with(&format!("{href}/"))
             };
-            Item { label_key, href, icon, active }
+            Item {
+                label_key,
+                href,
+                icon,
+                active,
+            }
         })
     };
     let group = |&(label_key, entries): &(&'static str, &[Entry])| {
@@ -67,7 +88,19 @@ pub(super) fn groups(role: Role, root: &str, path: &str) -> Vec<Group> {
 pub fn is_reserved(segment: &str) -> bool {
     matches!(
         segment,
-        "" | "v1" | "api" | "assets" | "setup" | "sign-in" | "sign-out" | "invite" | "preferences" | "healthz"
-            | "readyz" | "openapi.json" | "metrics" | "mcp" | "docs"
+        "" | "v1"
+            | "api"
+            | "assets"
+            | "setup"
+            | "sign-in"
+            | "sign-out"
+            | "invite"
+            | "preferences"
+            | "healthz"
+            | "readyz"
+            | "openapi.json"
+            | "metrics"
+            | "mcp"
+            | "docs"
     )
 }

@@ -10,8 +10,8 @@ use axum::response::{Html, IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use fluent_bundle::FluentArgs;
-use minijinja::value::{Kwargs, Rest, Serde, Value};
 use minijinja::context;
+use minijinja::value::{Kwargs, Rest, Serde, Value};
 use serde::{Deserialize, Serialize};
 
 use super::locales::{Lang, fluent_value};
@@ -70,7 +70,10 @@ impl PageContext {
 
     /// The prefix of this project's pages.
     pub fn root(&self) -> String {
-        self.identity.as_ref().map(|identity| format!("/{}", identity.project.name)).unwrap_or_default()
+        self.identity
+            .as_ref()
+            .map(|identity| format!("/{}", identity.project.name))
+            .unwrap_or_default()
     }
 
     /// A text of the UI.
@@ -80,7 +83,10 @@ impl PageContext {
 
     /// A text of the UI with values in it.
     pub fn t_with(&self, key: &str, args: &[(&'static str, &str)]) -> String {
-        let args: FluentArgs<'_> = args.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        let args: FluentArgs<'_> = args
+            .iter()
+            .map(|(name, value)| (*name, (*value).to_owned()))
+            .collect();
         self.app.ui.locales.text(self.lang, key, &args)
     }
 
@@ -89,16 +95,27 @@ impl PageContext {
     /// # Errors
     /// The template or its view is wrong: our own mistake.
     pub async fn render(&self, template: &str, view: impl Serialize) -> Result<Response> {
-        self.render_with_status(StatusCode::OK, template, view).await
+        self.render_with_status(StatusCode::OK, template, view)
+            .await
     }
 
     /// As [`PageContext::render`], for forms that come back with errors.
     ///
     /// # Errors
     /// As there.
-    pub async fn render_with_status(&self, status: StatusCode, template: &str, view: impl Serialize) -> Result<Response> {
+    pub async fn render_with_status(
+        &self,
+        status: StatusCode,
+        template: &str,
+        view: impl Serialize,
+    ) -> Result<Response> {
         let globals = self.globals(Value::from(Serde(view))).await?;
-        let template = self.app.ui.templates.get_template(template).map_err(template_error)?;
+        let template = self
+            .app
+            .ui
+            .templates
+            .get_template(template)
+            .map_err(template_error)?;
         let html = template.render(globals).map_err(template_error)?;
         let mut response = (status, Html(html)).into_response();
         if super::cookie(&self.headers, FLASH_COOKIE).is_some() {
@@ -109,7 +126,11 @@ impl PageContext {
 
     async fn globals(&self, view: Value) -> Result<Value> {
         let app = &self.app;
-        let projects = match self.identity.as_ref().and_then(|identity| identity.person.as_ref()) {
+        let projects = match self
+            .identity
+            .as_ref()
+            .and_then(|identity| identity.person.as_ref())
+        {
             Some(person) => crate::projects::of_user(&app.db, person.id).await?,
             None => Vec::new(),
         };
@@ -126,9 +147,16 @@ impl PageContext {
         let project = identity.map(|identity| context! { id => identity.project.id.to_string(), name => identity.project.name.clone() });
         let can: BTreeMap<&str, bool> = Permission::ALL
             .iter()
-            .map(|permission| (permission.name(), identity.is_some_and(|identity| identity.role.allows(*permission))))
+            .map(|permission| {
+                (
+                    permission.name(),
+                    identity.is_some_and(|identity| identity.role.allows(*permission)),
+                )
+            })
             .collect();
-        let nav = identity.map(|identity| nav::groups(identity.role, &root, &self.path)).unwrap_or_default();
+        let nav = identity
+            .map(|identity| nav::groups(identity.role, &root, &self.path))
+            .unwrap_or_default();
         let flash = super::cookie(&self.headers, FLASH_COOKIE).and_then(read_flash);
         Ok(context! {
             view,
@@ -168,8 +196,10 @@ impl PageContext {
     fn translations(&self) -> Value {
         let (locales, lang) = (Arc::clone(&self.app.ui.locales), self.lang);
         Value::from_function(move |prefixes: Rest<String>| {
-            let texts: BTreeMap<String, String> =
-                prefixes.iter().flat_map(|prefix| locales.with_prefix(lang, prefix)).collect();
+            let texts: BTreeMap<String, String> = prefixes
+                .iter()
+                .flat_map(|prefix| locales.with_prefix(lang, prefix))
+                .collect();
             Value::from(texts)
         })
     }
@@ -181,7 +211,10 @@ fn asset_function(app: &App) -> Value {
 }
 
 fn template_error(error: minijinja::Error) -> AppError {
-    AppError::internal(anyhow::anyhow!("{error:#}: {:?}", std::error::Error::source(&error).map(ToString::to_string)))
+    AppError::internal(anyhow::anyhow!(
+        "{error:#}: {:?}",
+        std::error::Error::source(&error).map(ToString::to_string)
+    ))
 }
 
 fn theme(headers: &HeaderMap) -> &'static str {
@@ -207,19 +240,28 @@ pub struct Redirect {
 
 /// A redirect to a page of ours.
 pub fn redirect(to: impl Into<String>) -> Redirect {
-    Redirect { to: to.into(), flash: None }
+    Redirect {
+        to: to.into(),
+        flash: None,
+    }
 }
 
 impl Redirect {
     /// Shows this text, already translated, on the page that follows.
     pub fn ok(mut self, text: impl Into<String>) -> Self {
-        self.flash = Some(Flash { kind: "ok".to_owned(), text: text.into() });
+        self.flash = Some(Flash {
+            kind: "ok".to_owned(),
+            text: text.into(),
+        });
         self
     }
 
     /// Shows this failure on the page that follows.
     pub fn err(mut self, text: impl Into<String>) -> Self {
-        self.flash = Some(Flash { kind: "err".to_owned(), text: text.into() });
+        self.flash = Some(Flash {
+            kind: "err".to_owned(),
+            text: text.into(),
+        });
         self
     }
 }
@@ -232,7 +274,10 @@ impl IntoResponse for Redirect {
         }
         let flash = self.flash.and_then(|flash| serde_json::to_vec(&flash).ok());
         if let Some(flash) = flash {
-            let cookie = format!("{FLASH_COOKIE}={}; Path=/; HttpOnly; SameSite=Lax; Max-Age=60", URL_SAFE_NO_PAD.encode(flash));
+            let cookie = format!(
+                "{FLASH_COOKIE}={}; Path=/; HttpOnly; SameSite=Lax; Max-Age=60",
+                URL_SAFE_NO_PAD.encode(flash)
+            );
             if let Ok(cookie) = HeaderValue::from_str(&cookie) {
                 response.headers_mut().append(header::SET_COOKIE, cookie);
             }
@@ -242,9 +287,21 @@ impl IntoResponse for Redirect {
 }
 
 /// Adds a cookie to a response; `max_age_s` 0 removes it, `None` keeps it for the browser's session.
-pub(crate) fn set_cookie(app: &App, response: &mut Response, name: &str, value: &str, max_age_s: Option<i64>) {
-    let secure = if app.config.is_https() { "; Secure" } else { "" };
-    let age = max_age_s.map(|age| format!("; Max-Age={age}")).unwrap_or_default();
+pub(crate) fn set_cookie(
+    app: &App,
+    response: &mut Response,
+    name: &str,
+    value: &str,
+    max_age_s: Option<i64>,
+) {
+    let secure = if app.config.is_https() {
+        "; Secure"
+    } else {
+        ""
+    };
+    let age = max_age_s
+        .map(|age| format!("; Max-Age={age}"))
+        .unwrap_or_default();
     let cookie = format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax{secure}{age}");
     if let Ok(cookie) = HeaderValue::from_str(&cookie) {
         response.headers_mut().append(header::SET_COOKIE, cookie);
@@ -252,7 +309,12 @@ pub(crate) fn set_cookie(app: &App, response: &mut Response, name: &str, value: 
 }
 
 /// An error as a page. Somebody who is not signed in is sent to where they can sign in.
-pub async fn error_page(app: &App, error: &AppError, context: &RequestContext, view: &ErrorView) -> Response {
+pub async fn error_page(
+    app: &App,
+    error: &AppError,
+    context: &RequestContext,
+    view: &ErrorView,
+) -> Response {
     if error.status == StatusCode::UNAUTHORIZED && view.method == axum::http::Method::GET {
         return crate::sessions::to_sign_in(&view.path);
     }
@@ -264,7 +326,11 @@ pub async fn error_page(app: &App, error: &AppError, context: &RequestContext, v
         lang: Lang::of(&view.headers),
         headers: view.headers.clone(),
         // Where the database is away, asking it again who reads would only double the wait.
-        identity: if error.status.is_server_error() { None } else { reader(app, view).await },
+        identity: if error.status.is_server_error() {
+            None
+        } else {
+            reader(app, view).await
+        },
     };
     let (message, detail, hint) = error_texts(&page, error);
     let body = context! {
@@ -276,7 +342,10 @@ pub async fn error_page(app: &App, error: &AppError, context: &RequestContext, v
         request_id => context.id.to_string(),
         home_href => format!("{}/", page.root()),
     };
-    match page.render_with_status(error.status, "ui/error.html", body).await {
+    match page
+        .render_with_status(error.status, "ui/error.html", body)
+        .await
+    {
         Ok(response) => response,
         Err(broken) => {
             tracing::error!(request.id = %context.id, error.cause = ?broken.source, "the error page failed");
@@ -291,7 +360,12 @@ pub async fn error_page(app: &App, error: &AppError, context: &RequestContext, v
 async fn reader(app: &App, view: &ErrorView) -> Option<Identity> {
     crate::sessions::cookie(app, &view.headers)?;
     for path in [view.path.as_str(), "/"] {
-        let mut head = axum::http::Request::builder().uri(path).body(()).ok()?.into_parts().0;
+        let mut head = axum::http::Request::builder()
+            .uri(path)
+            .body(())
+            .ok()?
+            .into_parts()
+            .0;
         head.headers = view.headers.clone();
         match crate::auth::identify(app, &mut head).await {
             Ok(identity) => return Some(identity),
@@ -307,7 +381,9 @@ async fn reader(app: &App, view: &ErrorView) -> Option<Identity> {
 fn error_texts(page: &PageContext, error: &AppError) -> (String, String, String) {
     let code = error.code.replace('_', "-");
     let known = |key: String| page.app.ui.locales.has(&key).then(|| page.t(&key));
-    let hint = known(format!("error-hint-{}", code)).or_else(|| error.hint.clone()).unwrap_or_default();
+    let hint = known(format!("error-hint-{}", code))
+        .or_else(|| error.hint.clone())
+        .unwrap_or_default();
     match known(format!("error-code-{}", code)).filter(|_| page.lang != Lang::En) {
         Some(message) => (message, error.message.clone(), hint),
         None => (error.message.clone(), String::new(), hint),
@@ -338,11 +414,14 @@ async fn home(State(app): State<App>, page: PageContext) -> Result<Response> {
         Some(cookie) => crate::sessions::find(&app, &cookie).await?,
         None => None,
     };
-    let Some(person) = person else { return Ok(crate::sessions::to_sign_in("/")) };
+    let Some(person) = person else {
+        return Ok(crate::sessions::to_sign_in("/"));
+    };
     let projects = crate::projects::of_user(&app.db, person.id).await?;
     match projects.first() {
         Some(project) => Ok(redirect(format!("/{}/", project.name)).into_response()),
-        None => Err(AppError::forbidden("you are not a member of any project").hint("ask an administrator for an invitation")),
+        None => Err(AppError::forbidden("you are not a member of any project")
+            .hint("ask an administrator for an invitation")),
     }
 }
 
@@ -354,10 +433,16 @@ struct Preferences {
     return_to: Option<String>,
 }
 
-async fn save_preferences(State(app): State<App>, Form(form): Form<Preferences>) -> Result<Response> {
+async fn save_preferences(
+    State(app): State<App>,
+    Form(form): Form<Preferences>,
+) -> Result<Response> {
     let mut response = redirect(local_path(form.return_to.as_deref())).into_response();
     let year = Some(365 * 86_400);
-    if let Some(theme) = form.theme.filter(|theme| matches!(theme.as_str(), "light" | "dark" | "system")) {
+    if let Some(theme) = form
+        .theme
+        .filter(|theme| matches!(theme.as_str(), "light" | "dark" | "system"))
+    {
         set_cookie(&app, &mut response, "meguri-theme", &theme, year);
     }
     if let Some(lang) = form.lang.as_deref().and_then(Lang::from_code) {
@@ -370,7 +455,13 @@ async fn save_preferences(State(app): State<App>, Form(form): Form<Preferences>)
 /// Browsers drop tabs and line ends from an address, so that `/<tab>/host` would lead elsewhere.
 pub(crate) fn local_path(path: Option<&str>) -> String {
     match path {
-        Some(path) if path.starts_with('/') && !path.starts_with("//") && !path.contains(|c: char| c == '\\' || c.is_control()) => path.to_owned(),
+        Some(path)
+            if path.starts_with('/')
+                && !path.starts_with("//")
+                && !path.contains(|c: char| c == '\\' || c.is_control()) =>
+        {
+            path.to_owned()
+        }
         _ => "/".to_owned(),
     }
 }

@@ -98,13 +98,27 @@ impl Place {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("data")).unwrap();
         let database = (database == Database::Postgres).then(TestDatabase::new);
-        Self { dir, database, fake: FakeProvider::start(), key: String::new() }
+        Self {
+            dir,
+            database,
+            fake: FakeProvider::start(),
+            key: String::new(),
+        }
     }
 
     /// Adds the fake provider as `fake`, as an operator does.
     pub(crate) fn add_fake(self) -> Self {
         let url = self.fake.openai_url();
-        self.meguri(&["provider", "add", "fake", "--protocol", "openai", "--base-url", &url]).assert_done();
+        self.meguri(&[
+            "provider",
+            "add",
+            "fake",
+            "--protocol",
+            "openai",
+            "--base-url",
+            &url,
+        ])
+        .assert_done();
         self
     }
 
@@ -137,7 +151,10 @@ impl Place {
     /// The binary with an environment that holds nothing of this machine's.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_meguri"));
-        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).current_dir(self.dir.path());
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .current_dir(self.dir.path());
         command.stdin(Stdio::null());
         command
     }
@@ -168,8 +185,23 @@ impl Place {
 
     /// Makes a key with the command line; its id and secret.
     pub(crate) fn make_key(&self, project: &str, role: &str) -> (String, String) {
-        let made = self.meguri(&["key", "create", "--project", project, "--name", role, "--role", role, "--json"]).json();
-        (made["id"].as_str().unwrap().to_owned(), made["secret"].as_str().unwrap().to_owned())
+        let made = self
+            .meguri(&[
+                "key",
+                "create",
+                "--project",
+                project,
+                "--name",
+                role,
+                "--role",
+                role,
+                "--json",
+            ])
+            .json();
+        (
+            made["id"].as_str().unwrap().to_owned(),
+            made["secret"].as_str().unwrap().to_owned(),
+        )
     }
 
     /// Starts a server and waits until it takes calls.
@@ -191,19 +223,40 @@ impl Place {
     fn try_start(&self, change: &impl Fn(&mut Command)) -> Option<Live> {
         let address = free_address();
         let mut command = self.command();
-        command.args(["serve", "--listen", &address.to_string()]).args(self.place_args());
-        let log = File::options().create(true).append(true).open(self.beside("server.log")).unwrap();
+        command
+            .args(["serve", "--listen", &address.to_string()])
+            .args(self.place_args());
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.beside("server.log"))
+            .unwrap();
         command.stdout(Stdio::null()).stderr(log);
         change(&mut command);
         let child = command.spawn().unwrap();
-        let mut live = Live { child, client: Client::new(address, Some(&self.key)) };
+        let mut live = Live {
+            child,
+            client: Client::new(address, Some(&self.key)),
+        };
         let until = Instant::now() + PATIENCE;
-        while live.call("GET", "/readyz").try_send().is_none_or(|reply| reply.status != 200) {
+        while live
+            .call("GET", "/readyz")
+            .try_send()
+            .is_none_or(|reply| reply.status != 200)
+        {
             if live.child.try_wait().unwrap().is_some() {
-                assert!(self.log().contains("in use"), "the server ended: {}", self.log());
+                assert!(
+                    self.log().contains("in use"),
+                    "the server ended: {}",
+                    self.log()
+                );
                 return None;
             }
-            assert!(Instant::now() < until, "the server is not ready: {}", self.log());
+            assert!(
+                Instant::now() < until,
+                "the server is not ready: {}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
         Some(live)
@@ -217,13 +270,22 @@ impl Place {
     /// The path and query of the newest setup link in the log.
     pub(crate) fn setup_link(&self) -> String {
         let log = self.log();
-        let link = log.lines().rev().find_map(|line| Some(line.trim().split_once("/setup?token=")?.1.to_owned()));
-        format!("/setup?token={}", link.unwrap_or_else(|| panic!("no setup link in {log}")))
+        let link = log
+            .lines()
+            .rev()
+            .find_map(|line| Some(line.trim().split_once("/setup?token=")?.1.to_owned()));
+        format!(
+            "/setup?token={}",
+            link.unwrap_or_else(|| panic!("no setup link in {log}"))
+        )
     }
 
     /// Runs something on the metadata database.
     pub(crate) fn database<T>(&self, work: impl AsyncFnOnce(&db::Db) -> T) -> T {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let clock = Arc::new(base::SystemClock);
             let ids = base::Ids::new(clock.clone(), Arc::new(base::SystemRandom));
@@ -309,7 +371,10 @@ impl Wire {
         let (target, _) = rest.split_once('/').unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let (is_cut, streams) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let (is_cut, streams) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(Mutex::new(Vec::new())),
+        );
         let (flag, kept, to) = (Arc::clone(&is_cut), Arc::clone(&streams), target.to_owned());
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -327,7 +392,12 @@ impl Wire {
                 kept.lock().unwrap().extend([here, there]);
             }
         });
-        Self { url: url.replace(target, &address.to_string()), address, is_cut, streams }
+        Self {
+            url: url.replace(target, &address.to_string()),
+            address,
+            is_cut,
+            streams,
+        }
     }
 
     /// Breaks every connection and takes no new one.
@@ -390,7 +460,10 @@ impl Live {
 
     /// A browser without any cookie.
     pub(crate) fn browser(&self) -> Client {
-        Client { is_browser: true, ..self.anonymous() }
+        Client {
+            is_browser: true,
+            ..self.anonymous()
+        }
     }
 
     /// A browser in which this person is signed in.
@@ -405,14 +478,29 @@ impl Live {
         let browser = self.browser();
         let link = place.setup_link();
         let token = link.split_once('=').unwrap().1;
-        let reply = browser.form("/setup", &[("token", token), ("name", "Ada"), ("email", email), ("password", password)]);
-        assert_eq!((reply.status, reply.header("location").as_deref()), (303, Some("/")), "{reply:?}");
+        let reply = browser.form(
+            "/setup",
+            &[
+                ("token", token),
+                ("name", "Ada"),
+                ("email", email),
+                ("password", password),
+            ],
+        );
+        assert_eq!(
+            (reply.status, reply.header("location").as_deref()),
+            (303, Some("/")),
+            "{reply:?}"
+        );
         browser
     }
 
     /// Sends a signal to the process.
     pub(crate) fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
+        let status = Command::new("kill")
+            .args([name, &self.child.id().to_string()])
+            .status()
+            .unwrap();
         assert!(status.success());
     }
 
@@ -439,7 +527,12 @@ pub(crate) struct Client {
 
 impl Client {
     fn new(address: SocketAddr, key: Option<&str>) -> Self {
-        Self { address, key: key.map(str::to_owned), cookies: Mutex::default(), is_browser: false }
+        Self {
+            address,
+            key: key.map(str::to_owned),
+            cookies: Mutex::default(),
+            is_browser: false,
+        }
     }
 
     /// The origin that this server's pages have.
@@ -454,22 +547,34 @@ impl Client {
 
     /// Holds this cookie from now on.
     pub(crate) fn set_cookie(&self, name: &str, value: &str) {
-        self.cookies.lock().unwrap().insert(name.to_owned(), value.to_owned());
+        self.cookies
+            .lock()
+            .unwrap()
+            .insert(name.to_owned(), value.to_owned());
     }
 
     /// Begins a request with what this client always sends.
     pub(crate) fn call(&self, method: &str, path: &str) -> Call<'_> {
-        let mut call = self.bare(method, path).header("host", &self.address.to_string());
+        let mut call = self
+            .bare(method, path)
+            .header("host", &self.address.to_string());
         if let Some(key) = &self.key {
             call = call.header("authorization", &format!("Bearer {key}"));
         }
         if self.is_browser {
-            let cookies: Vec<String> =
-                self.cookies.lock().unwrap().iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let cookies: Vec<String> = self
+                .cookies
+                .lock()
+                .unwrap()
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
             if !cookies.is_empty() {
                 call = call.header("cookie", &cookies.join("; "));
             }
-            call = call.header("sec-fetch-site", "same-origin").header("accept", "text/html");
+            call = call
+                .header("sec-fetch-site", "same-origin")
+                .header("accept", "text/html");
             if method != "GET" {
                 call = call.header("origin", &self.origin());
             }
@@ -479,7 +584,13 @@ impl Client {
 
     /// Begins a request that has no header at all, `host` included.
     pub(crate) fn bare(&self, method: &str, path: &str) -> Call<'_> {
-        Call { client: self, method: method.to_owned(), path: path.to_owned(), headers: Vec::new(), body: Vec::new() }
+        Call {
+            client: self,
+            method: method.to_owned(),
+            path: path.to_owned(),
+            headers: Vec::new(),
+            body: Vec::new(),
+        }
     }
 
     pub(crate) fn get(&self, path: &str) -> Reply {
@@ -597,8 +708,14 @@ impl Call<'_> {
     }
 
     pub(crate) fn form(self, fields: &[(&str, &str)]) -> Self {
-        let text: Vec<String> = fields.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect();
-        self.body("application/x-www-form-urlencoded", text.join("&").as_bytes())
+        let text: Vec<String> = fields
+            .iter()
+            .map(|(name, value)| format!("{name}={}", encode(value)))
+            .collect();
+        self.body(
+            "application/x-www-form-urlencoded",
+            text.join("&").as_bytes(),
+        )
     }
 
     /// A body of any type and any bytes.
@@ -615,7 +732,13 @@ impl Call<'_> {
             bytes.extend_from_slice(value);
             bytes.extend_from_slice(b"\r\n");
         }
-        bytes.extend_from_slice(format!("connection: close\r\ncontent-length: {}\r\n\r\n", self.body.len()).as_bytes());
+        bytes.extend_from_slice(
+            format!(
+                "connection: close\r\ncontent-length: {}\r\n\r\n",
+                self.body.len()
+            )
+            .as_bytes(),
+        );
         bytes.extend_from_slice(&self.body);
         // The server may refuse and close before everything is sent.
         let _ = stream.write_all(&bytes);
@@ -633,7 +756,8 @@ impl Call<'_> {
 
     /// The answer.
     pub(crate) fn send(&self) -> Reply {
-        self.try_send().unwrap_or_else(|| panic!("no answer to {} {}", self.method, self.path))
+        self.try_send()
+            .unwrap_or_else(|| panic!("no answer to {} {}", self.method, self.path))
     }
 
     /// The answer while it comes: its lines, chunk sizes among them.
@@ -680,12 +804,18 @@ impl Reply {
 
     pub(crate) fn headers(&self, name: &str) -> Vec<String> {
         let lines = self.head.lines().filter_map(|line| line.split_once(':'));
-        lines.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim().to_owned()).collect()
+        lines
+            .filter(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.trim().to_owned())
+            .collect()
     }
 
     /// `error.code` of our own API and of OpenAI's shape.
     pub(crate) fn code(&self) -> String {
-        self.json()["error"]["code"].as_str().unwrap_or_else(|| panic!("no error code: {self:?}")).to_owned()
+        self.json()["error"]["code"]
+            .as_str()
+            .unwrap_or_else(|| panic!("no error code: {self:?}"))
+            .to_owned()
     }
 
     /// Status and error code.
@@ -696,9 +826,18 @@ impl Reply {
     /// Status and body without what differs between two equal refusals.
     pub(crate) fn without_request_id(&self) -> (u16, String) {
         let id = self.header("x-request-id").unwrap_or_default();
-        let text = if id.is_empty() { self.text() } else { self.text().replace(&id, "REQUEST") };
-        let nonce = self.header("content-security-policy").and_then(|csp| Some(csp.split("'nonce-").nth(1)?.split('\'').next()?.to_owned()));
-        (self.status, nonce.map_or(text.clone(), |nonce| text.replace(&nonce, "NONCE")))
+        let text = if id.is_empty() {
+            self.text()
+        } else {
+            self.text().replace(&id, "REQUEST")
+        };
+        let nonce = self
+            .header("content-security-policy")
+            .and_then(|csp| Some(csp.split("'nonce-").nth(1)?.split('\'').next()?.to_owned()));
+        (
+            self.status,
+            nonce.map_or(text.clone(), |nonce| text.replace(&nonce, "NONCE")),
+        )
     }
 }
 
@@ -709,9 +848,16 @@ fn read_reply(mut stream: TcpStream) -> Option<Reply> {
     let split = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = String::from_utf8(bytes[..split].to_vec()).ok()?;
     let status = head.get(9..12)?.parse().ok()?;
-    let reply = Reply { status, head, body: bytes[split + 4..].to_vec() };
+    let reply = Reply {
+        status,
+        head,
+        body: bytes[split + 4..].to_vec(),
+    };
     match reply.header("transfer-encoding") {
-        Some(_) => Some(Reply { body: unchunk(&reply.body), ..reply }),
+        Some(_) => Some(Reply {
+            body: unchunk(&reply.body),
+            ..reply
+        }),
         None => Some(reply),
     }
 }
@@ -720,7 +866,9 @@ fn read_reply(mut stream: TcpStream) -> Option<Reply> {
 fn unchunk(mut rest: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     while let Some(end) = rest.windows(2).position(|window| window == b"\r\n") {
-        let size = std::str::from_utf8(&rest[..end]).ok().and_then(|size| usize::from_str_radix(size, 16).ok());
+        let size = std::str::from_utf8(&rest[..end])
+            .ok()
+            .and_then(|size| usize::from_str_radix(size, 16).ok());
         match size {
             None | Some(0) => break,
             Some(size) => {
@@ -748,7 +896,11 @@ pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() { files.extend(files_below(&path)) } else { files.push(path) }
+        if path.is_dir() {
+            files.extend(files_below(&path))
+        } else {
+            files.push(path)
+        }
     }
     files
 }

@@ -4,35 +4,70 @@ use serde_json::{Value, json};
 
 use crate::harness::{Place, on_both_databases, question};
 
-on_both_databases!(a_key_is_made_used_and_revoked, the_command_line_revokes_beside_a_running_server);
+on_both_databases!(
+    a_key_is_made_used_and_revoked,
+    the_command_line_revokes_beside_a_running_server
+);
 
 fn a_key_is_made_used_and_revoked(place: Place) {
     let place = place.add_fake().with_key("admin");
     let live = place.start();
-    let made = live.post("/api/v1/keys", &json!({"name": "東京のアプリ", "environment": "prod"}));
+    let made = live.post(
+        "/api/v1/keys",
+        &json!({"name": "東京のアプリ", "environment": "prod"}),
+    );
     assert_eq!(made.status, 201, "{made:?}");
     let made = made.json();
-    let (id, secret) = (made["id"].as_str().unwrap(), made["secret"].as_str().unwrap());
-    assert!(secret.starts_with("mgr_prod_") && secret.len() > 45, "{secret}");
-    assert_eq!((&made["key"]["role"], &made["key"]["name"]), (&json!("caller"), &json!("東京のアプリ")));
+    let (id, secret) = (
+        made["id"].as_str().unwrap(),
+        made["secret"].as_str().unwrap(),
+    );
+    assert!(
+        secret.starts_with("mgr_prod_") && secret.len() > 45,
+        "{secret}"
+    );
+    assert_eq!(
+        (&made["key"]["role"], &made["key"]["name"]),
+        (&json!("caller"), &json!("東京のアプリ"))
+    );
 
-    let row = |listed: &Value| listed["items"].as_array().unwrap().iter().find(|row| row["id"] == id).unwrap().clone();
+    let row = |listed: &Value| {
+        listed["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|row| row["id"] == id)
+            .unwrap()
+            .clone()
+    };
     let listed = live.get("/api/v1/keys");
     assert!(!listed.text().contains(secret), "{listed:?}");
     assert_eq!(row(&listed.json())["last_used_at"], Value::Null);
     let app = live.with_key(secret);
     app.chat(&question("hello"));
-    assert_eq!(app.get("/api/v1/keys").refusal(), (403, "forbidden".to_owned()));
+    assert_eq!(
+        app.get("/api/v1/keys").refusal(),
+        (403, "forbidden".to_owned())
+    );
     // Written down within seconds, not on the request path.
-    live.wait_for("/api/v1/keys", |listed| row(listed)["last_used_at"].is_i64());
+    live.wait_for("/api/v1/keys", |listed| {
+        row(listed)["last_used_at"].is_i64()
+    });
 
     assert_eq!(live.delete(&format!("/api/v1/keys/{id}")).status, 204);
     let refused = app.post("/v1/chat/completions", &question("hello"));
-    assert_eq!((refused.status, refused.json()["error"]["type"].clone()), (401, json!("authentication_error")), "{refused:?}");
+    assert_eq!(
+        (refused.status, refused.json()["error"]["type"].clone()),
+        (401, json!("authentication_error")),
+        "{refused:?}"
+    );
     assert!(row(&live.get("/api/v1/keys").json())["revoked_at"].is_i64());
     // Twice is no error, and another project's or no key is none.
     assert_eq!(live.delete(&format!("/api/v1/keys/{id}")).status, 204);
-    assert_eq!(live.delete("/api/v1/keys/nothing").refusal(), (404, "not_found".to_owned()));
+    assert_eq!(
+        live.delete("/api/v1/keys/nothing").refusal(),
+        (404, "not_found".to_owned())
+    );
     assert_eq!(place.fake.seen().len(), 1);
 }
 
@@ -46,18 +81,29 @@ fn a_key_ends_when_its_time_is_over() {
     place.database(async |db| {
         let mut tx = db.begin_write().await.unwrap();
         let update = "UPDATE api_keys SET expires_at = $2 WHERE id = $1";
-        db::sqlx::query(update).bind(&id).bind(db.now_us() - 1).execute(tx.conn()).await.unwrap();
+        db::sqlx::query(update)
+            .bind(&id)
+            .bind(db.now_us() - 1)
+            .execute(tx.conn())
+            .await
+            .unwrap();
         tx.bump_plan().await.unwrap();
         tx.commit().await.unwrap();
     });
     let until = std::time::Instant::now() + crate::harness::PATIENCE;
     while app.get("/v1/models").status != 401 {
-        assert!(std::time::Instant::now() < until, "an expired key still works");
+        assert!(
+            std::time::Instant::now() < until,
+            "an expired key still works"
+        );
     }
     let admin = live.with_key(&place.make_key("default", "admin").1);
     let past = json!({"name": "x", "environment": "dev", "expires_at": 1});
     let refused = admin.post("/api/v1/keys", &past);
-    assert_eq!((refused.status, refused.json()["error"]["at"].clone()), (400, json!("expires_at")));
+    assert_eq!(
+        (refused.status, refused.json()["error"]["at"].clone()),
+        (400, json!("expires_at"))
+    );
 }
 
 #[test]
@@ -67,15 +113,34 @@ fn a_wrong_key_request_says_what_is_wrong() {
     let admin = live.with_key(&place.make_key("default", "admin").1);
     for (body, at) in [
         (json!({"name": "", "environment": "dev"}), json!("name")),
-        (json!({"name": "a\u{202e}b", "environment": "dev"}), json!("name")),
-        (json!({"name": "x".repeat(101), "environment": "dev"}), json!("name")),
-        (json!({"name": "x", "environment": "moon"}), json!("environment")),
+        (
+            json!({"name": "a\u{202e}b", "environment": "dev"}),
+            json!("name"),
+        ),
+        (
+            json!({"name": "x".repeat(101), "environment": "dev"}),
+            json!("name"),
+        ),
+        (
+            json!({"name": "x", "environment": "moon"}),
+            json!("environment"),
+        ),
     ] {
         let reply = admin.post("/api/v1/keys", &body);
-        assert_eq!((reply.status, &reply.json()["error"]["at"]), (400, &at), "{reply:?}");
+        assert_eq!(
+            (reply.status, &reply.json()["error"]["at"]),
+            (400, &at),
+            "{reply:?}"
+        );
     }
-    for body in [json!({"name": "x", "environment": "dev", "rolle": "admin"}), json!({"name": "x", "environment": "dev", "role": "root"})] {
-        assert_eq!(admin.post("/api/v1/keys", &body).refusal(), (400, "invalid_json".to_owned()));
+    for body in [
+        json!({"name": "x", "environment": "dev", "rolle": "admin"}),
+        json!({"name": "x", "environment": "dev", "role": "root"}),
+    ] {
+        assert_eq!(
+            admin.post("/api/v1/keys", &body).refusal(),
+            (400, "invalid_json".to_owned())
+        );
     }
 }
 
@@ -90,10 +155,22 @@ fn keys_are_not_above_their_makers_role() {
         let program = live.with_key(&place.make_key("default", role).1);
         for wanted in ["admin", "editor", "viewer", "caller"] {
             let body = json!({"name": "x", "environment": "dev", "role": wanted});
-            assert_eq!(person.post("/api/v1/keys", &body).status, 403, "{role} {wanted}");
-            assert_eq!(program.post("/api/v1/keys", &body).status, 403, "{role} {wanted}");
+            assert_eq!(
+                person.post("/api/v1/keys", &body).status,
+                403,
+                "{role} {wanted}"
+            );
+            assert_eq!(
+                program.post("/api/v1/keys", &body).status,
+                403,
+                "{role} {wanted}"
+            );
             let form = [("name", "x"), ("environment", "dev"), ("role", wanted)];
-            assert_eq!(person.form("/default/keys", &form).status, 403, "{role} {wanted}");
+            assert_eq!(
+                person.form("/default/keys", &form).status,
+                403,
+                "{role} {wanted}"
+            );
         }
     }
 }
@@ -103,16 +180,27 @@ fn the_page_shows_a_secret_once() {
     let place = Place::new();
     let live = place.start();
     let admin = live.browser_of(&place.add_person("default", "admin"));
-    let form = [("name", "from the page"), ("environment", "staging"), ("role", "caller"), ("expires", "30d")];
+    let form = [
+        ("name", "from the page"),
+        ("environment", "staging"),
+        ("role", "caller"),
+        ("expires", "30d"),
+    ];
     let made = admin.form("/default/keys", &form);
     assert_eq!(made.status, 200, "{made:?}");
     assert_eq!(made.header("cache-control").as_deref(), Some("no-store"));
     let text = made.text();
-    let secret: String = text[text.find("mgr_staging_").unwrap()..].chars().take_while(|c| c.is_ascii_alphanumeric() || "_-".contains(*c)).collect();
+    let secret: String = text[text.find("mgr_staging_").unwrap()..]
+        .chars()
+        .take_while(|c| c.is_ascii_alphanumeric() || "_-".contains(*c))
+        .collect();
     assert_eq!(live.with_key(&secret).get("/v1/models").status, 200);
     let page = admin.get("/default/keys");
     assert!(page.text().contains("from the page") && !page.text().contains(&secret));
-    let wrong = admin.form("/default/keys", &[("name", ""), ("environment", "staging"), ("role", "caller")]);
+    let wrong = admin.form(
+        "/default/keys",
+        &[("name", ""), ("environment", "staging"), ("role", "caller")],
+    );
     assert_eq!(wrong.status, 422, "{wrong:?}");
 }
 
@@ -127,7 +215,10 @@ fn the_command_line_revokes_beside_a_running_server(place: Place) {
     // At once means: within the quarter of a second in which a server follows its database.
     let until = std::time::Instant::now() + std::time::Duration::from_secs(5);
     while app.get("/v1/models").status != 401 {
-        assert!(std::time::Instant::now() < until, "a revoked key still works");
+        assert!(
+            std::time::Instant::now() < until,
+            "a revoked key still works"
+        );
     }
 }
 
@@ -145,7 +236,11 @@ fn openwebui_2026_45339_same_limits_any_header() {
         ("api-key", secret.clone()),
     ] {
         let call = live.anonymous();
-        let reply = call.call("POST", "/v1/chat/completions").header(name, &value).json(&question("hello")).send();
+        let reply = call
+            .call("POST", "/v1/chat/completions")
+            .header(name, &value)
+            .json(&question("hello"))
+            .send();
         assert_eq!(reply.status, 200, "{name}: {reply:?}");
         traces.push(reply.header("x-meguri-trace-id").unwrap());
     }
@@ -160,10 +255,22 @@ fn openwebui_2026_45339_same_limits_any_header() {
         assert!(std::time::Instant::now() < until);
     }
     for name in ["x-api-key", "api-key"] {
-        assert_eq!(live.anonymous().call("GET", "/v1/models").header(name, &secret).send().status, 401, "{name}");
+        assert_eq!(
+            live.anonymous()
+                .call("GET", "/v1/models")
+                .header(name, &secret)
+                .send()
+                .status,
+            401,
+            "{name}"
+        );
     }
     // A good header beside a bad one does not decide by chance: `authorization` counts.
     let mixed = live.anonymous();
-    let reply = mixed.call("GET", "/v1/models").header("authorization", "Bearer wrong").header("x-api-key", &place.key).send();
+    let reply = mixed
+        .call("GET", "/v1/models")
+        .header("authorization", "Bearer wrong")
+        .header("x-api-key", &place.key)
+        .send();
     assert_eq!(reply.status, 401);
 }

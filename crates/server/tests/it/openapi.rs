@@ -15,7 +15,10 @@ const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/openapi.json
 fn document() -> Value {
     let place = Place::on(Database::Sqlite);
     let reply = place.start().anonymous().get("/openapi.json");
-    assert_eq!((reply.status, reply.header("content-type").as_deref()), (200, Some("application/json")));
+    assert_eq!(
+        (reply.status, reply.header("content-type").as_deref()),
+        (200, Some("application/json"))
+    );
     reply.json()
 }
 
@@ -29,16 +32,28 @@ fn the_committed_document_is_what_the_server_says() {
     }
     let committed: Value = serde_json::from_str(&std::fs::read_to_string(GOLDEN).unwrap()).unwrap();
     let (now, committed) = (format!("{now:#}"), format!("{committed:#}"));
-    let differs = now.lines().zip(committed.lines()).enumerate().find(|(_, (now, before))| now != before);
-    assert!(now == committed, "the API has changed, first at {differs:?}: look at all of it after UPDATE_GOLDEN=1");
+    let differs = now
+        .lines()
+        .zip(committed.lines())
+        .enumerate()
+        .find(|(_, (now, before))| now != before);
+    assert!(
+        now == committed,
+        "the API has changed, first at {differs:?}: look at all of it after UPDATE_GOLDEN=1"
+    );
 }
 
 /// Every object in the document, with the way to it.
 fn walk<'a>(value: &'a Value, path: &str, visit: &mut impl FnMut(&str, &'a Value)) {
     visit(path, value);
     match value {
-        Value::Object(map) => map.iter().for_each(|(key, value)| walk(value, &format!("{path}/{key}"), visit)),
-        Value::Array(items) => items.iter().enumerate().for_each(|(index, value)| walk(value, &format!("{path}/{index}"), visit)),
+        Value::Object(map) => map
+            .iter()
+            .for_each(|(key, value)| walk(value, &format!("{path}/{key}"), visit)),
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .for_each(|(index, value)| walk(value, &format!("{path}/{index}"), visit)),
         _ => {}
     }
 }
@@ -51,31 +66,62 @@ fn the_document_is_sound() {
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
             let told = format!("{method} {path}: {operation}");
-            assert!(["get", "put", "post", "delete"].contains(&method.as_str()), "{told}");
-            assert!(ids.insert(operation["operationId"].as_str().unwrap()), "used twice: {told}");
+            assert!(
+                ["get", "put", "post", "delete"].contains(&method.as_str()),
+                "{told}"
+            );
+            assert!(
+                ids.insert(operation["operationId"].as_str().unwrap()),
+                "used twice: {told}"
+            );
             assert!(!operation["summary"].as_str().unwrap().is_empty(), "{told}");
             // Each `{name}` of the path is one declared parameter, and no other is in the path.
-            let wanted: BTreeSet<&str> = path.split('{').skip(1).map(|rest| rest.split('}').next().unwrap()).collect();
-            let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
-            let declared: BTreeSet<&str> =
-                parameters.iter().filter(|parameter| parameter["in"] == "path").map(|parameter| parameter["name"].as_str().unwrap()).collect();
+            let wanted: BTreeSet<&str> = path
+                .split('{')
+                .skip(1)
+                .map(|rest| rest.split('}').next().unwrap())
+                .collect();
+            let parameters = operation["parameters"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            let declared: BTreeSet<&str> = parameters
+                .iter()
+                .filter(|parameter| parameter["in"] == "path")
+                .map(|parameter| parameter["name"].as_str().unwrap())
+                .collect();
             assert_eq!(wanted, declared, "{told}");
             for parameter in &parameters {
-                assert!(parameter["description"].is_string() || parameter.get("description").is_none(), "{told}");
+                assert!(
+                    parameter["description"].is_string() || parameter.get("description").is_none(),
+                    "{told}"
+                );
                 assert!(parameter["schema"].is_object(), "{told}");
             }
             let responses = operation["responses"].as_object().unwrap();
-            assert!(responses.contains_key("default") && responses.keys().any(|status| status.starts_with('2')), "{told}");
+            assert!(
+                responses.contains_key("default")
+                    && responses.keys().any(|status| status.starts_with('2')),
+                "{told}"
+            );
         }
     }
     // Every reference leads somewhere.
     walk(&document, "", &mut |path, value| {
         if let Some(reference) = value.get("$ref").and_then(Value::as_str) {
-            let pointer = reference.strip_prefix('#').unwrap_or_else(|| panic!("{path}: {reference}"));
+            let pointer = reference
+                .strip_prefix('#')
+                .unwrap_or_else(|| panic!("{path}: {reference}"));
             assert!(document.pointer(pointer).is_some(), "{path}: {reference}");
         }
     });
     // Who may call is said for each, and the public list is as short here as in the route table.
-    let public: Vec<&String> = document["paths"].as_object().unwrap().iter().filter(|(_, item)| item["get"]["security"] == json!([])).map(|(path, _)| path).collect();
+    let public: Vec<&String> = document["paths"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter(|(_, item)| item["get"]["security"] == json!([]))
+        .map(|(path, _)| path)
+        .collect();
     assert_eq!(public, ["/healthz", "/readyz", "/openapi.json"]);
 }

@@ -16,17 +16,27 @@ fn a_provider_is_added_changed_and_removed(place: Place) {
     let made = live.post("/api/v1/providers", &body);
     assert_eq!(made.status, 201, "{made:?}");
     let made = made.json();
-    assert_eq!((&made["credential"], &made["credential_ref"]), (&json!("stored"), &json!("")));
+    assert_eq!(
+        (&made["credential"], &made["credential_ref"]),
+        (&json!("stored"), &json!(""))
+    );
     let chat = |model: &str| {
         live.chat(&json!({"model": model, "messages": [{"role": "user", "content": "hello"}]}));
-        place.fake.seen().pop().unwrap().headers["authorization"].to_str().unwrap().to_owned()
+        place.fake.seen().pop().unwrap().headers["authorization"]
+            .to_str()
+            .unwrap()
+            .to_owned()
     };
     assert_eq!(chat("mine/tiny"), "Bearer sk-first");
-    assert_eq!(live.post("/api/v1/providers", &body).refusal(), (409, "name_taken".to_owned()));
+    assert_eq!(
+        live.post("/api/v1/providers", &body).refusal(),
+        (409, "name_taken".to_owned())
+    );
 
     // Without a credential it keeps its own, under a new name too.
     let path = format!("/api/v1/providers/{}", made["id"].as_str().unwrap());
-    let renamed = json!({"name": "ours", "protocol": "openai", "base_url": place.fake.openai_url()});
+    let renamed =
+        json!({"name": "ours", "protocol": "openai", "base_url": place.fake.openai_url()});
     assert_eq!(live.put(&path, &renamed).json()["credential"], "stored");
     assert_eq!(chat("ours/tiny"), "Bearer sk-first");
     let changed = json!({"name": "ours", "protocol": "openai", "base_url": place.fake.openai_url(), "api_key": "sk-second"});
@@ -39,7 +49,10 @@ fn a_provider_is_added_changed_and_removed(place: Place) {
     assert_eq!(live.delete("/api/v1/providers/ours").status, 204);
     assert_eq!(live.get(&path).status, 404);
     let gone = json!({"model": "ours/tiny", "messages": [{"role": "user", "content": "hello"}]});
-    assert_eq!(live.post("/v1/chat/completions", &gone).refusal(), (404, "model_not_found".to_owned()));
+    assert_eq!(
+        live.post("/v1/chat/completions", &gone).refusal(),
+        (404, "model_not_found".to_owned())
+    );
 }
 
 #[test]
@@ -64,14 +77,33 @@ fn wrong_fields_are_named() {
         ("api_key_env", json!("A B")),
     ] {
         let reply = with(field, value.clone());
-        assert_eq!((reply.status, &reply.json()["error"]["at"]), (400, &json!(field)), "{value}: {reply:?}");
+        assert_eq!(
+            (reply.status, &reply.json()["error"]["at"]),
+            (400, &json!(field)),
+            "{value}: {reply:?}"
+        );
     }
-    for (field, value) in [("protocol", json!("telnet")), ("allow_private", json!(true)), ("name", json!(3)), ("base_url", Value::Null)] {
-        assert_eq!(with(field, value.clone()).refusal(), (400, "invalid_json".to_owned()), "{field} {value}");
+    for (field, value) in [
+        ("protocol", json!("telnet")),
+        ("allow_private", json!(true)),
+        ("name", json!(3)),
+        ("base_url", Value::Null),
+    ] {
+        assert_eq!(
+            with(field, value.clone()).refusal(),
+            (400, "invalid_json".to_owned()),
+            "{field} {value}"
+        );
     }
     let both = json!({"name": "x", "protocol": "openai", "base_url": "https://a.example", "api_key": "k", "api_key_env": "K"});
     assert_eq!(admin.post("/api/v1/providers", &both).status, 400);
-    assert_eq!(admin.get("/api/v1/providers").json()["items"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        admin.get("/api/v1/providers").json()["items"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
 }
 
 /// Every spelling of an address that is not the public internet's.
@@ -80,19 +112,63 @@ fn private_addresses_need_the_operator() {
     let place = Place::on(Database::Sqlite).with_key("admin");
     let live = place.start();
     let person = live.browser_of(&place.add_person("default", "admin"));
-    let port = place.fake.openai_url().split(':').nth(2).unwrap().to_owned();
+    let port = place
+        .fake
+        .openai_url()
+        .split(':')
+        .nth(2)
+        .unwrap()
+        .to_owned();
     for host in [
-        "127.0.0.1", "localhost", "LOCALHOST", "a.localhost", "2130706433", "0x7f000001", "0177.0.0.1", "127.1", "0", "0.0.0.0",
-        "[::1]", "[::]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[64:ff9b::7f00:1]", "[fe80::1]", "[fc00::1]", "10.0.0.1",
-        "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "224.0.0.1", "255.255.255.255", "127.0.0.1.",
-        "localhost.", "①②⑦.⓪.⓪.①",
+        "127.0.0.1",
+        "localhost",
+        "LOCALHOST",
+        "a.localhost",
+        "2130706433",
+        "0x7f000001",
+        "0177.0.0.1",
+        "127.1",
+        "0",
+        "0.0.0.0",
+        "[::1]",
+        "[::]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "[64:ff9b::7f00:1]",
+        "[fe80::1]",
+        "[fc00::1]",
+        "10.0.0.1",
+        "172.16.0.1",
+        "192.168.1.1",
+        "169.254.169.254",
+        "100.64.0.1",
+        "224.0.0.1",
+        "255.255.255.255",
+        "127.0.0.1.",
+        "localhost.",
+        "①②⑦.⓪.⓪.①",
     ] {
         let url = format!("http://{host}:{port}");
-        let reply = live.post("/api/v1/providers", &json!({"name": "x", "protocol": "openai", "base_url": url}));
+        let reply = live.post(
+            "/api/v1/providers",
+            &json!({"name": "x", "protocol": "openai", "base_url": url}),
+        );
         let code = reply.code();
-        assert!(reply.status == 400 && ["private_address", "bad_url"].contains(&code.as_str()), "{host}: {reply:?}");
-        let form = [("name", "x"), ("protocol", "openai"), ("base_url", &url), ("credential", "none")];
-        assert_eq!(person.form("/default/providers", &form).status, 422, "{host}");
+        assert!(
+            reply.status == 400 && ["private_address", "bad_url"].contains(&code.as_str()),
+            "{host}: {reply:?}"
+        );
+        let form = [
+            ("name", "x"),
+            ("protocol", "openai"),
+            ("base_url", &url),
+            ("credential", "none"),
+        ];
+        assert_eq!(
+            person.form("/default/providers", &form).status,
+            422,
+            "{host}"
+        );
     }
     // A name is resolved when it is connected to, and what it leads to is checked then.
     let named = json!({"name": "named", "protocol": "openai", "base_url": format!("http://localtest.invalid:{port}")});
@@ -103,16 +179,34 @@ fn private_addresses_need_the_operator() {
 
     // What the operator has opened stays open, but nobody can move it from here.
     let url = place.fake.openai_url();
-    place.meguri(&["provider", "add", "opened", "--protocol", "openai", "--base-url", &url]).assert_done();
+    place
+        .meguri(&[
+            "provider",
+            "add",
+            "opened",
+            "--protocol",
+            "openai",
+            "--base-url",
+            &url,
+        ])
+        .assert_done();
     let until = std::time::Instant::now() + crate::harness::PATIENCE;
     let chat = json!({"model": "opened/tiny", "messages": [{"role": "user", "content": "hello"}]});
     while live.post("/v1/chat/completions", &chat).status != 200 {
         assert!(std::time::Instant::now() < until);
     }
-    let moved = json!({"name": "opened", "protocol": "openai", "base_url": "http://127.0.0.1:1/v1"});
-    assert_eq!(live.put("/api/v1/providers/opened", &moved).refusal(), (400, "private_address".to_owned()));
-    let public = json!({"name": "opened", "protocol": "openai", "base_url": "https://api.example.com/v1"});
-    assert_eq!(live.put("/api/v1/providers/opened", &public).json()["allow_private"], false);
+    let moved =
+        json!({"name": "opened", "protocol": "openai", "base_url": "http://127.0.0.1:1/v1"});
+    assert_eq!(
+        live.put("/api/v1/providers/opened", &moved).refusal(),
+        (400, "private_address".to_owned())
+    );
+    let public =
+        json!({"name": "opened", "protocol": "openai", "base_url": "https://api.example.com/v1"});
+    assert_eq!(
+        live.put("/api/v1/providers/opened", &public).json()["allow_private"],
+        false
+    );
 }
 
 /// `litellm_2026_42271_test_connection`: testing is privileged and says whether
@@ -124,19 +218,40 @@ fn litellm_2026_42271_test_connection() {
     let admin = live.with_key(&place.make_key("default", "admin").1);
     for role in ["editor", "viewer", "caller"] {
         let key = place.make_key("default", role).1;
-        assert_eq!(live.with_key(&key).post("/api/v1/providers/fake/test", &json!({})).status, 403, "{role}");
+        assert_eq!(
+            live.with_key(&key)
+                .post("/api/v1/providers/fake/test", &json!({}))
+                .status,
+            403,
+            "{role}"
+        );
     }
-    place.fake.next(Answer::status(403, "the metadata service's secret"));
+    place
+        .fake
+        .next(Answer::status(403, "the metadata service's secret"));
     let refused = admin.post("/api/v1/providers/fake/test", &json!({}));
     assert_eq!(refused.json()["state"], "error");
     assert!(!refused.text().contains("secret"), "{refused:?}");
-    place.fake.next(Answer::faulty(Fault::Raw("text/html", vec!["<h1>a secret page</h1>".into()])));
+    place.fake.next(Answer::faulty(Fault::Raw(
+        "text/html",
+        vec!["<h1>a secret page</h1>".into()],
+    )));
     let refused = admin.post("/api/v1/providers/fake/test", &json!({}));
     assert_eq!(refused.json()["state"], "error");
     assert!(!refused.text().contains("secret"), "{refused:?}");
-    for target in ["stdio:///bin/sh", "unix:///var/run/docker.sock", "file:///etc/passwd", "sh -c id", "gopher://127.0.0.1/"] {
+    for target in [
+        "stdio:///bin/sh",
+        "unix:///var/run/docker.sock",
+        "file:///etc/passwd",
+        "sh -c id",
+        "gopher://127.0.0.1/",
+    ] {
         let body = json!({"name": "x", "protocol": "openai", "base_url": target});
-        assert_eq!(admin.post("/api/v1/providers", &body).status, 400, "{target}");
+        assert_eq!(
+            admin.post("/api/v1/providers", &body).status,
+            400,
+            "{target}"
+        );
     }
 }
 
@@ -146,8 +261,18 @@ fn openwebui_2026_45401_redirect() {
     let place = Place::new();
     let live = place.start();
     let target = format!("{}/stolen", place.fake.url());
-    place.fake.next(Answer::faulty(Fault::Status(302, vec![("location", target)], String::new())));
+    place.fake.next(Answer::faulty(Fault::Status(
+        302,
+        vec![("location", target)],
+        String::new(),
+    )));
     let reply = live.post("/v1/chat/completions", &question("hello"));
     assert_eq!(reply.status, 502, "{reply:?}");
-    assert!(place.fake.seen().iter().all(|seen| !seen.path.contains("stolen")));
+    assert!(
+        place
+            .fake
+            .seen()
+            .iter()
+            .all(|seen| !seen.path.contains("stolen"))
+    );
 }

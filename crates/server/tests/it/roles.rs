@@ -35,7 +35,11 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("GET", "/api/v1/traces/facets", "admin editor viewer caller"),
     ("GET", "/api/v1/traces/tail", "admin editor viewer caller"),
     ("GET", "/api/v1/traces/{id}", "admin editor viewer caller"),
-    ("GET", "/api/v1/traces/{id}/spans/{span}/body", "admin editor viewer caller"),
+    (
+        "GET",
+        "/api/v1/traces/{id}/spans/{span}/body",
+        "admin editor viewer caller",
+    ),
     ("POST", "/api/v1/query", "admin editor viewer caller"),
     ("POST", "/api/v1/scores", "admin editor caller"),
     ("GET", "/api/v1/scores", "admin editor viewer caller"),
@@ -49,12 +53,32 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     // Prompts.
     ("GET", "/api/v1/prompts", "admin editor viewer caller"),
     ("POST", "/api/v1/prompts", "admin editor"),
-    ("GET", "/api/v1/prompts/{name}/versions", "admin editor viewer caller"),
+    (
+        "GET",
+        "/api/v1/prompts/{name}/versions",
+        "admin editor viewer caller",
+    ),
     ("POST", "/api/v1/prompts/{name}/versions", "admin editor"),
-    ("GET", "/api/v1/prompts/{name}/versions/{version}", "admin editor viewer caller"),
-    ("GET", "/api/v1/prompts/{name}/labels", "admin editor viewer caller"),
-    ("PUT", "/api/v1/prompts/{name}/labels/{label}", "admin editor"),
-    ("GET", "/api/v1/prompts/{name}/moves", "admin editor viewer caller"),
+    (
+        "GET",
+        "/api/v1/prompts/{name}/versions/{version}",
+        "admin editor viewer caller",
+    ),
+    (
+        "GET",
+        "/api/v1/prompts/{name}/labels",
+        "admin editor viewer caller",
+    ),
+    (
+        "PUT",
+        "/api/v1/prompts/{name}/labels/{label}",
+        "admin editor",
+    ),
+    (
+        "GET",
+        "/api/v1/prompts/{name}/moves",
+        "admin editor viewer caller",
+    ),
     ("GET", "/{project}/prompts", "admin editor viewer"),
     ("POST", "/{project}/prompts", "admin editor"),
     ("GET", "/{project}/prompts/new", "admin editor"),
@@ -67,7 +91,11 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("DELETE", "/api/v1/models/{name}", "admin"),
     ("POST", "/api/v1/models/pull", "admin"),
     ("GET", "/api/v1/models/pulls", "admin editor viewer caller"),
-    ("GET", "/api/v1/models/pulls/{id}", "admin editor viewer caller"),
+    (
+        "GET",
+        "/api/v1/models/pulls/{id}",
+        "admin editor viewer caller",
+    ),
     ("DELETE", "/api/v1/models/pulls/{id}", "admin"),
     ("GET", "/{project}/models", "admin editor viewer"),
     ("POST", "/{project}/models/pull", "admin"),
@@ -110,9 +138,18 @@ const EXPECTED: &[(&str, &str, &str)] = &[
 
 /// An address on this route that no row has.
 fn address(path: &str) -> String {
-    let filled = path.replace("{project}", "default").replace("{*file}", "nothing.js").replace("{*id}", "no/model");
-    let filled = filled.replace("{span}", "0123456789abcdef").replace("{version}", "7").replace("{label}", "nolabel");
-    let filled = filled.replace("{name}", "nothing").replace("{user_id}", NO_ID).replace("{id}", NO_ID);
+    let filled = path
+        .replace("{project}", "default")
+        .replace("{*file}", "nothing.js")
+        .replace("{*id}", "no/model");
+    let filled = filled
+        .replace("{span}", "0123456789abcdef")
+        .replace("{version}", "7")
+        .replace("{label}", "nolabel");
+    let filled = filled
+        .replace("{name}", "nothing")
+        .replace("{user_id}", NO_ID)
+        .replace("{id}", NO_ID);
     assert!(!filled.contains('{'), "no value for a parameter of {path}");
     filled
 }
@@ -131,12 +168,20 @@ fn status_of(client: &Client, method: &str, path: &str) -> u16 {
 #[test]
 fn every_route_says_who_it_is_for() {
     let name = |method: &str, path: &str| format!("{method} {path}");
-    let routes: BTreeSet<String> =
-        server::http::routes().iter().map(|route| name(route.method.as_str(), route.path)).collect();
-    let expected: BTreeSet<String> = EXPECTED.iter().map(|(method, path, _)| name(method, path)).collect();
+    let routes: BTreeSet<String> = server::http::routes()
+        .iter()
+        .map(|route| name(route.method.as_str(), route.path))
+        .collect();
+    let expected: BTreeSet<String> = EXPECTED
+        .iter()
+        .map(|(method, path, _)| name(method, path))
+        .collect();
     let unexpected: Vec<_> = routes.difference(&expected).collect();
     let missing: Vec<_> = expected.difference(&routes).collect();
-    assert!(unexpected.is_empty(), "say in EXPECTED who may call: {unexpected:?}");
+    assert!(
+        unexpected.is_empty(),
+        "say in EXPECTED who may call: {unexpected:?}"
+    );
     assert!(missing.is_empty(), "these routes are gone: {missing:?}");
 }
 
@@ -152,14 +197,31 @@ fn mlflow_2026_2652_no_side_doors() {
             let status = status_of(client, method, &address);
             match *who {
                 // They answer something of their own: 200, a form that was not understood, a missing file.
-                "everybody" => assert!(![401, 403].contains(&status) || *path == "/setup", "{method} {path}: {status}"),
-                _ if is_page(path) && *method == "GET" => assert_eq!(status, 303, "{method} {path}"),
+                "everybody" => assert!(
+                    ![401, 403].contains(&status) || *path == "/setup",
+                    "{method} {path}: {status}"
+                ),
+                _ if is_page(path) && *method == "GET" => {
+                    assert_eq!(status, 303, "{method} {path}")
+                }
                 _ => assert_eq!(status, 401, "{method} {path}"),
             }
         }
     }
     // What is not in the table does not exist, whoever asks.
-    for path in ["/v1", "/v1/traces", "/v1/keys", "/metrics", "/debug/pprof", "/mcp", "/api", "/api/keys", "/api/v2/keys", "/api/v1/jobs", "/assets"] {
+    for path in [
+        "/v1",
+        "/v1/traces",
+        "/v1/keys",
+        "/metrics",
+        "/debug/pprof",
+        "/mcp",
+        "/api",
+        "/api/keys",
+        "/api/v2/keys",
+        "/api/v1/jobs",
+        "/assets",
+    ] {
         for client in [&stranger, &live.with_key(&place.key)] {
             assert_eq!(status_of(client, "GET", path), 404, "{path}");
             assert_eq!(status_of(client, "POST", path), 404, "{path}");
@@ -167,7 +229,10 @@ fn mlflow_2026_2652_no_side_doors() {
     }
     // These could be projects' pages, which lead to the sign-in page.
     for path in ["/graphql", "/.env", "/admin", "/default/nothing"] {
-        assert!([303, 404].contains(&status_of(&stranger, "GET", path)), "{path}");
+        assert!(
+            [303, 404].contains(&status_of(&stranger, "GET", path)),
+            "{path}"
+        );
     }
     // A method that a path does not have is no way around its permission.
     for method in ["PATCH", "TRACE", "CONNECT", "PROPFIND", "OPTIONS"] {
@@ -184,21 +249,35 @@ fn every_role_gets_what_it_may_and_no_more(place: Place) {
     let live = place.start();
     let mut callers: Vec<(&str, bool, Client)> = Vec::new();
     for role in ["admin", "editor", "viewer"] {
-        callers.push((role, true, live.browser_of(&place.add_person("default", role))));
+        callers.push((
+            role,
+            true,
+            live.browser_of(&place.add_person("default", role)),
+        ));
     }
     for role in ["admin", "editor", "viewer", "caller"] {
-        callers.push((role, false, live.with_key(&place.make_key("default", role).1)));
+        callers.push((
+            role,
+            false,
+            live.with_key(&place.make_key("default", role).1),
+        ));
     }
     for (method, path, who) in EXPECTED.iter().filter(|(_, _, who)| *who != "everybody") {
         for (role, is_person, client) in &callers {
             let status = status_of(client, method, &address(path));
-            let told = format!("{method} {path} by {role} ({}): {status}", if *is_person { "person" } else { "key" });
+            let told = format!(
+                "{method} {path} by {role} ({}): {status}",
+                if *is_person { "person" } else { "key" }
+            );
             if is_page(path) && !is_person {
                 // A key opens no page.
                 assert!(status == 401 || status == 303, "{told}");
             } else if who.split(' ').any(|may| may == *role) {
                 // The row is missing or the body is: anything but a matter of permission.
-                assert!(![401, 403, 303, 500].contains(&status) || (status == 303 && *method == "POST"), "{told}");
+                assert!(
+                    ![401, 403, 303, 500].contains(&status) || (status == 303 && *method == "POST"),
+                    "{told}"
+                );
             } else {
                 assert_eq!(status, 403, "{told}");
             }
@@ -220,11 +299,19 @@ fn make_things(place: &Place, live: &Live) -> Things {
     let provider = text(&admin.get("/api/v1/providers/fake").json()["id"]);
     let prompt = json!({"name": "secret", "content": {"messages": [{"role": "system", "content": "be brief"}]}});
     assert_eq!(admin.post("/api/v1/prompts", &prompt).status, 201);
-    let moved = admin.put("/api/v1/prompts/secret/labels/production", &json!({"version": 1}));
+    let moved = admin.put(
+        "/api/v1/prompts/secret/labels/production",
+        &json!({"version": 1}),
+    );
     assert_eq!(moved.status, 200, "{moved:?}");
     let key = place.make_key("default", "caller").0;
     let member = place.add_person("default", "viewer").id;
-    let invite = admin.post("/api/v1/invites", &json!({"email": "a@example.test", "role": "viewer"})).json();
+    let invite = admin
+        .post(
+            "/api/v1/invites",
+            &json!({"email": "a@example.test", "role": "viewer"}),
+        )
+        .json();
     let ids = vec![
         ("trace", trace),
         ("span", span),
@@ -248,11 +335,22 @@ impl Things {
 fn compare(client: &Client, method: &str, known: &str, unknown: &str, body: Option<&Value>) {
     let ask = |path: &str| {
         let call = client.call(method, path);
-        let reply: Reply = body.map_or_else(|| client.call(method, path), |body| call.json(body)).send();
+        let reply: Reply = body
+            .map_or_else(|| client.call(method, path), |body| call.json(body))
+            .send();
         let (status, text) = reply.without_request_id();
         // The refusal repeats the name that was asked for.
-        let asked: Vec<&str> = path.split(['/', '?', '=']).filter(|part| !part.is_empty()).collect();
-        (status, asked.iter().filter(|part| part.len() > 3).fold(text, |text, part| text.replace(part, "ASKED")))
+        let asked: Vec<&str> = path
+            .split(['/', '?', '='])
+            .filter(|part| !part.is_empty())
+            .collect();
+        (
+            status,
+            asked
+                .iter()
+                .filter(|part| part.len() > 3)
+                .fold(text, |text, part| text.replace(part, "ASKED")),
+        )
     };
     let (theirs, none) = (ask(known), ask(unknown));
     assert_eq!(theirs.0, 404, "{method} {known}: {theirs:?}");
@@ -268,27 +366,58 @@ fn dify_2026_41947_other_project_is_404(place: Place) {
     place.add_project("other");
     let key = live.with_key(&place.make_key("other", "admin").1);
     let person = live.browser_of(&place.add_person("other", "admin"));
-    let provider = json!({"name": "stolen", "protocol": "openai", "base_url": "https://api.example.com/v1"});
+    let provider =
+        json!({"name": "stolen", "protocol": "openai", "base_url": "https://api.example.com/v1"});
     let id = |what: &str| things.id(what).to_owned();
     let missing = NO_ID.replace('-', "");
     for client in [&key, &person] {
         let trace = id("trace");
-        compare(client, "GET", &format!("/api/v1/traces/{trace}"), &format!("/api/v1/traces/{missing}"), None);
+        compare(
+            client,
+            "GET",
+            &format!("/api/v1/traces/{trace}"),
+            &format!("/api/v1/traces/{missing}"),
+            None,
+        );
         let body = format!("spans/{}/body", id("span"));
-        compare(client, "GET", &format!("/api/v1/traces/{trace}/{body}"), &format!("/api/v1/traces/{missing}/{body}"), None);
+        compare(
+            client,
+            "GET",
+            &format!("/api/v1/traces/{trace}/{body}"),
+            &format!("/api/v1/traces/{missing}/{body}"),
+            None,
+        );
         for provider_id in [id("provider"), id("provider name")] {
-            let (known, unknown) = (format!("/api/v1/providers/{provider_id}"), "/api/v1/providers/nothing".to_owned());
+            let (known, unknown) = (
+                format!("/api/v1/providers/{provider_id}"),
+                "/api/v1/providers/nothing".to_owned(),
+            );
             compare(client, "GET", &known, &unknown, None);
             compare(client, "PUT", &known, &unknown, Some(&provider));
-            compare(client, "POST", &format!("{known}/test"), &format!("{unknown}/test"), None);
+            compare(
+                client,
+                "POST",
+                &format!("{known}/test"),
+                &format!("{unknown}/test"),
+                None,
+            );
             compare(client, "DELETE", &known, &unknown, None);
         }
         for rest in ["versions", "versions/1", "versions/production"] {
-            let (known, unknown) = (format!("/api/v1/prompts/secret/{rest}"), format!("/api/v1/prompts/nothing/{rest}"));
+            let (known, unknown) = (
+                format!("/api/v1/prompts/secret/{rest}"),
+                format!("/api/v1/prompts/nothing/{rest}"),
+            );
             compare(client, "GET", &known, &unknown, None);
         }
         let version = json!({"version": 1});
-        compare(client, "PUT", "/api/v1/prompts/secret/labels/production", "/api/v1/prompts/nothing/labels/production", Some(&version));
+        compare(
+            client,
+            "PUT",
+            "/api/v1/prompts/secret/labels/production",
+            "/api/v1/prompts/nothing/labels/production",
+            Some(&version),
+        );
         for (path, what, method, body) in [
             ("keys", "key", "DELETE", None),
             ("members", "member", "DELETE", None),
@@ -296,33 +425,66 @@ fn dify_2026_41947_other_project_is_404(place: Place) {
             ("invites", "invite", "DELETE", None),
         ] {
             let known = format!("/api/v1/{path}/{}", id(what));
-            compare(client, method, &known, &format!("/api/v1/{path}/{NO_ID}"), body.as_ref());
+            compare(
+                client,
+                method,
+                &known,
+                &format!("/api/v1/{path}/{NO_ID}"),
+                body.as_ref(),
+            );
         }
         // Lists hold nothing of the other project.
         for path in ["/api/v1/prompts", "/api/v1/providers"] {
             assert_eq!(client.get(path).json()["items"], json!([]), "{path}");
         }
         assert!(!client.get("/api/v1/traces").text().contains(&trace));
-        for path in ["/api/v1/prompts/secret/labels", "/api/v1/prompts/secret/moves"] {
-            let (theirs, none) = (client.get(path), client.get(&path.replace("secret", "nothing")));
-            assert_eq!((theirs.status, theirs.text()), (none.status, none.text()), "{path}");
+        for path in [
+            "/api/v1/prompts/secret/labels",
+            "/api/v1/prompts/secret/moves",
+        ] {
+            let (theirs, none) = (
+                client.get(path),
+                client.get(&path.replace("secret", "nothing")),
+            );
+            assert_eq!(
+                (theirs.status, theirs.text()),
+                (none.status, none.text()),
+                "{path}"
+            );
         }
         let keys = client.get("/api/v1/keys").text();
         assert!(!keys.contains(&id("key")), "{keys}");
         let chat = client.post("/v1/chat/completions", &question("hello"));
-        let none = client.post("/v1/chat/completions", &json!({"model": "none/tiny", "messages": [{"role": "user", "content": "x"}]}));
-        assert_eq!((chat.status, chat.code()), (none.status, none.code()), "{chat:?}");
+        let none = client.post(
+            "/v1/chat/completions",
+            &json!({"model": "none/tiny", "messages": [{"role": "user", "content": "x"}]}),
+        );
+        assert_eq!(
+            (chat.status, chat.code()),
+            (none.status, none.code()),
+            "{chat:?}"
+        );
     }
     // Naming the project does not help: a key is bound to its own, a person is no member.
-    let named = key.call("GET", "/api/v1/prompts").header("x-meguri-project", "default").send();
+    let named = key
+        .call("GET", "/api/v1/prompts")
+        .header("x-meguri-project", "default")
+        .send();
     assert_eq!(named.json()["items"], json!([]));
     for (method, path, who) in EXPECTED.iter().filter(|(_, path, _)| is_page(path)) {
         let known = address(path);
         let unknown = known.replacen("default", "nowhere", 1);
         let form = |path: &str| {
-            let reply = person.call(method, path).body("application/x-www-form-urlencoded", b"").send();
+            let reply = person
+                .call(method, path)
+                .body("application/x-www-form-urlencoded", b"")
+                .send();
             let (status, text) = reply.without_request_id();
-            (status, text.replace("default", "PROJECT").replace("nowhere", "PROJECT"))
+            (
+                status,
+                text.replace("default", "PROJECT")
+                    .replace("nowhere", "PROJECT"),
+            )
         };
         let theirs = form(&known);
         assert_eq!(theirs.0, 404, "{method} {path} ({who})");
@@ -330,13 +492,33 @@ fn dify_2026_41947_other_project_is_404(place: Place) {
     }
     // And nothing was changed.
     let admin = live.with_key(&place.key);
-    assert_eq!(admin.get("/api/v1/providers/fake").json()["base_url"], format!("{}", place.fake.openai_url()));
-    assert_eq!(admin.get("/api/v1/prompts/secret/versions").json()["items"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        admin.get("/api/v1/providers/fake").json()["base_url"],
+        format!("{}", place.fake.openai_url())
+    );
+    assert_eq!(
+        admin.get("/api/v1/prompts/secret/versions").json()["items"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
     let keys = admin.get("/api/v1/keys").json();
-    let kept = keys["items"].as_array().unwrap().iter().find(|row| row["id"] == things.id("key")).unwrap();
+    let kept = keys["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|row| row["id"] == things.id("key"))
+        .unwrap();
     assert_eq!(kept["revoked_at"], Value::Null);
     let members = admin.get("/api/v1/members").json();
-    assert_eq!((members["items"].as_array().unwrap().len(), members["invites"].as_array().unwrap().len()), (1, 1));
+    assert_eq!(
+        (
+            members["items"].as_array().unwrap().len(),
+            members["invites"].as_array().unwrap().len()
+        ),
+        (1, 1)
+    );
 }
 
 /// An id and a name reach a thing through the same checks and give the same answer.
@@ -347,8 +529,15 @@ fn langflow_2026_55255_id_like_name() {
     let viewer = live.with_key(&place.make_key("default", "viewer").1);
     let by_name = viewer.get("/api/v1/providers/fake");
     let id = by_name.json()["id"].as_str().unwrap().to_owned();
-    assert_eq!(viewer.get(&format!("/api/v1/providers/{id}")).json(), by_name.json());
+    assert_eq!(
+        viewer.get(&format!("/api/v1/providers/{id}")).json(),
+        by_name.json()
+    );
     for named in ["fake", &id] {
-        assert_eq!(viewer.delete(&format!("/api/v1/providers/{named}")).status, 403, "{named}");
+        assert_eq!(
+            viewer.delete(&format!("/api/v1/providers/{named}")).status,
+            403,
+            "{named}"
+        );
     }
 }

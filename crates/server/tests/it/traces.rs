@@ -10,10 +10,17 @@ use serde_json::{Value, json};
 use server::traces::time::{format_rfc3339, parse_time};
 use testkit::provider::Answer;
 
-use crate::harness::{Live, PATIENCE, Place, Reply, encode, on_both_databases, question, read_until};
+use crate::harness::{
+    Live, PATIENCE, Place, Reply, encode, on_both_databases, question, read_until,
+};
 
 fn ids(list: &Value) -> Vec<&str> {
-    list["items"].as_array().unwrap().iter().map(|item| item["trace_id"].as_str().unwrap()).collect()
+    list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["trace_id"].as_str().unwrap())
+        .collect()
 }
 
 on_both_databases!(a_call_becomes_a_trace_that_is_found_judged_and_counted);
@@ -32,7 +39,10 @@ fn a_call_becomes_a_trace_that_is_found_judged_and_counted(place: Place) {
     assert_eq!(trace["span_count"], 1);
     let span = &trace["spans"][0];
     assert_eq!(span["input"][0]["content"], "東京の天気はどうですか");
-    assert_eq!(span["output"][0]["content"], "Hello from the fake provider.");
+    assert_eq!(
+        span["output"][0]["content"],
+        "Hello from the fake provider."
+    );
     assert_eq!(span["model"], "fake/tiny");
     assert_eq!(span["provider"], "fake");
     assert_eq!(span["session"], "s-1");
@@ -42,8 +52,16 @@ fn a_call_becomes_a_trace_that_is_found_judged_and_counted(place: Place) {
     assert!(span["latency_ms"].as_f64().unwrap() > 0.0, "{span}");
 
     // Judged: on the disk when it is acknowledged, so the next read has it.
-    let score = live.post("/api/v1/scores", &json!({"trace_id": asked, "name": "thumbs", "value": -1, "comment": "wrong city"}));
-    assert_eq!(score.status, 201, "{}", String::from_utf8_lossy(&score.body));
+    let score = live.post(
+        "/api/v1/scores",
+        &json!({"trace_id": asked, "name": "thumbs", "value": -1, "comment": "wrong city"}),
+    );
+    assert_eq!(
+        score.status,
+        201,
+        "{}",
+        String::from_utf8_lossy(&score.body)
+    );
     let scores = live.get(&format!("/api/v1/scores?trace_id={asked}")).json();
     assert_eq!(scores["items"][0]["value"], -1);
     assert_eq!(scores["items"][0]["comment"], "wrong city");
@@ -53,7 +71,13 @@ fn a_call_becomes_a_trace_that_is_found_judged_and_counted(place: Place) {
     live.wait_for("/api/v1/traces", |list| ids(list).len() == 2);
     for (query, wanted) in [
         (format!("filter={}", encode("score.thumbs < 0")), &asked),
-        (format!("filter={}", encode("model = \"fake/tiny\" and tag.team = \"a\"")), &asked),
+        (
+            format!(
+                "filter={}",
+                encode("model = \"fake/tiny\" and tag.team = \"a\"")
+            ),
+            &asked,
+        ),
         (format!("q={}", encode("東京")), &asked),
         (format!("q={}", encode("天気")), &asked),
         (format!("q={}", encode("Fuji")), &other),
@@ -65,7 +89,12 @@ fn a_call_becomes_a_trace_that_is_found_judged_and_counted(place: Place) {
     // One page after another, newest first.
     let page = live.get("/api/v1/traces?limit=1").json();
     assert_eq!(ids(&page), [other.as_str()]);
-    let rest = live.get(&format!("/api/v1/traces?limit=1&cursor={}", page["next_cursor"].as_str().unwrap())).json();
+    let rest = live
+        .get(&format!(
+            "/api/v1/traces?limit=1&cursor={}",
+            page["next_cursor"].as_str().unwrap()
+        ))
+        .json();
     assert_eq!(ids(&rest), [asked.as_str()]);
 
     // Counted.
@@ -73,19 +102,37 @@ fn a_call_becomes_a_trace_that_is_found_judged_and_counted(place: Place) {
         "/api/v1/query",
         &json!({"from": "-1h", "measures": ["count", "errors", "p95(latency_ms)", "sum(output_tokens)"], "by": ["model"]}),
     );
-    assert_eq!(figures.status, 200, "{}", String::from_utf8_lossy(&figures.body));
+    assert_eq!(
+        figures.status,
+        200,
+        "{}",
+        String::from_utf8_lossy(&figures.body)
+    );
     let row = &figures.json()["rows"][0];
     assert_eq!(row["group"]["model"], "fake/tiny");
     assert_eq!(row["values"]["count"], 2);
     assert_eq!(row["values"]["errors"], 0);
-    assert!(row["values"]["p95(latency_ms)"].as_f64().unwrap() > 0.0, "{row}");
-    let facets = live.get("/api/v1/traces/facets?fields=model,tag.team").json();
-    assert_eq!(facets["items"][0]["values"], json!([{"value": "fake/tiny", "count": 2}]));
-    assert_eq!(facets["items"][1]["values"], json!([{"value": "a", "count": 1}]));
+    assert!(
+        row["values"]["p95(latency_ms)"].as_f64().unwrap() > 0.0,
+        "{row}"
+    );
+    let facets = live
+        .get("/api/v1/traces/facets?fields=model,tag.team")
+        .json();
+    assert_eq!(
+        facets["items"][0]["values"],
+        json!([{"value": "fake/tiny", "count": 2}])
+    );
+    assert_eq!(
+        facets["items"][1]["values"],
+        json!([{"value": "a", "count": 1}])
+    );
 
     // All messages of one span, uncut.
     let span_id = span["span_id"].as_str().unwrap();
-    let body = live.get(&format!("/api/v1/traces/{asked}/spans/{span_id}/body")).json();
+    let body = live
+        .get(&format!("/api/v1/traces/{asked}/spans/{span_id}/body"))
+        .json();
     assert_eq!(body["input"][0]["content"], "東京の天気はどうですか");
 }
 
@@ -100,7 +147,12 @@ fn failed_calls_are_recorded_with_their_error() {
     let trace = live.wait_for(&format!("/api/v1/traces/{id}"), |_| true);
     assert_eq!(trace["status"], "error");
     assert!(trace["spans"][0]["error_type"].is_string(), "{trace}");
-    let list = live.get(&format!("/api/v1/traces?filter={}", encode("status = \"error\""))).json();
+    let list = live
+        .get(&format!(
+            "/api/v1/traces?filter={}",
+            encode("status = \"error\"")
+        ))
+        .json();
     assert_eq!(ids(&list), [id.as_str()]);
 }
 
@@ -110,13 +162,32 @@ fn wrong_requests_say_where_they_are_wrong() {
     let live = place.start();
     let refused = |path: &str, code: &str, at: &str| {
         let reply = live.get(path);
-        assert_eq!(reply.status, 400, "{path}: {}", String::from_utf8_lossy(&reply.body));
+        assert_eq!(
+            reply.status,
+            400,
+            "{path}: {}",
+            String::from_utf8_lossy(&reply.body)
+        );
         let error = reply.json()["error"].clone();
-        assert_eq!((error["code"].as_str(), error["at"].as_str()), (Some(code), Some(at)), "{path}: {error}");
+        assert_eq!(
+            (error["code"].as_str(), error["at"].as_str()),
+            (Some(code), Some(at)),
+            "{path}: {error}"
+        );
         error
     };
-    let error = refused(&format!("/api/v1/traces?filter={}", encode("model = \"x\" and latency > 3")), "invalid_filter", "filter:17");
-    assert!(error["hint"].as_str().unwrap().contains("latency_ms"), "{error}");
+    let error = refused(
+        &format!(
+            "/api/v1/traces?filter={}",
+            encode("model = \"x\" and latency > 3")
+        ),
+        "invalid_filter",
+        "filter:17",
+    );
+    assert!(
+        error["hint"].as_str().unwrap().contains("latency_ms"),
+        "{error}"
+    );
     refused("/api/v1/traces?from=yesterday", "invalid_time", "from");
     refused("/api/v1/traces?from=-1h&to=-2h", "invalid", "from");
     refused("/api/v1/traces?sort=cost", "invalid", "sort");
@@ -126,7 +197,9 @@ fn wrong_requests_say_where_they_are_wrong() {
     let id = live.chat(&question("hello"));
     let score = |extra: Value| {
         let mut body = json!({"trace_id": id, "name": "thumbs", "value": 1});
-        body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        body.as_object_mut()
+            .unwrap()
+            .extend(extra.as_object().unwrap().clone());
         live.post("/api/v1/scores", &body).status
     };
     assert_eq!(score(json!({})), 201);
@@ -136,7 +209,10 @@ fn wrong_requests_say_where_they_are_wrong() {
     assert_eq!(score(json!({"name": "a\u{202e}b"})), 400);
     assert_eq!(score(json!({"span_id": "0123456789abcdef"})), 404);
     assert_eq!(score(json!({"trace_id": "nonsense"})), 404);
-    let measures = live.post("/api/v1/query", &json!({"measures": ["median(latency_ms)"]}));
+    let measures = live.post(
+        "/api/v1/query",
+        &json!({"measures": ["median(latency_ms)"]}),
+    );
     assert_eq!(measures.json()["error"]["code"], "unknown_measure");
 }
 
@@ -156,20 +232,42 @@ fn another_projects_trace_is_like_one_that_does_not_exist() {
         (reply.status, body)
     };
     for (known, unknown) in [
-        (format!("/api/v1/traces/{id}"), format!("/api/v1/traces/{missing}")),
-        (format!("/api/v1/traces/{id}/spans/{span}/body"), format!("/api/v1/traces/{missing}/spans/{span}/body")),
-        (format!("/api/v1/scores?trace_id={id}"), format!("/api/v1/scores?trace_id={missing}")),
+        (
+            format!("/api/v1/traces/{id}"),
+            format!("/api/v1/traces/{missing}"),
+        ),
+        (
+            format!("/api/v1/traces/{id}/spans/{span}/body"),
+            format!("/api/v1/traces/{missing}/spans/{span}/body"),
+        ),
+        (
+            format!("/api/v1/scores?trace_id={id}"),
+            format!("/api/v1/scores?trace_id={missing}"),
+        ),
     ] {
         let (theirs, none) = (answer(stranger.get(&known)), answer(stranger.get(&unknown)));
         assert_eq!(theirs.0, 404, "{known}");
         assert_eq!(theirs, none, "{known}");
     }
-    let score = |id: &str| answer(stranger.post("/api/v1/scores", &json!({"trace_id": id, "name": "thumbs", "value": 1})));
+    let score = |id: &str| {
+        answer(stranger.post(
+            "/api/v1/scores",
+            &json!({"trace_id": id, "name": "thumbs", "value": 1}),
+        ))
+    };
     assert_eq!(score(&id), score(missing));
     assert_eq!(ids(&stranger.get("/api/v1/traces").json()), [""; 0]);
-    assert_eq!(stranger.post("/api/v1/query", &json!({})).json()["rows"], json!([{"group": {}, "values": {"count": 0}}]));
+    assert_eq!(
+        stranger.post("/api/v1/query", &json!({})).json()["rows"],
+        json!([{"group": {}, "values": {"count": 0}}])
+    );
     // Nobody without a key sees anything.
-    assert_eq!(live.with_key("mgr_wrong").get(&format!("/api/v1/traces/{id}")).status, 401);
+    assert_eq!(
+        live.with_key("mgr_wrong")
+            .get(&format!("/api/v1/traces/{id}"))
+            .status,
+        401
+    );
 }
 
 #[test]
@@ -195,7 +293,10 @@ fn the_live_tail_hears_what_matches() {
             break serde_json::from_str::<Value>(data).unwrap();
         }
     };
-    assert_eq!((event.as_str(), data["trace_id"].as_str()), ("trace", Some(id.as_str())));
+    assert_eq!(
+        (event.as_str(), data["trace_id"].as_str()),
+        ("trace", Some(id.as_str()))
+    );
 }
 
 #[test]
@@ -216,10 +317,23 @@ fn a_revoked_key_hears_no_more() {
 fn the_command_line_reads_beside_a_running_server() {
     let place = Place::new();
     let live = place.start();
-    place.fake.next(Answer { text: vec!["red \u{1b}[31malert\u{202e}".to_owned()], ..Answer::default() });
+    place.fake.next(Answer {
+        text: vec!["red \u{1b}[31malert\u{202e}".to_owned()],
+        ..Answer::default()
+    });
     let id = live.chat(&question("what colour?"));
     live.wait_for(&format!("/api/v1/traces/{id}"), |_| true);
-    let list = place.meguri(&["traces", "list", "--from", "-1h", "--filter", "provider = \"fake\"", "--json"]).json();
+    let list = place
+        .meguri(&[
+            "traces",
+            "list",
+            "--from",
+            "-1h",
+            "--filter",
+            "provider = \"fake\"",
+            "--json",
+        ])
+        .json();
     assert_eq!(ids(&list), [id.as_str()]);
     let table = place.meguri(&["traces", "list"]);
     assert!(table.stdout.contains(&id));
@@ -227,8 +341,14 @@ fn the_command_line_reads_beside_a_running_server() {
     assert_eq!(shown["trace_id"], id.as_str());
     let plain = place.meguri(&["traces", "show", &id]);
     let text = plain.stdout;
-    assert!(text.contains("what colour?") && text.contains("\\u{1b}[31malert\\u{202e}"), "{text}");
-    assert!(!text.chars().any(|c| c != '\n' && c.is_control()), "{text:?}");
+    assert!(
+        text.contains("what colour?") && text.contains("\\u{1b}[31malert\\u{202e}"),
+        "{text}"
+    );
+    assert!(
+        !text.chars().any(|c| c != '\n' && c.is_control()),
+        "{text:?}"
+    );
 
     let missing = place.meguri(&["traces", "show", "0190a5b0c3d47e8f9a0b1c2d3e4f5061"]);
     assert_eq!(missing.code, 3);
@@ -241,7 +361,9 @@ fn the_command_line_reads_beside_a_running_server() {
 fn shown(page: &str) -> String {
     let mut parts = page.split("data-copy=\"");
     let first = parts.next().unwrap_or_default().to_owned();
-    parts.filter_map(|part| part.split_once('"')).fold(first, |text, (_, rest)| text + rest)
+    parts
+        .filter_map(|part| part.split_once('"'))
+        .fold(first, |text, (_, rest)| text + rest)
 }
 
 #[test]
@@ -258,9 +380,15 @@ fn pages_show_what_happened_and_lead_to_it() {
     for path in ["/default/", "/default/traces"] {
         let (status, text) = page(path);
         assert_eq!(status, 200, "{text}");
-        assert!(text.contains("/v1/chat/completions"), "{path} has no call to copy: {text}");
+        assert!(
+            text.contains("/v1/chat/completions"),
+            "{path} has no call to copy: {text}"
+        );
     }
-    place.fake.next(Answer { text: vec!["<script>alert(1)</script> \u{202e}evil".to_owned()], ..Answer::default() });
+    place.fake.next(Answer {
+        text: vec!["<script>alert(1)</script> \u{202e}evil".to_owned()],
+        ..Answer::default()
+    });
     let mut request = question("<img src=x onerror=alert(1)> 東京");
     request["meguri"] = json!({"session": "s-1", "tags": {"team": "a"}});
     let id = live.chat(&request);
@@ -269,42 +397,76 @@ fn pages_show_what_happened_and_lead_to_it() {
     let filter = encode("tag.team = \"a\" and latency_ms >= 0");
     for path in [
         "/default/traces".to_owned(),
-        format!("/default/traces?from=-1h&filter={filter}&q={}", encode("東京")),
+        format!(
+            "/default/traces?from=-1h&filter={filter}&q={}",
+            encode("東京")
+        ),
         format!("/default/traces?peek={id}"),
         format!("/default/traces/{id}"),
     ] {
         let (status, text) = page(&path);
         assert_eq!(status, 200, "{path}: {text}");
-        assert!(text.contains(&id) && text.contains("fake/tiny") && text.contains("東京"), "{path}: {text}");
+        assert!(
+            text.contains(&id) && text.contains("fake/tiny") && text.contains("東京"),
+            "{path}: {text}"
+        );
         // What people and models wrote is text, and what could deceive is visible.
-        assert!(text.contains("&lt;script&gt;alert(1)&lt;/script&gt;") && !text.contains("<script>alert(1)"), "{path}: {text}");
-        assert!(text.contains("\\u{202e}evil") && !shown(&text).contains('\u{202e}'), "{path}: {text}");
+        assert!(
+            text.contains("&lt;script&gt;alert(1)&lt;/script&gt;")
+                && !text.contains("<script>alert(1)"),
+            "{path}: {text}"
+        );
+        assert!(
+            text.contains("\\u{202e}evil") && !shown(&text).contains('\u{202e}'),
+            "{path}: {text}"
+        );
         assert!(!text.contains("<img"), "{path}: {text}");
     }
     let (status, overview) = page("/default/?from=-1h");
     assert_eq!(status, 200, "{overview}");
-    assert!(overview.contains("/default/traces?from=-1h"), "the numbers lead nowhere: {overview}");
+    assert!(
+        overview.contains("/default/traces?from=-1h"),
+        "the numbers lead nowhere: {overview}"
+    );
     for range in ["-24h", "-7d", "-30d", "2026-01-01"] {
         assert_eq!(page(&format!("/default/?from={range}")).0, 200, "{range}");
     }
 
     // A pasted id is found, a wrong filter is shown where it was typed.
     let found = browser.get(&format!("/default/traces?q={id}&from=-1h"));
-    assert_eq!((found.status, found.header("location")), (303, Some(format!("/default/traces/{id}"))));
+    assert_eq!(
+        (found.status, found.header("location")),
+        (303, Some(format!("/default/traces/{id}")))
+    );
     let (status, text) = page(&format!("/default/traces?filter={}", encode("modl = 1")));
     assert_eq!(status, 400);
-    assert!(text.contains("filter-error") && text.contains("model"), "{text}");
-    assert_eq!(page("/default/traces/0190a5b0c3d47e8f9a0b1c2d3e4f5061").0, 404);
+    assert!(
+        text.contains("filter-error") && text.contains("model"),
+        "{text}"
+    );
+    assert_eq!(
+        page("/default/traces/0190a5b0c3d47e8f9a0b1c2d3e4f5061").0,
+        404
+    );
 
     // A thumb without scripts: the form, and back.
     let back = format!("/default/traces/{id}?span=x");
-    let given = browser.form(&format!("/default/traces/{id}/thumbs"), &[("value", "-1"), ("back", &back)]);
+    let given = browser.form(
+        &format!("/default/traces/{id}/thumbs"),
+        &[("value", "-1"), ("back", &back)],
+    );
     assert_eq!((given.status, given.header("location")), (303, Some(back)));
     let scores = live.get(&format!("/api/v1/scores?trace_id={id}")).json();
-    assert_eq!((&scores["items"][0]["value"], &scores["items"][0]["source"]), (&json!(-1), &json!("human")));
+    assert_eq!(
+        (&scores["items"][0]["value"], &scores["items"][0]["source"]),
+        (&json!(-1), &json!("human"))
+    );
     let away = [("value", "1"), ("back", "https://evil.example/")];
     let given = browser.form(&format!("/default/traces/{id}/thumbs"), &away);
-    assert_eq!(given.header("location"), Some(format!("/default/traces/{id}")));
+    assert_eq!(
+        given.header("location"),
+        Some(format!("/default/traces/{id}"))
+    );
     assert!(page(&format!("/default/traces/{id}")).1.contains("Ada"));
 }
 
@@ -313,10 +475,20 @@ type Acknowledged = Mutex<Vec<(String, String)>>;
 
 fn load(live: &Live, stop: &AtomicBool, acknowledged: &Acknowledged) {
     while !stop.load(Ordering::Relaxed) {
-        let Some(reply) = live.call("POST", "/v1/chat/completions").json(&question("keep this")).try_send() else { return };
-        let Some(trace) = reply.header("x-meguri-trace-id") else { return };
+        let Some(reply) = live
+            .call("POST", "/v1/chat/completions")
+            .json(&question("keep this"))
+            .try_send()
+        else {
+            return;
+        };
+        let Some(trace) = reply.header("x-meguri-trace-id") else {
+            return;
+        };
         let score = json!({"trace_id": trace, "name": "kept", "value": 1});
-        let Some(reply) = live.call("POST", "/api/v1/scores").json(&score).try_send() else { return };
+        let Some(reply) = live.call("POST", "/api/v1/scores").json(&score).try_send() else {
+            return;
+        };
         if reply.status == 201 {
             let id = reply.json()["id"].as_str().unwrap().to_owned();
             acknowledged.lock().unwrap().push((trace, id));
@@ -351,10 +523,20 @@ fn slow_nothing_acknowledged_is_lost_to_sigkill() {
     assert!(acknowledged.len() >= 170);
     for (trace, score) in &acknowledged {
         let reply = live.get(&format!("/api/v1/traces/{trace}"));
-        assert_eq!(reply.status, 200, "the trace {trace} was acknowledged and is gone");
+        assert_eq!(
+            reply.status, 200,
+            "the trace {trace} was acknowledged and is gone"
+        );
         let shown = reply.json();
-        assert_eq!(shown["spans"][0]["output"][0]["content"], "Hello from the fake provider.", "{trace}");
-        assert_eq!(shown["scores"][0]["id"], score.as_str(), "the score of {trace} was acknowledged and is gone");
+        assert_eq!(
+            shown["spans"][0]["output"][0]["content"], "Hello from the fake provider.",
+            "{trace}"
+        );
+        assert_eq!(
+            shown["scores"][0]["id"],
+            score.as_str(),
+            "the score of {trace} was acknowledged and is gone"
+        );
     }
 }
 
@@ -362,13 +544,20 @@ fn slow_nothing_acknowledged_is_lost_to_sigkill() {
 fn times_are_read_in_every_form_that_people_write() {
     let now = 1_763_724_600_000_000; // 2025-11-21T11:30:00Z
     let check = |text: &str, wanted: Option<&str>| {
-        assert_eq!(parse_time(text, now).ok().map(format_rfc3339).as_deref(), wanted, "{text}");
+        assert_eq!(
+            parse_time(text, now).ok().map(format_rfc3339).as_deref(),
+            wanted,
+            "{text}"
+        );
     };
     check("now", Some("2025-11-21T11:30:00.000Z"));
     check("-1h", Some("2025-11-21T10:30:00.000Z"));
     check("-7d", Some("2025-11-14T11:30:00.000Z"));
     check("1763724600000000", Some("2025-11-21T11:30:00.000Z"));
-    check("2024-02-29T23:59:59.5+09:00", Some("2024-02-29T14:59:59.500Z"));
+    check(
+        "2024-02-29T23:59:59.5+09:00",
+        Some("2024-02-29T14:59:59.500Z"),
+    );
     check("2024-02-29", Some("2024-02-29T00:00:00.000Z"));
     check("1999-12-31T23:59:59Z", Some("1999-12-31T23:59:59.000Z"));
     check("1763724600", None); // seconds
