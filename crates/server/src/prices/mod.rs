@@ -24,7 +24,8 @@ use crate::http::{Access, Route};
 use crate::openapi::Doc;
 
 /// List prices in dollars per million tokens: model, input, output, cache read, cache write.
-/// From the vendors' public price pages; the longest fitting pattern counts.
+/// As the vendors listed them when these models came out; vendors change prices, so check them
+/// before you bill by them and set your own rows where they differ. The longest fitting pattern counts.
 const SHIPPED: &[(&str, f64, f64, f64, f64)] = &[
     ("gpt-4o*", 2.5, 10.0, 1.25, 2.5),
     ("gpt-4o-mini*", 0.15, 0.6, 0.075, 0.15),
