@@ -20,7 +20,8 @@ mod scope;
 pub use blobs::{Blob, BlobError, BlobStore, BlobWriter};
 pub use catalog::{
     Catalog, CatalogError, Document, Kind, Kinds, Label, Listed, Move, MoveOutcome, MoveRequest,
-    Name, NewVersion, Page, PageRequest, Pointer, Problem, SavedVersion, Selector, Version,
+    Name, NewVersion, Page, PageRequest, Pointer, Problem, Reference, SavedVersion, Selector,
+    TextFile, Version,
 };
 pub use database::{Db, WriteTx};
 pub use error::{DbError, Fault};

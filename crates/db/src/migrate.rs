@@ -16,11 +16,28 @@ pub(crate) struct Migration {
     pub(crate) text: &'static str,
 }
 
-pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
-    number: 1,
-    name: "core",
-    text: include_str!("../migrations/0001_core.sql"),
-}];
+pub(crate) const MIGRATIONS: &[Migration] = &[
+    Migration {
+        number: 1,
+        name: "core",
+        text: include_str!("../migrations/0001_core.sql"),
+    },
+    Migration {
+        number: 2,
+        name: "catalog",
+        text: include_str!("../migrations/0002_catalog.sql"),
+    },
+    Migration {
+        number: 3,
+        name: "promotion",
+        text: include_str!("../migrations/0003_promotion.sql"),
+    },
+    Migration {
+        number: 4,
+        name: "experiments",
+        text: include_str!("../migrations/0004_experiments.sql"),
+    },
+];
 
 /// Which migrations were applied: the one table that no migration makes.
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS migrations (

@@ -37,7 +37,7 @@ use crate::plan::{Plan, Principal, Protocol, Provider, Timeouts};
 use crate::prompt;
 use crate::providers::local::{self, LocalSource};
 use crate::providers::{Dialect, HttpSource, Piece, anthropic, openai};
-use crate::record::{Busy, CallError, CallKind, CallStatus, Permit, Record};
+use crate::record::{Busy, CallError, CallKind, CallStatus, Permit, Record, RecordKind};
 use crate::request::{Changes, Request};
 use crate::{Inner, models};
 
@@ -840,11 +840,12 @@ impl Guard {
             trace_id: context.trace_id,
             span_id: gateway.ids.make(),
             parent_span_id: context.parent_span_id,
+            parent: None,
             project: principal.project,
             environment: principal.environment.clone(),
             key_id: principal.key_id,
             caller: principal.user_id,
-            kind,
+            kind: kind.into(),
             protocol: None,
             provider: None,
             request_model: String::new(),
@@ -852,6 +853,8 @@ impl Guard {
             response_id: None,
             provider_request_id: None,
             prompt: None,
+            app: None,
+            arm: None,
             session: context.session.clone(),
             step: context.step,
             user: context.user.clone(),
@@ -965,8 +968,8 @@ impl Guard {
         record.http_status = http_status;
         record.ended_at = self.clock.now_us();
         record.output = match record.kind {
-            CallKind::Chat => self.meter.messages(),
-            CallKind::Embedding => Vec::new(),
+            RecordKind::Embedding => Vec::new(),
+            _ => self.meter.messages(),
         };
         record.finish_reasons = self.meter.finish_reasons();
         record.response_model = self.meter.response_model.take();

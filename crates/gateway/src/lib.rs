@@ -10,11 +10,13 @@
 //! the caller's bytes; `call.rs` makes attempts, holds a stream until its first
 //! real token, relays it, and settles; `providers/` knows the wire formats.
 
+mod app;
 mod body;
 mod call;
 mod context;
 pub mod egress;
 mod error;
+mod experiment;
 mod failure;
 mod local;
 mod meter;
@@ -33,20 +35,25 @@ use bytes::Bytes;
 use http::Response;
 use serde::Serialize;
 
+pub use app::AppVersion;
 pub use body::{GatewayBody, TRACE_ID_HEADER};
 pub use context::{CallContext, PromptRef, traceparent};
 pub use egress::{Allow, Egress, EgressConfig, EgressError};
 pub use error::ApiError;
+pub use experiment::{Arm, ArmUsed, Experiment, Target, Unit};
 pub use local::{
     FinishReason, LocalChat, LocalEmbed, LocalEmbedding, LocalEmbeddings, LocalError, LocalEvent,
     LocalKind, LocalModel, LocalModels, LocalStream, TokenLogprob,
 };
 pub use plan::{
-    KeyProblem, Limits, Plan, PriceRow, PriceTable, Principal, ProjectPlan, Prompt, PromptMessage,
-    PromptVersion, Protocol, Provider, Quirks, Retry, Timeouts,
+    App, KeyProblem, Limits, Plan, PriceRow, PriceTable, Principal, ProjectPlan, Prompt,
+    PromptMessage, PromptVersion, Protocol, Provider, Quirks, Release, Retry, Timeouts,
 };
 pub use prompt::{check_template, render_template};
-pub use record::{Busy, CallError, CallKind, CallStatus, Permit, PromptUsed, Record, Recorder};
+pub use record::{
+    AppUsed, Busy, CallError, CallKind, CallStatus, Permit, PromptUsed, Record, RecordKind,
+    Recorder,
+};
 
 /// The data plane. Cheap to clone.
 #[derive(Clone)]

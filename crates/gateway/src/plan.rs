@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::app::AppVersion;
+use crate::experiment::{Experiment, Target};
 use base::{Digest, KeyId, NanoUsd, Price, ProjectId, Secret, Usage, UserId};
 
 /// One immutable snapshot of everything that a request may depend on.
@@ -77,6 +79,10 @@ pub struct ProjectPlan {
     pub providers: BTreeMap<String, Arc<Provider>>,
     /// Prompts by name.
     pub prompts: BTreeMap<String, Arc<Prompt>>,
+    /// Apps by name: what `model: "NAME"` calls.
+    pub apps: BTreeMap<String, Arc<App>>,
+    /// Experiments that run, by what they split.
+    pub experiments: HashMap<Target, Arc<Experiment>>,
     /// What tokens cost here.
     pub prices: Arc<PriceTable>,
 }
@@ -213,6 +219,32 @@ pub struct PromptMessage {
     pub role: String,
     /// A minijinja template over the caller's variables.
     pub template: String,
+}
+
+/// An app with every release that can be called.
+#[derive(Debug, Clone, Default)]
+pub struct App {
+    /// What each environment runs.
+    pub environments: BTreeMap<String, Arc<Release>>,
+    /// Releases by number: those of the environments, of experiments, and those
+    /// that conversations may still finish on. A quarantined one is not here.
+    pub releases: BTreeMap<i64, Arc<Release>>,
+}
+
+/// An app version with every reference resolved.
+#[derive(Debug)]
+pub struct Release {
+    /// The app's name.
+    pub name: String,
+    /// The release's number under that name.
+    pub number: i64,
+    /// The release's own identity.
+    pub digest: Digest,
+    /// The app, ready to run.
+    pub app: Arc<AppVersion>,
+    /// What the app's references stand for, transitively: the text of the reference
+    /// (`prompt:geo/who@production`) → the prompt.
+    pub prompts: HashMap<String, Arc<PromptVersion>>,
 }
 
 /// Caps that hold for everybody.

@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 use base::{Digest, KeyId, NanoUsd, ProjectId, SpanId, TraceId, Usage, UserId};
 use serde_json::{Map, Value};
 
+use crate::experiment::ArmUsed;
+
 /// Takes finished calls. The server implements it over telemetry.
 pub trait Recorder: Send + Sync + 'static {
     /// Reserves a place for one record, without waiting.
@@ -48,7 +50,7 @@ impl std::fmt::Debug for Permit {
     }
 }
 
-/// What kind of call it was.
+/// What kind of model call it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallKind {
     /// `/v1/chat/completions`.
@@ -57,12 +59,48 @@ pub enum CallKind {
     Embedding,
 }
 
-impl CallKind {
+/// What a record tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordKind {
+    /// A call of a chat model.
+    Chat,
+    /// A call of an embedding model.
+    Embedding,
+    /// One call of an app: the root of what its steps did.
+    App,
+    /// A group of steps.
+    Chain,
+    /// A tool's call.
+    Tool,
+    /// An agent's loop.
+    Agent,
+    /// A search in an index.
+    Retrieval,
+    /// A check.
+    Guard,
+}
+
+impl From<CallKind> for RecordKind {
+    fn from(kind: CallKind) -> Self {
+        match kind {
+            CallKind::Chat => Self::Chat,
+            CallKind::Embedding => Self::Embedding,
+        }
+    }
+}
+
+impl RecordKind {
     /// The name that records and filters use.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Chat => "chat",
             Self::Embedding => "embedding",
+            Self::App => "app",
+            Self::Chain => "chain",
+            Self::Tool => "tool",
+            Self::Agent => "agent",
+            Self::Retrieval => "retrieval",
+            Self::Guard => "guard",
         }
     }
 }
@@ -102,6 +140,19 @@ pub struct PromptUsed {
     pub label: Option<String>,
 }
 
+/// Which app a call ran, or was a step of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppUsed {
+    /// The app's name.
+    pub name: String,
+    /// The release's number; none for a draft that was tried out.
+    pub release: Option<i64>,
+    /// The release's digest; of a draft its document's.
+    pub digest: Digest,
+    /// The step's id; none for the app as a whole.
+    pub step: Option<String>,
+}
+
 /// What went wrong in a call that did not end well.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallError {
@@ -121,6 +172,8 @@ pub struct Record {
     pub span_id: SpanId,
     /// The span that the caller says it runs under.
     pub parent_span_id: Option<SpanId>,
+    /// Our own span that this one is part of: the app's, or the step's.
+    pub parent: Option<SpanId>,
     /// The tenant.
     pub project: ProjectId,
     /// The environment of the key.
@@ -129,8 +182,8 @@ pub struct Record {
     pub key_id: Option<KeyId>,
     /// The signed-in person; none for a key.
     pub caller: Option<UserId>,
-    /// Chat or embedding.
-    pub kind: CallKind,
+    /// What it was.
+    pub kind: RecordKind,
     /// The protocol spoken upstream: `openai`, `anthropic` or `local`; none when the model was not found.
     pub protocol: Option<&'static str>,
     /// The provider's name in the project, or `local`.
@@ -145,6 +198,10 @@ pub struct Record {
     pub provider_request_id: Option<String>,
     /// The catalog prompt that was put before the messages.
     pub prompt: Option<PromptUsed>,
+    /// The app that ran, or that this was a step of.
+    pub app: Option<AppUsed>,
+    /// The arm of an experiment that decided which version served this.
+    pub arm: Option<ArmUsed>,
     /// The conversation.
     pub session: Option<String>,
     /// The position in the conversation, when the caller says it.

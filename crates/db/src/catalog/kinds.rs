@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::CatalogError;
+use super::{CatalogError, Name, Selector};
 
 /// Something wrong with what a person gave us, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -39,7 +39,32 @@ impl fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
-/// One kind of document.
+/// One document's mention of another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// Where it stands: a JSON Pointer into the document.
+    pub path: String,
+    /// The kind of the other document.
+    pub kind: String,
+    /// Its name.
+    pub name: Name,
+    /// Which version of it.
+    pub selector: Selector,
+}
+
+/// How a document is kept as files: one TOML file, and one text file beside it for
+/// what people edit as text.
+#[derive(Clone, Copy)]
+pub struct TextFile {
+    /// The end of the text file's name: `prompt.md`.
+    pub suffix: &'static str,
+    /// Takes the text out of a document; `None` leaves the document in the TOML file.
+    pub split: fn(&mut Value) -> Option<String>,
+    /// Puts it back.
+    pub join: fn(&mut Value, &str) -> Result<(), Problem>,
+}
+
+/// One kind of document. `Kind { name, ..Kind::new(..) }` fills what a kind does not need.
 #[derive(Clone, Copy)]
 pub struct Kind {
     /// `prompt`, `app`, `guard` …: the word of the product for it.
@@ -48,6 +73,27 @@ pub struct Kind {
     pub schema: fn() -> Value,
     /// Everything that is wrong with a document, not only the first thing.
     pub validate: fn(&Value) -> Result<(), Vec<Problem>>,
+    /// What a document refers to. Called with documents that `validate` accepts.
+    pub references: fn(&Value) -> Vec<Reference>,
+    /// The part of a document that is a text file in a tree of files.
+    pub text: Option<TextFile>,
+}
+
+impl Kind {
+    /// A kind that refers to nothing and is one file.
+    pub const fn new(
+        name: &'static str,
+        schema: fn() -> Value,
+        validate: fn(&Value) -> Result<(), Vec<Problem>>,
+    ) -> Self {
+        Self {
+            name,
+            schema,
+            validate,
+            references: |_| Vec::new(),
+            text: None,
+        }
+    }
 }
 
 impl fmt::Debug for Kind {

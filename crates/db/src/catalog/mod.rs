@@ -24,7 +24,7 @@ use sqlx::AnyConnection;
 
 use crate::{Db, DbError, Scope, WriteTx, audit};
 
-pub use kinds::{Kind, Kinds, Problem};
+pub use kinds::{Kind, Kinds, Problem, Reference, TextFile};
 pub use name::{Label, Name};
 
 /// The largest document, in bytes of canonical JSON. Large things are blobs that documents refer to.

@@ -449,11 +449,7 @@ async fn save_until_killed(url: &DatabaseUrl) {
         project: row.get::<String, _>(0).parse().unwrap(),
         actor: db::Actor::System,
     };
-    let note = db::Kind {
-        name: "prompt",
-        schema: || true.into(),
-        validate: |_| Ok(()),
-    };
+    let note = db::Kind::new("prompt", || true.into(), |_| Ok(()));
     let catalog = db::Catalog::new(db, db::Kinds::new([note]));
     let at = "a".parse().unwrap();
     for n in 0.. {

@@ -122,16 +122,8 @@ async fn add_project(db: &Db, name: &str) -> ProjectId {
 
 fn kinds() -> Kinds {
     Kinds::new([
-        Kind {
-            name: "prompt",
-            schema: || json!({ "type": "object" }),
-            validate: check_prompt,
-        },
-        Kind {
-            name: "note",
-            schema: || json!(true),
-            validate: |_| Ok(()),
-        },
+        Kind::new("prompt", || json!({ "type": "object" }), check_prompt),
+        Kind::new("note", || json!(true), |_| Ok(())),
     ])
 }
 

@@ -134,6 +134,8 @@ impl Rig {
                 providers: project.providers.clone(),
                 prompts: project.prompts.clone(),
                 prices: project.prices.clone(),
+                apps: project.apps.clone(),
+                experiments: project.experiments.clone(),
             },
             None => ProjectPlan {
                 prices: Arc::new(prices()),

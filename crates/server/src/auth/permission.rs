@@ -18,6 +18,22 @@ pub enum Permission {
     ReadPrompts,
     /// Save prompt versions and move labels.
     WritePrompts,
+    /// Read every other kind of document: apps, releases, experiments.
+    ReadCatalog,
+    /// Save, tag, label and delete those documents; cut releases; apply a tree of files.
+    WriteCatalog,
+    /// Ask for a move that needs approval, move where none is needed, attach evidence.
+    Propose,
+    /// Approve or reject what somebody else proposed.
+    Approve,
+    /// Move back to an earlier version at once, and quarantine the bad one.
+    RollBack,
+    /// Lift a quarantine; change environments and what protects them.
+    ManageEnvironments,
+    /// Start, stop and conclude experiments.
+    RunExperiments,
+    /// Read, export and verify the audit log.
+    ReadAudit,
     /// See which models there are.
     ReadModels,
     /// Pull and remove local models.
@@ -38,10 +54,42 @@ pub enum Permission {
 
 use Permission::*;
 
-const CALLER: &[Permission] = &[Infer, ReadTraces, WriteScores, ReadPrompts, ReadModels];
+const CALLER: &[Permission] = &[
+    Infer,
+    ReadTraces,
+    WriteScores,
+    ReadPrompts,
+    ReadCatalog,
+    ReadModels,
+];
+const AUDITOR: &[Permission] = &[
+    ReadTraces,
+    ReadPrompts,
+    ReadCatalog,
+    ReadAudit,
+    ReadModels,
+    ReadProviders,
+    ReadKeys,
+    ReadMembers,
+];
+const PRODUCT_OWNER: &[Permission] = &[
+    Infer,
+    ReadTraces,
+    WriteScores,
+    ReadPrompts,
+    ReadCatalog,
+    Approve,
+    RollBack,
+    ReadAudit,
+    ReadModels,
+    ReadProviders,
+    ReadKeys,
+    ReadMembers,
+];
 const VIEWER: &[Permission] = &[
     ReadTraces,
     ReadPrompts,
+    ReadCatalog,
     ReadModels,
     ReadProviders,
     ReadKeys,
@@ -53,6 +101,10 @@ const EDITOR: &[Permission] = &[
     WriteScores,
     ReadPrompts,
     WritePrompts,
+    ReadCatalog,
+    WriteCatalog,
+    Propose,
+    RunExperiments,
     ReadModels,
     ReadProviders,
     ReadKeys,
@@ -64,6 +116,14 @@ const ADMIN: &[Permission] = &[
     WriteScores,
     ReadPrompts,
     WritePrompts,
+    ReadCatalog,
+    WriteCatalog,
+    Propose,
+    Approve,
+    RollBack,
+    ManageEnvironments,
+    RunExperiments,
+    ReadAudit,
     ReadModels,
     ManageModels,
     ReadProviders,
@@ -86,6 +146,14 @@ impl Permission {
             WriteScores => "scores_write",
             ReadPrompts => "prompts_read",
             WritePrompts => "prompts_write",
+            ReadCatalog => "catalog_read",
+            WriteCatalog => "catalog_write",
+            Propose => "propose",
+            Approve => "approve",
+            RollBack => "roll_back",
+            ManageEnvironments => "environments_write",
+            RunExperiments => "experiments_run",
+            ReadAudit => "audit_read",
             ReadModels => "models_read",
             ManageModels => "models_write",
             ReadProviders => "providers_read",
@@ -104,9 +172,13 @@ impl Permission {
 pub enum Role {
     /// Everything, members and credentials included.
     Admin,
-    /// Works on prompts and calls models; changes no credentials or members.
+    /// Works on prompts, apps and experiments and proposes releases; changes no credentials or members.
     Editor,
-    /// Reads everything, changes nothing.
+    /// Watches quality and cost, approves what others propose, rolls back; edits nothing.
+    ProductOwner,
+    /// Reads everything, the audit log included; changes nothing.
+    Auditor,
+    /// Reads everything but the audit log, changes nothing.
     Viewer,
     /// What an application's key needs: calls models, adds scores, reads its traces.
     Caller,
@@ -114,13 +186,22 @@ pub enum Role {
 
 impl Role {
     /// Every role, most powerful first.
-    pub const ALL: &'static [Self] = &[Self::Admin, Self::Editor, Self::Viewer, Self::Caller];
+    pub const ALL: &'static [Self] = &[
+        Self::Admin,
+        Self::Editor,
+        Self::ProductOwner,
+        Self::Auditor,
+        Self::Viewer,
+        Self::Caller,
+    ];
 
     /// What this role allows.
     pub fn permissions(self) -> &'static [Permission] {
         match self {
             Self::Admin => ADMIN,
             Self::Editor => EDITOR,
+            Self::ProductOwner => PRODUCT_OWNER,
+            Self::Auditor => AUDITOR,
             Self::Viewer => VIEWER,
             Self::Caller => CALLER,
         }
@@ -136,6 +217,8 @@ impl Role {
         match self {
             Self::Admin => "admin",
             Self::Editor => "editor",
+            Self::ProductOwner => "product_owner",
+            Self::Auditor => "auditor",
             Self::Viewer => "viewer",
             Self::Caller => "caller",
         }

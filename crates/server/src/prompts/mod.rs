@@ -107,11 +107,11 @@ impl PromptContent {
 
 /// Prompts, as the catalog knows them.
 pub fn kind() -> Kind {
-    Kind {
-        name: KIND,
-        schema: || json!(schemars::schema_for!(PromptContent)),
+    Kind::new(
+        KIND,
+        || json!(schemars::schema_for!(PromptContent)),
         validate,
-    }
+    )
 }
 
 fn validate(content: &Value) -> std::result::Result<(), Vec<Problem>> {

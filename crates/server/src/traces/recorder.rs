@@ -6,7 +6,7 @@
 //! failures: a call cannot be taken back when its record was not stored.
 
 use base::TraceId;
-use gateway::{Busy, CallKind, CallStatus, Permit, PromptUsed, Record, Recorder};
+use gateway::{Busy, CallStatus, Permit, PromptUsed, Record, RecordKind, Recorder};
 use serde_json::{Map, Value, json};
 use telemetry::{Kind, PromptRef, Span, Status, Telemetry};
 
@@ -32,8 +32,13 @@ impl Recorder for TelemetryRecorder {
 /// The span that this call becomes.
 pub(super) fn span_of(mut record: Record) -> Span {
     let kind = match record.kind {
-        CallKind::Chat => Kind::Llm,
-        CallKind::Embedding => Kind::Embed,
+        RecordKind::Chat => Kind::Llm,
+        RecordKind::Embedding => Kind::Embed,
+        RecordKind::App | RecordKind::Chain => Kind::Chain,
+        RecordKind::Tool => Kind::Tool,
+        RecordKind::Agent => Kind::Agent,
+        RecordKind::Retrieval => Kind::Retrieval,
+        RecordKind::Guard => Kind::Guard,
     };
     let mut span = Span::new(
         record.project,
@@ -43,7 +48,9 @@ pub(super) fn span_of(mut record: Record) -> Span {
         record.started_at,
     );
     span.attrs = attributes(&record);
-    span.name = format!("{} {}", record.kind.as_str(), record.request_model);
+    span.name = name(&record);
+    span.parent = record.parent;
+    span.release_digest = record.app.as_ref().map(|app| app.digest.to_string());
     span.end_us = record.ended_at.max(record.started_at);
     span.status = match record.status {
         CallStatus::Ok => Status::Ok,
@@ -84,6 +91,15 @@ pub(super) fn span_of(mut record: Record) -> Span {
     span
 }
 
+/// A step is known by its id, an app by its name, a plain call by its model.
+fn name(record: &Record) -> String {
+    let what = match &record.app {
+        Some(app) => app.step.as_deref().unwrap_or(&app.name),
+        None => &record.request_model,
+    };
+    format!("{} {what}", record.kind.as_str())
+}
+
 fn prompt_ref(used: PromptUsed) -> PromptRef {
     PromptRef {
         name: used.name,
@@ -121,6 +137,13 @@ fn attributes(record: &Record) -> Value {
         // missing would be no root, so no list would show the call.
         "caller_span_id": record.parent_span_id.map(|span| span.to_string()),
         "prompt_label": record.prompt.as_ref().and_then(|prompt| prompt.label.as_deref()),
+        "app": record.app.as_ref().map(|app| json!({
+            "name": app.name, "release": app.release, "step": app.step,
+        })),
+        "experiment": record.arm.as_ref().map(|arm| json!({
+            "name": arm.experiment, "version": arm.version, "arm": arm.arm,
+            "propensity": arm.propensity, "shadow": arm.shadow,
+        })),
         "caller": record.caller.map(|user| user.to_string()),
         "http_status": record.http_status,
         "request_bytes": record.request_bytes,

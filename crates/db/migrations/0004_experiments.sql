@@ -1,0 +1,1 @@
+-- The runs of experiments. What an experiment is, is a document of the catalog.
