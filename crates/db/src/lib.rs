@@ -15,6 +15,7 @@ mod error;
 pub mod jobs;
 mod migrate;
 mod open;
+pub mod promotion;
 mod scope;
 
 pub use blobs::{Blob, BlobError, BlobStore, BlobWriter};
@@ -26,6 +27,7 @@ pub use catalog::{
 pub use database::{Db, WriteTx};
 pub use error::{DbError, Fault};
 pub use open::{DatabaseUrl, OpenError};
+pub use promotion::Promotion;
 pub use scope::{Actor, Scope};
 /// The SQL toolkit, at the version and with the features that this crate uses.
 pub use sqlx;

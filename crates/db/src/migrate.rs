@@ -101,6 +101,9 @@ async fn apply_missing(
             migration.name
         );
     }
+    crate::audit::seal_rows_from_before(&mut tx)
+        .await
+        .map_err(broken)?;
     tx.commit().await.map_err(broken)
 }
 

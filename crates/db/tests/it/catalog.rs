@@ -208,11 +208,16 @@ async fn projects_do_not_see_each_other(f: Fixture) {
             .is_empty()
     );
     assert!(
-        audit::list(&f.db, f.other.project, &page(10))
-            .await
-            .unwrap()
-            .items
-            .is_empty()
+        audit::list(
+            &f.db,
+            Some(f.other.project),
+            &audit::Filter::default(),
+            &page(10)
+        )
+        .await
+        .unwrap()
+        .items
+        .is_empty()
     );
 
     // The same name and content there is that project's own first version.
@@ -590,12 +595,26 @@ async fn every_change_counts_the_plan_once_and_is_audited(f: Fixture) {
     assert_eq!(f.db.plan_revision().await.unwrap(), 3);
     assert_eq!(f.second().await.plan_revision().await.unwrap(), 3);
 
-    let first = audit::list(&f.db, f.scope.project, &page(1)).await.unwrap();
+    let first = audit::list(
+        &f.db,
+        Some(f.scope.project),
+        &audit::Filter::default(),
+        &page(1),
+    )
+    .await
+    .unwrap();
     let rest = PageRequest {
         cursor: first.next.clone(),
         limit: 9,
     };
-    let rest = audit::list(&f.db, f.scope.project, &rest).await.unwrap();
+    let rest = audit::list(
+        &f.db,
+        Some(f.scope.project),
+        &audit::Filter::default(),
+        &rest,
+    )
+    .await
+    .unwrap();
     assert_eq!(rest.next, None);
     let lines: Vec<_> = first
         .items
