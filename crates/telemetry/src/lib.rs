@@ -13,6 +13,7 @@
 //! | `filter/` | the filter language: fields, parser, SQL, in-memory answer |
 //! | `query.rs` | questions and answers of readers |
 //! | `reader.rs`, `list.rs`, `aggregate.rs` | read-only connections; lists, traces, bodies; numbers |
+//! | `scan.rs` | a few fields of every span, streamed, for figures that are made elsewhere |
 //! | `tail.rs` | live tail |
 //!
 //! Nothing here is async except waiting: writes are acknowledged through
@@ -38,6 +39,7 @@ mod query;
 mod reader;
 mod rollup;
 mod rows;
+mod scan;
 mod schema;
 mod scores;
 mod segments;
@@ -54,6 +56,7 @@ pub use query::{
     ListQuery, Measure, Order, Page, QueryError, Scope, Trace, TraceRow,
 };
 pub use reader::Reader;
+pub use scan::{ScanQuery, Scanned, ScannedValue};
 pub use span::{Batch, BodyCounts, Kind, PromptRef, Score, Source, Span, Status, StoredSpan};
 pub use tail::{Tail, TailEvent};
 pub use writer::{Ack, Counters, Full, Health, Slot, WriteError};

@@ -93,6 +93,12 @@ fields! {
     FinishReason = "finish_reason": Text,
     /// Release digest.
     Release = "release": Text,
+    /// App that served the call.
+    App = "app": Text,
+    /// Experiment that the call was part of.
+    Experiment = "experiment": Text,
+    /// Its arm that served the call.
+    Arm = "arm": Text,
     /// Whether it was streamed.
     Streamed = "streamed": Bool,
     /// Duration.

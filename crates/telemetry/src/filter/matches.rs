@@ -162,6 +162,9 @@ pub(crate) fn value_of<'a>(field: &Field, subject: &Subject<'a>) -> Option<Field
             .first()
             .map(|reason| FieldValue::Text(Cow::Borrowed(reason.as_str()))),
         Field::Release => text(&span.release_digest),
+        Field::App => attribute(&span.attrs, "/app/name"),
+        Field::Experiment => attribute(&span.attrs, "/experiment/name"),
+        Field::Arm => attribute(&span.attrs, "/experiment/arm"),
         Field::Streamed => Some(FieldValue::Bool(span.streamed)),
         Field::LatencyMs => Some(FieldValue::Number(whole(span.latency_us()) / 1000.0)),
         Field::TtftMs => span
@@ -193,6 +196,12 @@ pub(crate) fn value_of<'a>(field: &Field, subject: &Subject<'a>) -> Option<Field
             current.into_iter().find(applies).map(score_value)
         }
     }
+}
+
+/// A text among a span's attributes; anything but text counts as missing.
+fn attribute<'a>(attrs: &'a Value, path: &str) -> Option<FieldValue<'a>> {
+    let text = attrs.pointer(path)?.as_str()?;
+    Some(FieldValue::Text(Cow::Borrowed(text)))
 }
 
 pub(crate) fn score_value(score: &Score) -> FieldValue<'_> {

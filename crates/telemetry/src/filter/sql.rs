@@ -16,6 +16,8 @@ pub(crate) use super::matches::holds_text;
 pub(crate) struct Sql {
     pub(crate) text: String,
     pub(crate) values: Vec<Value>,
+    /// Every span shows the scores of its whole trace, as roots do.
+    pub(crate) scores_of_trace: bool,
 }
 
 impl Sql {
@@ -148,7 +150,11 @@ impl Sql {
             Field::Score(name) => {
                 self.push(&any(want.word()));
                 self.bind(name.clone());
-                self.push(", trace, span, parent IS NULL)");
+                self.push(if self.scores_of_trace {
+                    ", trace, span, 1)"
+                } else {
+                    ", trace, span, parent IS NULL)"
+                });
             }
             plain => self.push(column(plain)),
         }
@@ -188,6 +194,19 @@ pub(crate) fn is_numeric(field: &Field) -> bool {
     matches!(field.field_type(), FieldType::Number | FieldType::Any)
 }
 
+/// A text among a span's attributes; anything but text counts as missing.
+macro_rules! attribute {
+    ($path:literal) => {
+        concat!(
+            "CASE json_type(attrs, '",
+            $path,
+            "') WHEN 'text' THEN json_extract(attrs, '",
+            $path,
+            "') END"
+        )
+    };
+}
+
 fn column(field: &Field) -> &'static str {
     match field {
         Field::Name => "nullif(name, '')",
@@ -209,6 +228,10 @@ fn column(field: &Field) -> &'static str {
         Field::Error => "error_message",
         Field::FinishReason => "json_extract(finish_reasons, '$[0]')",
         Field::Release => "release_digest",
+        // No columns: segments written before there were apps and experiments stay readable as they are.
+        Field::App => attribute!("$.app.name"),
+        Field::Experiment => attribute!("$.experiment.name"),
+        Field::Arm => attribute!("$.experiment.arm"),
         Field::Streamed => "streamed",
         Field::LatencyMs => "((end_us - start_us) / 1000.0)",
         Field::TtftMs => "(ttft_us / 1000.0)",

@@ -186,6 +186,10 @@ fn span(n: u64) -> BoxedStrategy<Span> {
                 span.error_type,
             ) = (base.0, base.1, base.2, base.3);
             (span.name, span.environment, span.metadata) = (base.4, base.5, base.6);
+            span.attrs = json!({
+                "app": {"name": span.metadata["a"]["b"]},
+                "experiment": {"name": span.metadata["名前"], "arm": span.metadata["team x"]},
+            });
             span.end_us += numbers.0;
             (span.ttft_us, span.cost) = (numbers.1, numbers.2.map(base::NanoUsd));
             (span.usage.input, span.usage.output) = (numbers.3, numbers.4);

@@ -435,3 +435,65 @@ fn frequent_and_rare_words_and_ids_find_the_same_by_every_road() {
         Some(2.0)
     );
 }
+
+#[test]
+fn a_scan_reads_arms_apps_and_the_scores_of_the_trace() {
+    let dir = tempfile::tempdir().unwrap();
+    let telemetry = open(dir.path(), &HandClock::at(DAY_ONE));
+    let mut spans = Vec::new();
+    for n in 1..=6_u64 {
+        let mut span = call(n);
+        let arm = if n % 2 == 0 { "candidate" } else { "control" };
+        span.attrs = json!({"app": {"name": "geo"}, "experiment": {"name": "tone", "arm": arm}});
+        if n == 5 {
+            span.attrs = json!({"app": {"name": 7}, "experiment": "tone"});
+        }
+        if n == 6 {
+            // A step of the first call's trace.
+            span.trace_id = trace(1);
+            span.parent = Some(span_id(1));
+        }
+        spans.push(span);
+    }
+    let scores = vec![score(1, 1, 1.0), score(2, 2, -1.0)];
+    write(&telemetry, Batch { spans, scores });
+    let mut query = telemetry::ScanQuery {
+        project: project(1),
+        from_us: Some(DAY_ONE + 2000),
+        to_us: None,
+        filter: Filter::parse("experiment = tone and app = geo").unwrap(),
+        scope: Scope::Spans,
+        fields: vec![
+            Field::Arm,
+            Field::LatencyMs,
+            Field::Score("thumbs".to_owned()),
+        ],
+        scores_of_trace: true,
+    };
+    let scan = |query: &telemetry::ScanQuery| {
+        let mut seen = Vec::new();
+        let each = |row: &telemetry::Scanned<'_>| {
+            let [arm, latency, thumbs] = row.values else {
+                panic!("three fields");
+            };
+            seen.push((
+                arm.as_ref().and_then(|arm| arm.text()).unwrap().to_owned(),
+                latency.as_ref().and_then(|ms| ms.number()).unwrap(),
+                thumbs.as_ref().and_then(|value| value.number()),
+            ));
+        };
+        telemetry.scan(query, each).unwrap();
+        seen
+    };
+    let expected = [
+        ("candidate".to_owned(), 2.0, Some(-1.0)),
+        ("control".to_owned(), 3.0, None),
+        ("candidate".to_owned(), 4.0, None),
+        ("candidate".to_owned(), 6.0, Some(1.0)),
+    ];
+    assert_eq!(scan(&query), expected);
+    query.scores_of_trace = false;
+    assert_eq!(scan(&query)[3].2, None);
+    query.project = project(2);
+    assert_eq!(scan(&query), []);
+}
