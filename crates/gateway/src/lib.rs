@@ -21,6 +21,7 @@ mod failure;
 mod local;
 mod meter;
 mod plan;
+mod problem;
 mod prompt;
 mod providers;
 mod record;
@@ -35,7 +36,11 @@ use bytes::Bytes;
 use http::Response;
 use serde::Serialize;
 
-pub use app::AppVersion;
+pub use app::{
+    AgentLimits, AgentStep, AppDocument, AppReference, AppVersion, ChainStep, Graph, GraphEdge,
+    GraphNode, GuardStep, HttpTool, Method, Output, OutputKind, PromptSource, PromptStep,
+    RetrieveStep, Step, Tool, ToolStep,
+};
 pub use body::{GatewayBody, TRACE_ID_HEADER};
 pub use context::{CallContext, PromptRef, traceparent};
 pub use egress::{Allow, Egress, EgressConfig, EgressError};
@@ -49,6 +54,7 @@ pub use plan::{
     App, KeyProblem, Limits, Plan, PriceRow, PriceTable, Principal, ProjectPlan, Prompt,
     PromptMessage, PromptVersion, Protocol, Provider, Quirks, Release, Retry, Timeouts,
 };
+pub use problem::DocumentProblem;
 pub use prompt::{check_template, render_template};
 pub use record::{
     AppUsed, Busy, CallError, CallKind, CallStatus, Permit, PromptUsed, Record, RecordKind,

@@ -245,6 +245,8 @@ pub struct Release {
     /// What the app's references stand for, transitively: the text of the reference
     /// (`prompt:geo/who@production`) → the prompt.
     pub prompts: HashMap<String, Arc<PromptVersion>>,
+    /// Credentials of its tools, resolved: `env:MEGURI_TOOL_NAME` → the secret.
+    pub credentials: HashMap<String, Secret<String>>,
 }
 
 /// Caps that hold for everybody.
@@ -264,6 +266,8 @@ pub struct Limits {
     pub local_choices: u32,
     /// Inputs of one local embedding request.
     pub local_inputs: usize,
+    /// Whether tools may call loopback and private addresses. The operator says so.
+    pub private_tools: bool,
     /// How long a call may wait for a place in the queue of records before it is refused.
     pub admission_wait: Duration,
 }
@@ -278,6 +282,7 @@ impl Default for Limits {
             prompt_bytes: 1 << 20,
             local_choices: 8,
             local_inputs: 2048,
+            private_tools: false,
             admission_wait: Duration::from_secs(2),
         }
     }

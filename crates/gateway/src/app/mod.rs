@@ -1,10 +1,133 @@
 //! Apps: steps that call prompts, tools and models, run as one call.
+//!
+//! `document.rs` is what people write, `compile.rs` what runs, `expr.rs` the
+//! expressions between them.
+
+mod compile;
+mod document;
+mod expr;
+mod graph;
+
+use std::sync::OnceLock;
 
 use base::Digest;
+use serde_json::Value;
 
-/// One version of an app, checked and ready to run.
+pub use document::{
+    AgentLimits, AgentStep, AppDocument, ChainStep, GuardStep, HttpTool, Method, Output,
+    OutputKind, PromptSource, PromptStep, RetrieveStep, Step, Tool, ToolStep,
+};
+pub use graph::{Graph, GraphEdge, GraphNode};
+
+use crate::problem::DocumentProblem;
+use compile::Compiled;
+
+/// Another document that an app mentions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppReference {
+    /// Where: a JSON Pointer into the app's document.
+    pub path: String,
+    /// The reference as it is written: `prompt:NAME@SELECTOR`.
+    pub text: String,
+}
+
+impl AppDocument {
+    /// Reads a document and asks whether all its parts fit together.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse(value: &Value) -> Result<Self, Vec<DocumentProblem>> {
+        let document = Self::read(value)?;
+        let (_, problems) = compile::compile(&document);
+        if problems.is_empty() {
+            Ok(document)
+        } else {
+            Err(problems)
+        }
+    }
+
+    /// The JSON Schema of these documents, for editors.
+    pub fn schema() -> Value {
+        schemars::schema_for!(AppDocument).to_value()
+    }
+
+    /// The other documents that this one mentions.
+    pub fn references(&self) -> Vec<AppReference> {
+        let mut found = Vec::new();
+        add_references("", &self.steps, &mut found);
+        found
+    }
+
+    /// The credentials that its tools need: `env:MEGURI_TOOL_NAME`.
+    pub fn credentials(&self) -> Vec<&str> {
+        let tools = self.tools.values();
+        tools
+            .filter_map(|Tool::Http(tool)| tool.credential.as_deref())
+            .collect()
+    }
+}
+
+fn add_references(path: &str, steps: &[Step], found: &mut Vec<AppReference>) {
+    for (at, step) in steps.iter().enumerate() {
+        let path = format!("{path}/steps/{at}");
+        let mut add = |field: &str, text: &str| {
+            found.push(AppReference {
+                path: format!("{path}/{field}"),
+                text: text.to_owned(),
+            });
+        };
+        match step {
+            Step::Prompt(PromptStep { prompt, .. }) | Step::Agent(AgentStep { prompt, .. }) => {
+                match prompt {
+                    PromptSource::Reference(text) => add("prompt", text),
+                    PromptSource::Inline(_) => {}
+                }
+            }
+            Step::Retrieve(step) => add("index", &step.index),
+            Step::Guard(step) => add("guard", &step.guard),
+            Step::Chain(chain) => add_references(&path, &chain.steps, found),
+            Step::Tool(_) => {}
+        }
+    }
+}
+
+/// One version of an app, ready to run. What can be prepared is prepared once,
+/// by the first call.
 #[derive(Debug)]
 pub struct AppVersion {
     /// The digest of its document.
     pub digest: Digest,
+    /// The document.
+    pub document: AppDocument,
+    compiled: OnceLock<Result<Compiled, Vec<DocumentProblem>>>,
 }
+
+impl AppVersion {
+    /// A version with this document.
+    pub fn new(digest: Digest, document: AppDocument) -> Self {
+        Self {
+            digest,
+            document,
+            compiled: OnceLock::new(),
+        }
+    }
+
+    /// The app as it runs.
+    ///
+    /// # Errors
+    /// What is wrong with the document: it was saved by a version that allowed more.
+    pub(crate) fn compiled(&self) -> Result<&Compiled, &[DocumentProblem]> {
+        let compiled = self.compiled.get_or_init(|| {
+            let (compiled, problems) = compile::compile(&self.document);
+            if problems.is_empty() {
+                Ok(compiled)
+            } else {
+                Err(problems)
+            }
+        });
+        compiled.as_ref().map_err(Vec::as_slice)
+    }
+}
+
+#[cfg(test)]
+mod tests;
