@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod error;
 pub mod extract;
+pub mod gitops;
 pub mod http;
 pub mod inference;
 pub mod jobs;

@@ -1,0 +1,243 @@
+//! GitOps: a project's documents as a tree of files, and the way back.
+//!
+//! One TOML file per document, one text file beside it for what people edit as
+//! text (`docs/gitops.md`). Everything here works for every registered kind: it
+//! asks a kind for its schema, its check, its references and its text, and knows
+//! nothing else of it.
+//!
+//! The tree says what must exist and where labels point, not what was: a version
+//! that nothing points to is not in it. The surprising thing: a tree cannot make
+//! an old version the newest again. Where the content of a tree's main document
+//! is an older version, it stays that version, and only labels can name it.
+
+mod files;
+mod parse;
+mod paths;
+mod render;
+mod schema;
+mod store;
+mod text;
+mod toml;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use base::Digest;
+use db::catalog::{Label, Name};
+use db::{Problem, Reference};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use files::{Writing, Written, read_directory, write_directory};
+pub use parse::{Checked, parse};
+pub use paths::Layout;
+pub use render::{export, render};
+pub use schema::{file_schema, schema_files};
+pub use text::{PROMPT_TEXT, read_messages, write_messages};
+
+use crate::http::Route;
+
+/// The API.
+pub fn routes() -> Vec<Route> {
+    Vec::new()
+}
+
+/// The file that holds the environments and what protects them.
+pub const ENVIRONMENTS_FILE: &str = "environments.toml";
+/// The folder of the JSON Schemas that exported files name.
+pub const SCHEMA_FOLDER: &str = ".schemas";
+/// The word for "the document of this file" where a label is pointed.
+pub const THIS: &str = "this";
+
+/// A tree as text: path with `/` between the parts → content.
+pub type Files = BTreeMap<String, String>;
+
+/// A kind and a name: what a document is called.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Key {
+    /// The kind.
+    pub kind: String,
+    /// The name.
+    pub name: Name,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
+    }
+}
+
+/// What a tree says.
+#[derive(Debug, Clone, Default)]
+pub struct Tree {
+    /// Every name of it.
+    pub names: BTreeMap<Key, Entry>,
+    /// The environments in order; `None` where the tree says nothing about them.
+    pub environments: Option<Vec<Environment>>,
+}
+
+/// What a tree says about one name.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The document of `NAME.toml`.
+    pub main: TreeDocument,
+    /// Other documents that labels or documents name, of `NAME@DIGITS.toml`.
+    pub pinned: Vec<TreeDocument>,
+    /// Sorted.
+    pub tags: Vec<String>,
+    /// Where labels point.
+    pub pointers: BTreeMap<Label, Digest>,
+}
+
+impl Entry {
+    /// The main document and the others, in the order in which they are saved: the main one last,
+    /// so that it is the newest where all of them are new.
+    pub fn documents(&self) -> impl Iterator<Item = &TreeDocument> {
+        self.pinned.iter().chain([&self.main])
+    }
+}
+
+/// One document of a tree.
+#[derive(Debug, Clone)]
+pub struct TreeDocument {
+    /// The document.
+    pub content: Value,
+    /// Its identity.
+    pub digest: Digest,
+    /// Its TOML file.
+    pub file: String,
+    /// What it refers to.
+    pub references: Vec<Reference>,
+}
+
+/// An environment of a project.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Environment {
+    /// Its name, which is also the label that it serves.
+    pub name: String,
+    /// What protects it; without it, everybody who may write may move the label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protection: Option<Value>,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The tree cannot be applied.
+    Error,
+    /// It can, but may not do what was meant, or not everywhere.
+    Warning,
+}
+
+/// Something wrong with a tree, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The file.
+    pub file: String,
+    /// The line, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
+    /// The column in characters, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<usize>,
+    /// What is wrong.
+    pub message: String,
+    /// What was probably meant, or what to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl Finding {
+    /// An error in a file.
+    pub fn error(file: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Error,
+            file: file.into(),
+            line: None,
+            column: None,
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    /// The same as a warning.
+    pub fn warning(file: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..Self::error(file, message)
+        }
+    }
+
+    /// With its line and column.
+    pub fn at(mut self, (line, column): (usize, usize)) -> Self {
+        self.line = Some(line);
+        self.column = Some(column);
+        self
+    }
+
+    /// With its line.
+    pub fn on_line(mut self, line: usize) -> Self {
+        self.line = Some(line);
+        self
+    }
+
+    /// With what to do.
+    pub fn hint(mut self, hint: Option<String>) -> Self {
+        self.hint = hint;
+        self
+    }
+}
+
+impl fmt::Display for Finding {
+    /// `prompts/a.toml:3:7: error: …`, as compilers write, so that editors find the place.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        for number in [self.line, self.column].into_iter().flatten() {
+            write!(f, ":{number}")?;
+        }
+        let severity = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        write!(f, ": {severity}: {}", self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, " ({hint})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether any of these keeps the tree from being applied.
+pub fn has_errors(findings: &[Finding]) -> bool {
+    findings
+        .iter()
+        .any(|finding| finding.severity == Severity::Error)
+}
+
+/// `did you mean …?`, where something known is near.
+fn did_you_mean<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    nearest(unknown, known).map(|near| format!("did you mean {near}?"))
+}
+
+/// The known word that is nearest, if it is near enough to be meant.
+fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let most = (unknown.chars().count() / 3).clamp(1, 3);
+    known
+        .into_iter()
+        .map(|word| (strsim::damerau_levenshtein(unknown, word), word))
+        .filter(|(distance, _)| *distance <= most)
+        .min()
+        .map(|(_, word)| word)
+}
+
+/// A problem of a document without its place.
+fn in_words(problem: &Problem) -> String {
+    match problem.path.as_str() {
+        path if path.is_empty() || path.starts_with("line ") => problem.message.clone(),
+        path => format!("{path}: {}", problem.message),
+    }
+}
