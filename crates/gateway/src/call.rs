@@ -293,10 +293,19 @@ impl Call<'_> {
             let project = self.plan.projects.get(&self.principal.project);
             let empty = crate::plan::ProjectPlan::default();
             let project = project.map_or(&empty, |project| project.as_ref());
-            let (used, rendered) = prompt::render(project, wanted, self.plan.limits.prompt_bytes)?;
-            messages.splice(0..0, rendered.iter().cloned());
-            guard.record_mut().prompt = Some(used);
-            prepared.prompt = rendered;
+            let (found, rendered) = prompt::render(
+                project,
+                wanted,
+                &self.principal.environment,
+                context,
+                &messages,
+                self.plan.limits.prompt_bytes,
+            )?;
+            messages = rendered.around(&messages);
+            let record = guard.record_mut();
+            record.prompt = Some(found.used);
+            record.arm = record.arm.take().or(found.arm);
+            prepared.prompt = rendered.before;
         }
         if messages.is_empty() {
             return Err(ApiError::invalid(

@@ -8,12 +8,13 @@
 
 use std::collections::BTreeMap;
 
-use base::{SpanId, TraceId};
+use base::{Digest, SpanId, TraceId};
 use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::error::ApiError;
+use crate::experiment::Unit;
 
 /// What a call is part of.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,10 +35,13 @@ pub struct CallContext {
     pub metadata: Map<String, Value>,
     /// The catalog prompt to put before the messages.
     pub prompt: Option<PromptRef>,
+    /// The inputs of the prompt or the app that is called.
+    pub variables: Map<String, Value>,
 }
 
-/// Names a prompt: `name`, `name@label` or `name@version`; the label is
-/// `production` when nothing is said.
+/// Names a prompt: `name`, `name@label`, `name@version`, `name@latest` or
+/// `name@sha256:…`. When nothing is said, the label with the name of the key's
+/// environment is meant, or `production` where the prompt has no such label.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PromptRef {
     /// The prompt's name.
@@ -46,25 +50,45 @@ pub struct PromptRef {
     pub label: Option<String>,
     /// A version number; wins over a label.
     pub version: Option<i64>,
-    /// What the template's placeholders stand for.
-    pub variables: Map<String, Value>,
+    /// A version's content; wins over both.
+    pub digest: Option<Digest>,
 }
 
 impl PromptRef {
-    /// Reads `name[@label|@version]`.
+    /// Reads `name[@label|@version|@digest]`.
     pub fn parse(text: &str) -> Self {
         let (name, selector) = match text.rsplit_once('@') {
             Some((name, selector)) => (name, Some(selector)),
             None => (text, None),
         };
-        let version = selector.and_then(|s| s.trim_start_matches('v').parse().ok());
-        let label = selector.filter(|_| version.is_none()).map(str::to_owned);
-        Self {
+        let mut wanted = Self {
             name: name.to_owned(),
-            label,
-            version,
-            variables: Map::new(),
+            ..Self::default()
+        };
+        if let Some(selector) = selector {
+            wanted.select(selector);
         }
+        wanted
+    }
+
+    /// Reads `prompt:NAME[@SELECTOR]`, as documents refer to prompts.
+    pub fn from_reference(text: &str) -> Option<Self> {
+        let wanted = Self::parse(text.strip_prefix("prompt:")?);
+        let selected = text.contains('@');
+        let says = wanted
+            .label
+            .as_deref()
+            .is_none_or(|label| !label.is_empty());
+        (!wanted.name.is_empty() && (says || !selected)).then_some(wanted)
+    }
+
+    /// Takes a selector: a version number, a digest or a label.
+    fn select(&mut self, selector: &str) {
+        self.digest = selector.parse().ok();
+        let number = selector.strip_prefix('v').unwrap_or(selector);
+        self.version = number.parse().ok().filter(|_| self.digest.is_none());
+        let named = self.digest.is_none() && self.version.is_none();
+        self.label = named.then(|| selector.to_owned());
     }
 }
 
@@ -80,6 +104,7 @@ impl CallContext {
             tags: BTreeMap::new(),
             metadata: Map::new(),
             prompt: None,
+            variables: Map::new(),
         }
     }
 
@@ -139,9 +164,18 @@ impl CallContext {
             }
             None => header_prompt,
         };
-        if let Some(prompt) = &mut self.prompt {
-            prompt.variables = extension.variables;
-        }
+        self.variables.extend(extension.variables);
+    }
+
+    /// Who an experiment's choice sticks to: a call that names no user or session
+    /// counts on its own.
+    pub fn unit(&self, unit: Unit) -> String {
+        let named = match unit {
+            Unit::User => self.user.clone(),
+            Unit::Session => self.session.clone(),
+            Unit::Request => None,
+        };
+        named.unwrap_or_else(|| self.trace_id.to_string())
     }
 }
 

@@ -51,11 +51,15 @@ pub use local::{
     LocalKind, LocalModel, LocalModels, LocalStream, TokenLogprob,
 };
 pub use plan::{
-    App, KeyProblem, Limits, Plan, PriceRow, PriceTable, Principal, ProjectPlan, Prompt,
-    PromptMessage, PromptVersion, Protocol, Provider, Quirks, Release, Retry, Timeouts,
+    App, KeyProblem, Limits, Plan, PriceRow, PriceTable, Principal, ProjectPlan, Prompt, Protocol,
+    Provider, Quirks, Release, Retry, Timeouts,
 };
 pub use problem::DocumentProblem;
-pub use prompt::{check_template, render_template};
+pub use prompt::{
+    Dialect, Example, Examples, FoundPrompt, MessageRole, Placeholder, PromptDocument, PromptItem,
+    PromptLookup, PromptMention, PromptMessage, PromptType, PromptVersion, RenderWith, Rendered,
+    Select, SelectBy, Show, Variable, check_template, find_prompt, render_preview, render_template,
+};
 pub use record::{
     AppUsed, Busy, CallError, CallKind, CallStatus, Permit, PromptUsed, Record, RecordKind,
     Recorder,

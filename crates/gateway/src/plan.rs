@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::app::AppVersion;
 use crate::experiment::{Experiment, Target};
+use crate::prompt::PromptVersion;
 use base::{Digest, KeyId, NanoUsd, Price, ProjectId, Secret, Usage, UserId};
 
 /// One immutable snapshot of everything that a request may depend on.
@@ -201,24 +202,6 @@ pub struct Prompt {
     pub versions: BTreeMap<i64, Arc<PromptVersion>>,
     /// Labels: name → version number.
     pub labels: BTreeMap<String, i64>,
-}
-
-/// One version of a prompt.
-#[derive(Debug, Clone)]
-pub struct PromptVersion {
-    /// The digest of its document.
-    pub digest: Digest,
-    /// Messages to put before the caller's, in order: role and template.
-    pub messages: Vec<PromptMessage>,
-}
-
-/// One message of a prompt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PromptMessage {
-    /// `system`, `user` or `assistant`.
-    pub role: String,
-    /// A minijinja template over the caller's variables.
-    pub template: String,
 }
 
 /// An app with every release that can be called.

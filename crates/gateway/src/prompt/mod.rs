@@ -1,73 +1,185 @@
-//! Prompts by name: finding the version, rendering its templates.
+//! Prompts by name: what they say, finding the version of a call, rendering it.
 //!
-//! Templates come from people and variables from anybody, so rendering is boxed
-//! in: no loader, a short list of filters and tests, fuel, a recursion limit, an
-//! output cap, and every undefined variable is an error. Only `if`, `for` and
-//! `raw` are allowed as tags: `set`, `with` and macros would let forty short
-//! lines double a string forty times, which fuel does not count.
+//! `document.rs` is what people write, `check.rs` what can be wrong with it,
+//! `inputs.rs` its JSON Schema, `template.rs` the two template languages,
+//! `examples.rs` the choice of worked examples, `version.rs` the rendering. This
+//! file finds the version that a call means, in the plan and through experiments.
+//! Nothing here knows of HTTP bodies or of the catalog.
 
-use std::io::Write;
-use std::sync::LazyLock;
+mod check;
+mod document;
+mod examples;
+mod inputs;
+mod template;
+mod version;
 
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Serde;
-use minijinja::{Environment, ErrorKind, UndefinedBehavior, filters, tests};
-use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
-use crate::context::PromptRef;
-use crate::error::ApiError;
-use crate::plan::ProjectPlan;
-use crate::record::PromptUsed;
 use http::StatusCode;
+use serde_json::Value;
 
-const TAGS: [&str; 6] = ["if", "elif", "else", "endif", "for", "endfor"];
-const RAW_TAGS: [&str; 2] = ["raw", "endraw"];
-const FUEL: u64 = 100_000;
-/// The largest result of one filter.
-const FILTER_BYTES: usize = 1 << 20;
+use crate::context::{CallContext, PromptRef};
+use crate::error::ApiError;
+use crate::experiment::{ArmUsed, Target};
+use crate::plan::{ProjectPlan, Prompt};
+use crate::problem::DocumentProblem;
+use crate::record::PromptUsed;
 
-/// The label that is meant when the caller names none.
-const DEFAULT_LABEL: &str = "production";
+pub use document::{
+    Dialect, Example, Examples, MessageRole, Placeholder, PromptDocument, PromptItem,
+    PromptMention, PromptMessage, PromptType, Select, SelectBy, Show, Variable,
+};
+pub use template::render_template;
+pub use version::{PromptLookup, PromptVersion, RenderWith, Rendered, render_preview};
 
-/// Finds and renders a prompt.
-pub(crate) fn render(
+/// What a call writes as its model to use a prompt's own: `prompt:NAME@LABEL`.
+pub(crate) const MODEL_PREFIX: &str = "prompt:";
+/// The label that is meant when nothing else says which.
+const PRODUCTION: &str = "production";
+/// The newest version; never a label that can be moved.
+const LATEST: &str = "latest";
+
+/// The version of a prompt that a call means.
+#[derive(Debug, Clone)]
+pub struct FoundPrompt {
+    /// What will be rendered.
+    pub version: Arc<PromptVersion>,
+    /// What the record says of it.
+    pub used: PromptUsed,
+    /// The side of an experiment that the call was put on.
+    pub arm: Option<ArmUsed>,
+}
+
+/// Whether a jinja template can be saved: it parses and uses only what is allowed.
+///
+/// # Errors
+/// What is wrong, for the person who wrote it.
+pub fn check_template(template: &str) -> Result<(), String> {
+    template::check(Dialect::Jinja, template)
+}
+
+/// Finds the version of a prompt for a call: by digest or number as it is, by
+/// label through an experiment on that label where one runs. `environment` is the
+/// key's; its label is meant when the call names none and the prompt has it.
+///
+/// # Errors
+/// There is no such prompt or no such version; says which was probably meant.
+pub fn find_prompt(
     project: &ProjectPlan,
     wanted: &PromptRef,
-    max_bytes: usize,
-) -> Result<(PromptUsed, Vec<Value>), ApiError> {
+    environment: &str,
+    context: &CallContext,
+) -> Result<FoundPrompt, ApiError> {
     let prompt = project
         .prompts
         .get(&wanted.name)
         .ok_or_else(|| missing(project, wanted))?;
-    let label = wanted.label.as_deref().unwrap_or(DEFAULT_LABEL);
-    let version = wanted.version.or_else(|| prompt.labels.get(label).copied());
-    let found = version.and_then(|number| Some((number, prompt.versions.get(&number)?)));
-    let Some((version, document)) = found else {
-        let selector = wanted.version.map_or(format!("label {label:?}"), |number| {
-            format!("version {number}")
-        });
-        let message = format!("the prompt {:?} has no {selector}", wanted.name);
-        return Err(not_found(message));
-    };
-    let mut messages = Vec::with_capacity(document.messages.len());
-    for message in &document.messages {
-        let text = render_template(&message.template, &wanted.variables, max_bytes).map_err(
-            |problem| {
-                ApiError::invalid("prompt", format!("the prompt {:?}: {problem}", wanted.name))
-            },
-        )?;
-        messages.push(json!({ "role": message.role, "content": text }));
+    let label = label_of(prompt, wanted, environment);
+    let number = number_of(prompt, wanted, label);
+    let mut found = number.and_then(|number| Some((number, prompt.versions.get(&number)?, None)));
+    if let Some(label) = label
+        && !project.experiments.is_empty()
+    {
+        found = arm(project, prompt, &wanted.name, label, context).or(found);
     }
-    let label = wanted.version.is_none().then(|| label.to_owned());
-    Ok((
-        PromptUsed {
-            name: wanted.name.clone(),
-            version,
-            digest: document.digest,
-            label,
-        },
+    let Some((number, version, arm)) = found else {
+        return Err(no_version(wanted, label));
+    };
+    let used = PromptUsed {
+        name: wanted.name.clone(),
+        version: number,
+        digest: version.digest,
+        label: label.map(str::to_owned),
+    };
+    Ok(FoundPrompt {
+        version: version.clone(),
+        used,
+        arm,
+    })
+}
+
+/// The label that a call goes by; none when it names a version.
+fn label_of<'a>(prompt: &Prompt, wanted: &'a PromptRef, environment: &'a str) -> Option<&'a str> {
+    if wanted.version.is_some() || wanted.digest.is_some() {
+        return None;
+    }
+    match wanted.label.as_deref() {
+        Some(LATEST) => None,
+        Some(label) => Some(label),
+        None if prompt.labels.contains_key(environment) => Some(environment),
+        None => Some(PRODUCTION),
+    }
+}
+
+fn number_of(prompt: &Prompt, wanted: &PromptRef, label: Option<&str>) -> Option<i64> {
+    if let Some(digest) = wanted.digest {
+        let mut versions = prompt.versions.iter().rev();
+        let found = versions.find(|(_, version)| version.digest == digest);
+        return found.map(|(number, _)| *number);
+    }
+    match (wanted.version, label) {
+        (Some(number), _) => Some(number),
+        (None, Some(label)) => prompt.labels.get(label).copied(),
+        (None, None) => prompt.versions.keys().next_back().copied(),
+    }
+}
+
+/// The arm of an experiment on this label, if one runs and its version is here.
+fn arm<'a>(
+    project: &ProjectPlan,
+    prompt: &'a Prompt,
+    name: &str,
+    label: &str,
+    context: &CallContext,
+) -> Option<(i64, &'a Arc<PromptVersion>, Option<ArmUsed>)> {
+    let target = Target::Prompt {
+        name: name.to_owned(),
+        label: label.to_owned(),
+    };
+    let experiment = project.experiments.get(&target)?;
+    let (arm, used) = experiment.choose(&context.unit(experiment.unit))?;
+    let version = prompt.versions.get(&arm.number)?;
+    Some((arm.number, version, Some(used)))
+}
+
+/// The prompt of a plan that a document's reference stands for.
+pub(crate) fn refer(project: &ProjectPlan, reference: &str) -> Option<Arc<PromptVersion>> {
+    let wanted = PromptRef::from_reference(reference)?;
+    let prompt = project.prompts.get(&wanted.name)?;
+    // A document means the same whoever calls it, so no environment and no experiment counts.
+    let label = label_of(prompt, &wanted, PRODUCTION);
+    let number = number_of(prompt, &wanted, label)?;
+    prompt.versions.get(&number).cloned()
+}
+
+/// Finds and renders the prompt of a call.
+pub(crate) fn render(
+    project: &ProjectPlan,
+    wanted: &PromptRef,
+    environment: &str,
+    context: &CallContext,
+    messages: &[Value],
+    max_bytes: usize,
+) -> Result<(FoundPrompt, Rendered), ApiError> {
+    let found = find_prompt(project, wanted, environment, context)?;
+    let rendered = found.version.render(&RenderWith {
+        variables: &context.variables,
         messages,
-    ))
+        partials: &|reference| refer(project, reference),
+        max_bytes,
+    });
+    let rendered = rendered.map_err(|problems| unusable(&wanted.name, &problems))?;
+    Ok((found, rendered))
+}
+
+/// What a caller reads when a prompt cannot be rendered with its inputs.
+pub(crate) fn unusable(name: &str, problems: &[DocumentProblem]) -> ApiError {
+    let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let of_inputs = problems
+        .iter()
+        .find(|problem| problem.path.starts_with("variables."));
+    let param = of_inputs.map_or("prompt", |problem| problem.path.as_str());
+    ApiError::invalid(param, format!("the prompt {name:?}: {}", texts.join("; ")))
 }
 
 fn missing(project: &ProjectPlan, wanted: &PromptRef) -> ApiError {
@@ -81,212 +193,18 @@ fn missing(project: &ProjectPlan, wanted: &PromptRef) -> ApiError {
     ))
 }
 
+fn no_version(wanted: &PromptRef, label: Option<&str>) -> ApiError {
+    let selector = match (wanted.digest, wanted.version, label) {
+        (Some(digest), ..) => format!("version with the digest {digest}"),
+        (None, Some(number), _) => format!("version {number}"),
+        (None, None, Some(label)) => format!("label {label:?}"),
+        (None, None, None) => "version".to_owned(),
+    };
+    not_found(format!("the prompt {:?} has no {selector}", wanted.name))
+}
+
 fn not_found(message: String) -> ApiError {
     let mut error = ApiError::new(StatusCode::NOT_FOUND, "prompt_not_found", message);
     error.param = Some("prompt".to_owned());
     error
-}
-
-/// Whether a template can be saved: it parses and uses only what is allowed.
-///
-/// # Errors
-/// What is wrong, for the person who wrote it.
-pub fn check_template(template: &str) -> Result<(), String> {
-    check_tags(template)?;
-    environment()
-        .template_from_str(template)
-        .map(|_| ())
-        .map_err(|error| describe(&error))
-}
-
-/// Renders a template with these variables, to at most `max_bytes`.
-///
-/// # Errors
-/// What is wrong: a syntax error, an undefined variable, too much work or text.
-pub fn render_template(
-    template: &str,
-    variables: &Map<String, Value>,
-    max_bytes: usize,
-) -> Result<String, String> {
-    check_tags(template)?;
-    let compiled = environment()
-        .template_from_str(template)
-        .map_err(|error| describe(&error))?;
-    let mut out = Capped {
-        bytes: Vec::new(),
-        room: max_bytes,
-        full: false,
-    };
-    match compiled.render_captured_to(minijinja::Value::from(Serde(variables)), &mut out) {
-        Ok(_) => String::from_utf8(out.bytes).map_err(|_| "the text is not UTF-8".to_owned()),
-        Err(_) if out.full => Err(format!(
-            "the rendered text is larger than {max_bytes} bytes"
-        )),
-        Err(error) => Err(describe(&error)),
-    }
-}
-
-fn check_tags(template: &str) -> Result<(), String> {
-    let mut raw = false;
-    for piece in template.split("{%").skip(1) {
-        let tag = piece.trim_start_matches(['-', '+']).trim_start();
-        let name: &str = tag
-            .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-            .next()
-            .unwrap_or_default();
-        if RAW_TAGS.contains(&name) {
-            raw = name == "raw";
-        } else if !raw && !TAGS.contains(&name) {
-            return Err(format!(
-                "the tag {name:?} is not allowed in prompts; use if, for and raw"
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn describe(error: &minijinja::Error) -> String {
-    if error.kind() == ErrorKind::OutOfFuel {
-        return "the template does too much work".to_owned();
-    }
-    let what = error
-        .detail()
-        .map_or_else(|| error.kind().to_string(), str::to_owned);
-    match error.line() {
-        Some(line) => format!("{what} (line {line} of the template)"),
-        None => what,
-    }
-}
-
-fn environment() -> &'static Environment<'static> {
-    static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
-        let mut env = Environment::empty();
-        if let Ok(syntax) = SyntaxConfig::builder().keep_trailing_newline(true).build() {
-            env.set_syntax(syntax);
-        }
-        env.set_undefined_behavior(UndefinedBehavior::Strict);
-        env.set_fuel(Some(FUEL));
-        env.set_recursion_limit(50);
-        env.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        env.add_filter("upper", filters::upper);
-        env.add_filter("lower", filters::lower);
-        env.add_filter("title", filters::title);
-        env.add_filter("capitalize", filters::capitalize);
-        env.add_filter("trim", filters::trim);
-        env.add_filter("length", filters::length);
-        env.add_filter("first", filters::first);
-        env.add_filter("last", filters::last);
-        env.add_filter("items", filters::items);
-        env.add_filter("default", filters::default);
-        env.add_filter("tojson", filters::tojson);
-        env.add_filter("join", join);
-        env.add_filter("replace", replace);
-        env.add_test("defined", tests::is_defined);
-        env.add_test("undefined", tests::is_undefined);
-        env.add_test("none", tests::is_none);
-        env.add_test("string", tests::is_string);
-        env.add_test("number", tests::is_number);
-        env.add_test("mapping", tests::is_mapping);
-        env.add_test("sequence", tests::is_sequence);
-        env
-    });
-    &ENVIRONMENT
-}
-
-/// The library's `replace` and `join` multiply their inputs' sizes, and chained
-/// they do so again and again; these stop at a cap.
-fn replace(text: &str, from: &str, to: &str) -> Result<String, minijinja::Error> {
-    let count = text.matches(from).count();
-    capped(text.len().saturating_add(count.saturating_mul(to.len())))?;
-    Ok(text.replace(from, to))
-}
-
-fn join(items: Vec<String>, separator: Option<&str>) -> Result<String, minijinja::Error> {
-    let separator = separator.unwrap_or_default();
-    let texts: usize = items.iter().map(String::len).sum();
-    capped(texts.saturating_add(items.len().saturating_mul(separator.len())))?;
-    Ok(items.join(separator))
-}
-
-fn capped(bytes: usize) -> Result<(), minijinja::Error> {
-    let message = "the result of a filter is too large";
-    if bytes > FILTER_BYTES {
-        Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-    } else {
-        Ok(())
-    }
-}
-
-struct Capped {
-    bytes: Vec<u8>,
-    room: usize,
-    full: bool,
-}
-
-impl Write for Capped {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if bytes.len() > self.room {
-            self.full = true;
-            return Err(std::io::Error::other("the output is full"));
-        }
-        self.room -= bytes.len();
-        self.bytes.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests_of_templates {
-    use super::*;
-
-    #[track_caller]
-    fn check(template: &str, variables: Value, expected: Result<&str, &str>) {
-        let variables = variables.as_object().cloned().unwrap_or_default();
-        let got = render_template(template, &variables, 200);
-        match expected {
-            Ok(text) => assert_eq!(got.as_deref(), Ok(text), "{template}"),
-            Err(part) => assert!(
-                got.as_ref().is_err_and(|e| e.contains(part)),
-                "{template}: {got:?}"
-            ),
-        }
-    }
-
-    #[test]
-    fn templates_render_in_a_box() {
-        check(
-            "Hi {{ name }}!\n",
-            json!({"name": "<世界>"}),
-            Ok("Hi <世界>!\n"),
-        );
-        check(
-            "{% for x in xs %}{{ x|upper }},{% endfor %}",
-            json!({"xs": ["a", "b"]}),
-            Ok("A,B,"),
-        );
-        check(
-            "{{ xs|join(' ') }}{% if y is defined %}!{% endif %}",
-            json!({"xs": [1, 2]}),
-            Ok("1 2"),
-        );
-        check("{% raw %}{{ x }}{% endraw %}", json!({}), Ok("{{ x }}"));
-        check("{{ missing }}", json!({}), Err("undefined"));
-        check("{{ a.b.c }}", json!({"a": {}}), Err("undefined"));
-        check("{{ x", json!({}), Err("line 1"));
-        check("{% set x = 1 %}", json!({}), Err("\"set\" is not allowed"));
-        check("{%- include 'secret' %}", json!({}), Err("not allowed"));
-        check("{{ range(10) }}", json!({}), Err("range"));
-        check("{{ 'x' * 201 }}", json!({}), Err("larger than 200"));
-        check(
-            "{{ x|replace('a', x)|replace('a', x)|replace('a', x) }}",
-            json!({"x": "a".repeat(900)}),
-            Err("too large"),
-        );
-        let nested = "{% for a in xs %}".repeat(6) + &"{% endfor %}".repeat(6);
-        check(&nested, json!({"xs": vec![1; 100]}), Err("too much work"));
-    }
 }

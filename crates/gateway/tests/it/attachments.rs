@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base::Digest;
-use gateway::{ApiError, CallContext, Prompt, PromptMessage, PromptVersion};
+use gateway::{ApiError, CallContext, Prompt, PromptDocument, PromptVersion};
 use http::HeaderMap;
 use serde_json::{Value, json};
 
@@ -19,14 +19,11 @@ fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
 
 fn with_prompt(rig: &Rig) {
     let version = |template: &str| {
-        let messages = vec![PromptMessage {
-            role: "system".to_owned(),
-            template: template.to_owned(),
-        }];
-        Arc::new(PromptVersion {
-            digest: Digest::of(template.as_bytes()),
-            messages,
-        })
+        let digest = Digest::of(template.as_bytes());
+        Arc::new(PromptVersion::new(
+            digest,
+            PromptDocument::of_system(template),
+        ))
     };
     let versions = BTreeMap::from([
         (1, version("Be brief.")),

@@ -17,8 +17,9 @@ use crate::auth::{Identity, Permission};
 use crate::error::Result;
 use crate::extract::Query;
 use crate::http::{Access, Route};
-use crate::prompts::{KIND, PRODUCTION, PromptContent};
+use crate::prompts::{KIND, PRODUCTION};
 use crate::ui::PageContext;
+use gateway::PromptDocument;
 
 /// The page.
 pub fn routes() -> Vec<Route> {
@@ -156,7 +157,7 @@ async fn prefill_from_prompt(
     else {
         return Ok(());
     };
-    let content = PromptContent::deserialize(&found.content).map_err(anyhow::Error::from)?;
+    let content = PromptDocument::deserialize(&found.content).map_err(anyhow::Error::from)?;
     prefill.system = content.system();
     prefill.prompt = json!({
         "name": name.as_str(), "version": found.version.number, "label": label.map(|label| label.as_str().to_owned()),

@@ -10,13 +10,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{KIND, PromptContent, parse_label, parse_name};
+use super::{KIND, parse_document, parse_label, parse_name};
 use crate::app::App;
 use crate::auth::{Identity, Permission};
 use crate::error::{AppError, Result};
 use crate::extract::{Json, Query};
 use crate::http::{Access, Route};
 use crate::openapi::Doc;
+use gateway::PromptDocument;
 
 pub(super) fn routes() -> Vec<Route> {
     let read = Access::Needs(Permission::ReadPrompts);
@@ -142,7 +143,8 @@ struct Create {
     /// The prompt's name; `/` makes folders.
     name: String,
     /// The document.
-    content: PromptContent,
+    #[schemars(with = "PromptDocument")]
+    content: Value,
     /// What this version changes.
     #[serde(default)]
     message: String,
@@ -152,7 +154,8 @@ struct Create {
 #[serde(deny_unknown_fields)]
 struct Save {
     /// The document.
-    content: PromptContent,
+    #[schemars(with = "PromptDocument")]
+    content: Value,
     /// What this version changes.
     #[serde(default)]
     message: String,
@@ -201,11 +204,12 @@ async fn save_content(
     app: &App,
     identity: &Identity,
     name: &str,
-    content: &PromptContent,
+    content: &Value,
     message: &str,
 ) -> Result<(StatusCode, Answer<Saved>)> {
     let name = parse_name(name)?;
-    let saved = super::save_version(app, identity.scope(), &name, content, message).await?;
+    let content = parse_document(content)?;
+    let saved = super::save_version(app, identity.scope(), &name, &content, message).await?;
     let status = if saved.already_existed {
         StatusCode::OK
     } else {

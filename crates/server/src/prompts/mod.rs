@@ -14,10 +14,10 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 
 use base::ProjectId;
-use db::catalog::{CatalogError, Label, Name};
+use db::catalog::{CatalogError, Label, Name, Reference, Selector};
 use db::{Kind, MoveOutcome, MoveRequest, NewVersion, Problem, SavedVersion, Scope};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use gateway::PromptDocument;
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -36,115 +36,75 @@ pub fn routes() -> Vec<Route> {
     routes
 }
 
-/// The document of a prompt.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct PromptContent {
-    /// The messages that stand before the caller's, in order; at least one.
-    pub messages: Vec<PromptMessage>,
-}
-
-/// One message of a prompt.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct PromptMessage {
-    /// `system`, `user` or `assistant`.
-    pub role: MessageRole,
-    /// A minijinja template over the variables that a caller sends.
-    pub content: String,
-}
-
-/// Who a message is from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum MessageRole {
-    /// Instructions.
-    System,
-    /// The person.
-    User,
-    /// The model.
-    Assistant,
-}
-
-impl MessageRole {
-    fn name(self) -> &'static str {
-        match self {
-            Self::System => "system",
-            Self::User => "user",
-            Self::Assistant => "assistant",
-        }
-    }
-}
-
-impl PromptContent {
-    /// A prompt that is one system message.
-    pub fn of_system(text: &str) -> Self {
-        Self {
-            messages: vec![PromptMessage {
-                role: MessageRole::System,
-                content: text.to_owned(),
-            }],
-        }
-    }
-
-    /// The text of the system messages, as the playground edits it.
-    pub fn system(&self) -> String {
-        let system = self
-            .messages
-            .iter()
-            .filter(|message| message.role == MessageRole::System);
-        system
-            .map(|message| message.content.as_str())
-            .collect::<Vec<_>>()
-            .join("\n\n")
-    }
-
-    /// The document as the catalog keeps it.
-    pub fn to_document(&self) -> Value {
-        json!(self)
-    }
-}
-
 /// Prompts, as the catalog knows them.
 pub fn kind() -> Kind {
-    Kind::new(
-        KIND,
-        || json!(schemars::schema_for!(PromptContent)),
-        validate,
-    )
+    Kind {
+        references,
+        ..Kind::new(
+            KIND,
+            || json!(schemars::schema_for!(PromptDocument)),
+            validate,
+        )
+    }
 }
 
 fn validate(content: &Value) -> std::result::Result<(), Vec<Problem>> {
-    let prompt = PromptContent::deserialize(content)
-        .map_err(|error| vec![Problem::new("", error.to_string())])?;
-    let mut problems = Vec::new();
-    if prompt.messages.is_empty() {
-        problems.push(Problem::new(
-            "/messages",
-            "a prompt has at least one message",
-        ));
-    }
-    if prompt.messages.len() > 100 {
-        problems.push(Problem::new(
-            "/messages",
-            "a prompt has at most 100 messages",
-        ));
-    }
-    for (index, message) in prompt.messages.iter().enumerate() {
-        let path = format!("/messages/{index}/content");
-        if message.content.trim().is_empty() {
-            problems.push(Problem::new(path, "a message has a text"));
-        } else if message.content.contains('\0') {
-            problems.push(Problem::new(path, "the text has a NUL character"));
-        } else if let Err(error) = gateway::check_template(&message.content) {
-            problems.push(Problem::new(path, error));
-        }
-    }
+    let document = PromptDocument::parse(content).map_err(|problems| {
+        let problems = problems.into_iter();
+        problems
+            .map(|problem| Problem::new(problem.path, problem.message))
+            .collect::<Vec<_>>()
+    })?;
+    let mentions = document.references().into_iter();
+    let problems: Vec<Problem> = mentions
+        .filter_map(|mention| {
+            let problem = parse_reference(&mention.reference).err()?;
+            Some(Problem::new(mention.path, problem.message))
+        })
+        .collect();
     if problems.is_empty() {
         Ok(())
     } else {
         Err(problems)
     }
+}
+
+/// A document that a caller sent.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn parse_document(content: &Value) -> Result<PromptDocument> {
+    PromptDocument::parse(content).map_err(|problems| {
+        let problems = problems.into_iter();
+        let problems = problems.map(|problem| Problem::new(problem.path, problem.message));
+        CatalogError::Invalid(problems.collect()).into()
+    })
+}
+
+/// The prompts that a prompt uses.
+fn references(content: &Value) -> Vec<Reference> {
+    let Ok(document) = PromptDocument::parse(content) else {
+        return Vec::new();
+    };
+    let mentions = document.references().into_iter();
+    mentions
+        .filter_map(|mention| {
+            let (name, selector) = parse_reference(&mention.reference).ok()?;
+            Some(Reference {
+                path: mention.path,
+                kind: KIND.to_owned(),
+                name,
+                selector,
+            })
+        })
+        .collect()
+}
+
+/// Reads `prompt:NAME@SELECTOR`.
+fn parse_reference(text: &str) -> std::result::Result<(Name, Selector), Problem> {
+    let text = text.strip_prefix("prompt:").unwrap_or(text);
+    let (name, selector) = text.rsplit_once('@').unwrap_or((text, PRODUCTION));
+    Ok((name.parse()?, selector.parse()?))
 }
 
 /// A name that a caller typed.
@@ -202,10 +162,10 @@ pub async fn save_version(
     app: &App,
     scope: Scope,
     name: &Name,
-    content: &PromptContent,
+    content: &PromptDocument,
     message: &str,
 ) -> Result<SavedVersion> {
-    let document = content.to_document();
+    let document = content.to_value();
     let new = NewVersion {
         kind: KIND,
         name,
@@ -270,21 +230,10 @@ pub async fn for_plan(
 ) -> Result<BTreeMap<String, Arc<gateway::Prompt>>> {
     let mut prompts: BTreeMap<String, gateway::Prompt> = BTreeMap::new();
     for document in app.catalog.all_documents(project, KIND).await? {
-        let Ok(content) = PromptContent::deserialize(&document.content) else {
+        let Ok(content) = PromptDocument::deserialize(&document.content) else {
             continue;
         };
-        let messages = content
-            .messages
-            .into_iter()
-            .map(|message| gateway::PromptMessage {
-                role: message.role.name().to_owned(),
-                template: message.content,
-            })
-            .collect();
-        let version = gateway::PromptVersion {
-            digest: document.version.digest,
-            messages,
-        };
+        let version = gateway::PromptVersion::new(document.version.digest, content);
         let prompt = prompts
             .entry(document.version.name.as_str().to_owned())
             .or_default();

@@ -11,7 +11,7 @@ use db::{Listed, PageRequest, Version};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{KIND, PRODUCTION, PromptContent, diff, parse_label, parse_name};
+use super::{KIND, PRODUCTION, diff, parse_label, parse_name};
 use crate::app::App;
 use crate::auth::{Identity, Permission};
 use crate::error::{AppError, Result};
@@ -19,6 +19,7 @@ use crate::extract::{Form, Query};
 use crate::http::{Access, Route};
 use crate::setup::form_errors;
 use crate::ui::{PageContext, redirect};
+use gateway::{MessageRole, PromptDocument, PromptItem};
 
 const WEEK_US: i64 = 7 * 86_400 * 1_000_000;
 
@@ -129,13 +130,13 @@ async fn content_of(
     scope: db::Scope,
     name: &Name,
     selector: &Selector,
-) -> Result<Option<(Version, PromptContent)>> {
+) -> Result<Option<(Version, PromptDocument)>> {
     let Some(Document { version, content }) =
         app.catalog.version(scope, KIND, name, selector).await?
     else {
         return Ok(None);
     };
-    let content = PromptContent::deserialize(content).map_err(anyhow::Error::from)?;
+    let content = PromptDocument::deserialize(content).map_err(anyhow::Error::from)?;
     Ok(Some((version, content)))
 }
 
@@ -183,7 +184,7 @@ async fn create(
 async fn save_form(app: &App, identity: &Identity, form: &PromptForm) -> Result<(Name, i64)> {
     let name = parse_name(&form.name)?;
     let text = form.system.replace("\r\n", "\n");
-    let content = PromptContent::of_system(text.trim_end());
+    let content = PromptDocument::of_system(text.trim_end());
     let saved =
         super::save_version(app, identity.scope(), &name, &content, form.message.trim()).await?;
     Ok((name, saved.version.number))
@@ -445,13 +446,17 @@ async fn show_diff(
 }
 
 /// A prompt as one text: the system text alone, or every message under its role.
-fn as_text(content: &PromptContent) -> String {
+fn as_text(content: &PromptDocument) -> String {
+    let line = |item: &PromptItem| match item {
+        PromptItem::Message(message) => {
+            format!("[{}]\n{}\n", message.role.as_str(), message.content)
+        }
+        PromptItem::Placeholder(place) => format!("[{{{}}}]\n", place.placeholder),
+    };
     match content.messages.as_slice() {
-        [only] if only.role == super::MessageRole::System => only.content.clone(),
-        many => many
-            .iter()
-            .map(|message| format!("[{}]\n{}\n", message.role.name(), message.content))
-            .collect(),
+        [] => content.template.clone().unwrap_or_default(),
+        [PromptItem::Message(only)] if only.role == MessageRole::System => only.content.clone(),
+        many => many.iter().map(line).collect(),
     }
 }
 
