@@ -68,6 +68,8 @@ pub struct Inner {
     pub keys_used: crate::keys::Used,
     /// Slows down password guessing.
     pub sign_in_limits: crate::sessions::Attempts,
+    /// What running experiments have shown, a few seconds old at most.
+    pub experiments: crate::experiments::Cache,
     /// Turns true when the server begins to stop: answers without an end of their own end then.
     pub stopping: watch::Sender<bool>,
     plan_refresh: tokio::sync::Mutex<i64>,
@@ -102,7 +104,7 @@ fn create_private_dir(path: &Path) -> anyhow::Result<()> {
 
 /// The document kinds that this release knows.
 pub fn kinds() -> Kinds {
-    Kinds::new([crate::prompts::kind()])
+    Kinds::new([crate::prompts::kind(), crate::experiments::kind()])
 }
 
 impl App {
@@ -137,6 +139,7 @@ impl App {
             hosts: Hosts::new(&config),
             keys_used: crate::keys::Used::default(),
             sign_in_limits: crate::sessions::Attempts::default(),
+            experiments: crate::experiments::Cache::default(),
             stopping: watch::Sender::new(false),
             plan_refresh: tokio::sync::Mutex::new(0),
             config,
@@ -202,6 +205,13 @@ impl App {
             stop.clone(),
             "retention",
             async |app: &App| crate::traces::drop_expired(app).await.map(drop),
+        ));
+        tasks.spawn(every(
+            Duration::from_secs(5),
+            self.clone(),
+            stop.clone(),
+            "experiments",
+            async |app: &App| crate::experiments::tick(app).await,
         ));
         crate::jobs::start(self, tasks, stop);
     }

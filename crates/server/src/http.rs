@@ -138,6 +138,7 @@ pub fn routes() -> Vec<Route> {
         crate::overview::routes(),
         crate::playground::routes(),
         crate::prompts::routes(),
+        crate::experiments::routes(),
         crate::models::routes(),
         crate::providers::routes(),
         crate::prices::routes(),

@@ -9,6 +9,7 @@ pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod error;
+pub mod experiments;
 pub mod extract;
 pub mod gitops;
 pub mod http;

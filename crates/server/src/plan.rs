@@ -23,7 +23,7 @@ pub async fn build(app: &App, revision: i64) -> anyhow::Result<Plan> {
             providers: crate::providers::for_plan(app, project.id).await?,
             prompts: crate::prompts::for_plan(app, project.id).await?,
             apps: std::collections::BTreeMap::new(),
-            experiments: HashMap::new(),
+            experiments: crate::experiments::for_plan(app, project.id).await?,
             prices: Arc::new(crate::prices::for_plan(&app.db, project.id).await?),
         };
         projects.insert(project.id, Arc::new(plan));

@@ -31,7 +31,7 @@ pub use bandit::{FLOOR, thompson_weights};
 pub use guard::{Guard, GuardState, Side, check_guard};
 pub use interval::{mcnemar_exact, wilson};
 pub use sequential::{
-    Difference, Interval, MIN_PER_ARM, Running, difference, mean_interval, rate_interval,
+    Difference, Interval, MIN_PER_ARM, Running, difference, mean_interval, paired, rate_interval,
     rates_e_value, share_e_value,
 };
 pub use size::{

@@ -109,6 +109,29 @@ pub fn difference(first: &Summary, second: &Summary, planned: u64, alpha: f64) -
     }
 }
 
+/// Compares by paired differences (second less first of the same question): what shadows
+/// and evaluations over one data set give. Fewer are needed than of independent arms.
+pub fn paired(differences: &Summary, planned: u64, alpha: f64) -> Difference {
+    let enough = differences.n >= MIN_PER_ARM;
+    if !enough {
+        return Difference {
+            estimate: differences.mean,
+            interval: Interval::ALL,
+            p_value: 1.0,
+            enough,
+        };
+    }
+    let variance = differences.variance();
+    let v = variance / differences.count();
+    let tau = mixture_variance(variance, planned, alpha);
+    Difference {
+        estimate: differences.mean,
+        interval: Interval::around(differences.mean, half_width(v, tau, alpha)),
+        p_value: p_value(differences.mean, v, tau),
+        enough,
+    }
+}
+
 /// The always-valid interval of one mean: of a metric, or of paired differences.
 /// Nothing is said below `least` observations.
 pub fn mean_interval(sample: &Summary, planned: u64, least: u64, alpha: f64) -> Interval {

@@ -6,6 +6,7 @@
 //! running one follows within a quarter of a second.
 
 mod doctor;
+mod experiment;
 mod key;
 mod model;
 mod provider;
@@ -49,6 +50,9 @@ enum Command {
     /// Pull, list and remove local models.
     #[command(subcommand)]
     Model(model::Model),
+    /// List, show, start and stop experiments.
+    #[command(subcommand)]
+    Experiment(experiment::Experiment),
     /// Read traces.
     #[command(subcommand)]
     Traces(traces::Traces),
@@ -124,6 +128,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Key(key) => key.run().await,
         Command::Provider(provider) => provider.run().await,
         Command::Model(model) => model.run().await,
+        Command::Experiment(experiment) => experiment.run().await,
         Command::Traces(traces) => traces.run().await,
         Command::Doctor(doctor) => doctor.run().await,
         Command::Version(version) => {

@@ -86,6 +86,22 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("GET", "/{project}/prompts/diff", "admin editor viewer"),
     ("POST", "/{project}/prompts/versions", "admin editor"),
     ("POST", "/{project}/prompts/labels", "admin editor"),
+    // Experiments.
+    ("GET", "/api/v1/experiments", "admin editor viewer caller"),
+    ("POST", "/api/v1/experiments", "admin editor"),
+    (
+        "GET",
+        "/api/v1/experiments/{name}",
+        "admin editor viewer caller",
+    ),
+    (
+        "GET",
+        "/api/v1/experiments/{name}/results",
+        "admin editor viewer caller",
+    ),
+    ("POST", "/api/v1/experiments/{name}/start", "admin editor"),
+    ("POST", "/api/v1/experiments/{name}/stop", "admin editor"),
+    ("POST", "/api/v1/experiments/{name}/promote", "admin editor"),
     // Local models belong to the installation, not to a project.
     ("GET", "/api/v1/models", "admin editor viewer caller"),
     ("DELETE", "/api/v1/models/{name}", "admin"),
