@@ -24,7 +24,7 @@ CREATE TABLE document_references (
     to_kind  TEXT NOT NULL,
     to_name  TEXT NOT NULL,
     selector TEXT NOT NULL,
-    PRIMARY KEY (project, kind, digest, path)
+    PRIMARY KEY (project, kind, digest, path, to_kind, to_name, selector)
 );
 CREATE INDEX document_references_to ON document_references (project, to_kind, to_name);
 
@@ -34,3 +34,21 @@ ALTER TABLE pointers ADD COLUMN removed BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE moves ADD COLUMN action TEXT NOT NULL DEFAULT 'move';
 -- The approved proposal that this move carried out.
 ALTER TABLE moves ADD COLUMN proposal TEXT;
+CREATE INDEX pointers_version ON pointers (version_id);
+
+-- By what documents with nearly the same text are found: a signature for each document,
+-- and the buckets that alike ones share.
+CREATE TABLE sketches (
+    project   TEXT NOT NULL,
+    kind      TEXT NOT NULL,
+    digest    TEXT NOT NULL,
+    -- Stands for the three above in the buckets.
+    id        BIGINT NOT NULL UNIQUE,
+    signature TEXT NOT NULL,
+    PRIMARY KEY (project, kind, digest)
+);
+CREATE TABLE sketch_buckets (
+    bucket BIGINT NOT NULL,
+    sketch BIGINT NOT NULL REFERENCES sketches (id),
+    PRIMARY KEY (bucket, sketch)
+);

@@ -5,7 +5,8 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{CatalogError, Name, Selector};
+use super::references::Reference;
+use super::CatalogError;
 
 /// Something wrong with what a person gave us, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -39,19 +40,6 @@ impl fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
-/// One document's mention of another.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reference {
-    /// Where it stands: a JSON Pointer into the document.
-    pub path: String,
-    /// The kind of the other document.
-    pub kind: String,
-    /// Its name.
-    pub name: Name,
-    /// Which version of it.
-    pub selector: Selector,
-}
-
 /// How a document is kept as files: one TOML file, and one text file beside it for
 /// what people edit as text.
 #[derive(Clone, Copy)]
@@ -77,6 +65,9 @@ pub struct Kind {
     pub references: fn(&Value) -> Vec<Reference>,
     /// The part of a document that is a text file in a tree of files.
     pub text: Option<TextFile>,
+    /// The text in which documents that are nearly the same are recognised; empty where
+    /// that means nothing for the kind. All texts of the document, unless the kind knows better.
+    pub text_of: fn(&Value) -> String,
 }
 
 impl Kind {
@@ -92,8 +83,26 @@ impl Kind {
             validate,
             references: |_| Vec::new(),
             text: None,
+            text_of: all_text,
         }
     }
+}
+
+fn all_text(document: &Value) -> String {
+    fn collect(value: &Value, out: &mut String) {
+        match value {
+            Value::String(text) => {
+                out.push_str(text);
+                out.push('\n');
+            }
+            Value::Array(items) => items.iter().for_each(|item| collect(item, out)),
+            Value::Object(fields) => fields.values().for_each(|field| collect(field, out)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+    let mut out = String::new();
+    collect(document, &mut out);
+    out
 }
 
 impl fmt::Debug for Kind {

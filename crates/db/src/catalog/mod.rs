@@ -9,23 +9,38 @@
 //! writes the audit line. Saving content that the name already has gives back
 //! the version that holds it, however old: identity is the content's digest.
 
+mod diff;
+mod index;
 mod kinds;
 mod name;
+mod names;
+mod pointers;
+mod references;
+mod similar;
 mod store;
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use base::{CanonicalError, Cursor, CursorError, Digest, MoveId, PointerId, ProjectId, VersionId};
+use base::{CanonicalError, Cursor, CursorError, Digest, ProjectId, VersionId};
 use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::AnyConnection;
 
 use crate::{Db, DbError, Scope, WriteTx, audit};
+use similar::Sketch;
 
-pub use kinds::{Kind, Kinds, Problem, Reference, TextFile};
+pub use diff::{Change, diff};
+pub use index::{IndexRow, PointerIndexRow};
+pub use kinds::{Kind, Kinds, Problem, TextFile};
 pub use name::{Label, Name};
+pub use names::{DeleteRequest, Deleted, Folder, FolderListing, Listed, NameFilter};
+pub use pointers::{
+    Authority, Move, MoveAction, MoveOutcome, MoveRequest, Pointer, RemoveOutcome, RemoveRequest,
+};
+pub use references::{DEFAULT_LABEL, Dependent, Reference, Resolution, Resolved, nearest};
+pub use similar::Similar;
 
 /// The largest document, in bytes of canonical JSON. Large things are blobs that documents refer to.
 pub const MAX_DOCUMENT_BYTES: usize = 4 * 1024 * 1024;
@@ -51,6 +66,64 @@ pub enum CatalogError {
         /// The wanted version.
         number: i64,
     },
+    /// There is no such name, and never was.
+    #[error("there is no {kind} {name}")]
+    NoName {
+        /// The document kind.
+        kind: String,
+        /// The name.
+        name: Name,
+    },
+    /// The name was deleted; saving a version brings it back.
+    #[error("{kind} {name} was deleted; saving a version brings it back")]
+    Deleted {
+        /// The document kind.
+        kind: String,
+        /// The name.
+        name: Name,
+    },
+    /// There is no such pointer, or none any more.
+    #[error("{kind} {name} has no label {label}")]
+    NoPointer {
+        /// The document kind.
+        kind: String,
+        /// The name.
+        name: Name,
+        /// The label.
+        label: String,
+    },
+    /// The label moves only by what protects it.
+    #[error("the label {label} is protected: {what}")]
+    Protected {
+        /// The label.
+        label: String,
+        /// What it takes to move it, in words.
+        what: String,
+    },
+    /// The content was taken out of service.
+    #[error("the content {} is quarantined: {reason}", .digest.short())]
+    Quarantined {
+        /// The content's identity.
+        digest: Digest,
+        /// Why it was taken out of service.
+        reason: String,
+    },
+    /// Documents would refer to themselves through each other.
+    #[error("documents must not refer to themselves: {chain}")]
+    Cycle {
+        /// Where in the document the chain begins: a JSON Pointer.
+        at: String,
+        /// The circle: `prompt:a@production → prompt:b@staging → prompt:a@production`.
+        chain: String,
+    },
+    /// Documents in use refer to what should go.
+    #[error("{what} is still referred to by {}", list(.by))]
+    Referenced {
+        /// The name, with its label if only that should go.
+        what: String,
+        /// Who refers to it.
+        by: Vec<Dependent>,
+    },
     /// The page cursor is not ours.
     #[error(transparent)]
     Cursor(#[from] CursorError),
@@ -65,6 +138,18 @@ fn join(problems: &[Problem]) -> String {
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join("; ")
+}
+
+fn list(dependents: &[Dependent]) -> String {
+    const SHOWN: usize = 5;
+    let mut shown: Vec<_> = dependents.iter().map(ToString::to_string).collect();
+    shown.dedup();
+    let more = shown.len().saturating_sub(SHOWN);
+    shown.truncate(SHOWN);
+    match more {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
 }
 
 impl From<sqlx::Error> for CatalogError {
@@ -129,7 +214,7 @@ pub struct Document {
 }
 
 /// What saving did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SavedVersion {
     /// The version that holds the content now.
     pub version: Version,
@@ -137,6 +222,10 @@ pub struct SavedVersion {
     pub already_existed: bool,
     /// Other names of the same kind that hold identical content, at most five.
     pub same_content: Vec<(Name, i64)>,
+    /// Other names of the same kind that hold nearly the same text, the most similar first.
+    pub similar: Vec<Similar>,
+    /// True when the name had been deleted and is back.
+    pub revived: bool,
 }
 
 /// Which version of a name.
@@ -182,90 +271,6 @@ impl fmt::Display for Selector {
             Self::Digest(digest) => write!(f, "{digest}"),
         }
     }
-}
-
-/// A mutable reference to a version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Pointer {
-    /// The pointer's id.
-    pub id: PointerId,
-    /// The document kind.
-    pub kind: String,
-    /// The name that it belongs to.
-    pub name: Name,
-    /// `production`, `staging` …
-    pub label: String,
-    /// The version's number.
-    pub number: i64,
-    /// The version's id.
-    pub version_id: VersionId,
-    /// The content's identity.
-    pub digest: Digest,
-    /// Counts the moves, from 1; what compare-and-swap compares.
-    pub revision: i64,
-    /// Who moved it last, as [`Actor`](crate::Actor) prints.
-    pub moved_by: String,
-    /// When.
-    pub moved_at: i64,
-}
-
-/// One move of a pointer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Move {
-    /// The move's id.
-    pub id: MoveId,
-    /// The pointer's label.
-    pub label: String,
-    /// The pointer's revision after the move.
-    pub revision: i64,
-    /// The number it pointed to before; `None` for the first move.
-    pub from: Option<i64>,
-    /// The number it points to since.
-    pub to: i64,
-    /// Who, as [`Actor`](crate::Actor) prints.
-    pub actor: String,
-    /// Why.
-    pub reason: String,
-    /// When.
-    pub moved_at: i64,
-}
-
-/// A move that somebody asks for.
-#[derive(Debug, Clone, Copy)]
-pub struct MoveRequest<'a> {
-    /// The document kind.
-    pub kind: &'a str,
-    /// The name.
-    pub name: &'a Name,
-    /// The pointer; it is made by its first move.
-    pub label: &'a Label,
-    /// The version's number to point to.
-    pub to: i64,
-    /// Move only if the pointer still has this revision; 0 means that it must not
-    /// exist yet, `None` moves whatever it is.
-    pub expected: Option<i64>,
-    /// Why, in the actor's words; may be empty.
-    pub reason: &'a str,
-}
-
-/// What became of a move.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MoveOutcome {
-    /// It points to the version now.
-    Moved(Pointer),
-    /// It pointed there already; nothing was written.
-    Unchanged(Pointer),
-    /// Somebody else moved it first; this is where it is (`None`: it does not exist).
-    Conflict(Option<Pointer>),
-}
-
-/// A name in a list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Listed {
-    /// Its newest version.
-    pub latest: Version,
-    /// Its pointers: label and version number, by label.
-    pub labels: Vec<(String, i64)>,
 }
 
 /// Which page of a list.
@@ -383,10 +388,13 @@ impl Catalog {
         }
         let content =
             String::from_utf8(bytes).map_err(|_| Problem::new("", "the document is not UTF-8"))?;
+        let kind = self.kinds.get(new.kind)?;
         Ok(Prepared {
             digest,
             content,
             message: clean_text("message", new.message)?,
+            references: (kind.references)(new.content),
+            sketch: Sketch::of(&(kind.text_of)(new.content)),
         })
     }
 
@@ -400,19 +408,37 @@ impl Catalog {
         // Numbers must have no gap and no twin, and PostgreSQL would let two writers read the same highest one.
         tx.serialise().await?;
         let project = scope.project;
-        let existing =
-            store::by_digest(tx.conn(), project, new.kind, new.name, &prepared.digest).await?;
+        let NewVersion { kind, name, .. } = new;
+        let entry = store::name_row(tx.conn(), project, kind, name).await?;
+        let revived = entry.is_some_and(|entry| entry.deleted_at.is_some());
+        let existing = store::by_digest(tx.conn(), project, kind, name, &prepared.digest).await?;
         let already_existed = existing.is_some();
+        if !already_existed || revived {
+            self.check_references(tx, scope, kind, name, &prepared.references)
+                .await?;
+        }
         let version = match existing {
             Some(version) => version,
             None => self.insert_version(tx, scope, new, prepared).await?,
         };
+        if revived {
+            self.revive(tx, scope, &version).await?;
+        }
         let same_content =
-            store::other_names(tx.conn(), project, new.kind, new.name, &prepared.digest).await?;
+            store::other_names(tx.conn(), project, kind, name, &prepared.digest).await?;
+        let mut similar = match &prepared.sketch {
+            Some(sketch) => {
+                similar::find_similar(tx.conn(), project, kind, sketch, name.as_str()).await?
+            }
+            None => Vec::new(),
+        };
+        similar.retain(|other| same_content.iter().all(|(same, _)| *same != other.name));
         Ok(SavedVersion {
             version,
             already_existed,
             same_content,
+            similar,
+            revived,
         })
     }
 
@@ -423,30 +449,60 @@ impl Catalog {
         new: NewVersion<'_>,
         prepared: &Prepared,
     ) -> Result<Version, CatalogError> {
+        let project = scope.project;
+        let NewVersion { kind, name, .. } = new;
         let created_at = self.db.now_us();
-        store::insert_document(
-            tx.conn(),
-            scope.project,
-            &prepared.digest,
-            &prepared.content,
-            created_at,
-        )
-        .await?;
+        let digest = &prepared.digest;
+        store::insert_document(tx.conn(), project, digest, &prepared.content, created_at).await?;
+        for reference in &prepared.references {
+            store::insert_reference(tx.conn(), project, kind, digest, reference).await?;
+        }
+        if let Some(sketch) = &prepared.sketch {
+            similar::keep_sketch(tx.conn(), project, kind, digest, sketch).await?;
+        }
+        let before = store::highest_version(tx.conn(), project, kind, name).await?;
         let version = Version {
             id: self.db.ids().make(),
-            kind: new.kind.to_owned(),
-            name: new.name.clone(),
-            number: store::highest_number(tx.conn(), scope.project, new.kind, new.name).await? + 1,
+            kind: kind.to_owned(),
+            name: name.clone(),
+            number: before.as_ref().map_or(0, |before| before.number) + 1,
             digest: prepared.digest,
             message: prepared.message.clone(),
             author: scope.actor.to_string(),
             created_at,
         };
-        store::insert_version(tx.conn(), scope.project, &version).await?;
+        store::insert_version(tx.conn(), project, &version).await?;
+        store::put_name(tx.conn(), project, kind, name, version.number, None).await?;
+        let changed = Changed {
+            before: before.map(|before| before.digest),
+            after: Some(version.digest),
+            reason: &version.message,
+        };
         let detail = json!({ "number": version.number, "digest": version.digest });
-        audit_catalog(tx, scope, new.kind, "save", new.name, &detail).await?;
+        audit_catalog(tx, scope, kind, "save", name, changed, &detail).await?;
         tx.bump_plan().await?;
         Ok(version)
+    }
+
+    /// A deleted name is there again, with the version that was saved or found.
+    async fn revive(
+        &self,
+        tx: &mut WriteTx,
+        scope: Scope,
+        version: &Version,
+    ) -> Result<(), CatalogError> {
+        let (kind, name) = (version.kind.as_str(), &version.name);
+        let highest = store::highest_version(tx.conn(), scope.project, kind, name).await?;
+        let latest = highest.map_or(version.number, |highest| highest.number);
+        store::put_name(tx.conn(), scope.project, kind, name, latest, None).await?;
+        let changed = Changed {
+            after: Some(version.digest),
+            ..Changed::default()
+        };
+        let detail = json!({ "number": version.number });
+        audit_catalog(tx, scope, kind, "revive", name, changed, &detail).await?;
+        tx.bump_plan().await?;
+        Ok(())
     }
 
     /// One version with its content; `None` when there is none in this project.
@@ -477,59 +533,6 @@ impl Catalog {
         selector: &Selector,
     ) -> Result<Option<Document>, CatalogError> {
         Ok(find_document(tx.conn(), scope.project, kind, name, selector).await?)
-    }
-
-    /// The names of a kind in order, of one folder (`support` finds `support/answer`) or all.
-    ///
-    /// # Errors
-    /// The database cannot be read, or the cursor was not made here.
-    pub async fn list_names(
-        &self,
-        scope: Scope,
-        kind: &str,
-        folder: Option<&Name>,
-        page: &PageRequest,
-    ) -> Result<Page<Listed>, CatalogError> {
-        let after: String = page
-            .cursor
-            .as_ref()
-            .map(Cursor::key)
-            .transpose()?
-            .unwrap_or_default();
-        let prefix = folder
-            .map(|folder| format!("{folder}/"))
-            .unwrap_or_default();
-        let mut connection = self.db.read().acquire().await?;
-        let latest = store::latest_of_names(
-            &mut connection,
-            scope.project,
-            kind,
-            &prefix,
-            &after,
-            page.limit(),
-        )
-        .await?;
-        let page = Page::cut(latest, page.limit(), |version| {
-            Cursor::new(&version.name.as_str())
-        });
-        let (Some(first), Some(last)) = (page.items.first(), page.items.last()) else {
-            return Ok(Page {
-                items: Vec::new(),
-                next: None,
-            });
-        };
-        let labels = store::labels_between(
-            &mut connection,
-            scope.project,
-            kind,
-            &first.name,
-            &last.name,
-        )
-        .await?;
-        Ok(Page {
-            items: with_labels(page.items, &labels),
-            next: page.next,
-        })
     }
 
     /// The versions of a name, newest first.
@@ -564,115 +567,6 @@ impl Catalog {
         }))
     }
 
-    /// Moves a pointer, or makes it.
-    ///
-    /// # Errors
-    /// [`CatalogError::NoVersion`] when the target does not exist.
-    pub async fn move_pointer(
-        &self,
-        scope: Scope,
-        request: MoveRequest<'_>,
-    ) -> Result<MoveOutcome, CatalogError> {
-        let mut tx = self.db.begin_write().await?;
-        let outcome = self.move_pointer_in(&mut tx, scope, request).await?;
-        tx.commit().await?;
-        Ok(outcome)
-    }
-
-    /// [`Catalog::move_pointer`] in the caller's transaction.
-    ///
-    /// # Errors
-    /// As there; after a database error the transaction cannot be used further.
-    pub async fn move_pointer_in(
-        &self,
-        tx: &mut WriteTx,
-        scope: Scope,
-        request: MoveRequest<'_>,
-    ) -> Result<MoveOutcome, CatalogError> {
-        let reason = clean_text("reason", request.reason)?;
-        tx.serialise().await?;
-        let MoveRequest {
-            kind,
-            name,
-            label,
-            to,
-            expected,
-            ..
-        } = request;
-        let current = store::pointer(tx.conn(), scope.project, kind, name, label).await?;
-        let revision = current.as_ref().map_or(0, |pointer| pointer.revision);
-        if expected.is_some_and(|expected| expected != revision) {
-            return Ok(MoveOutcome::Conflict(current));
-        }
-        let Some(target) = store::by_number(tx.conn(), scope.project, kind, name, to).await? else {
-            return Err(CatalogError::NoVersion {
-                kind: kind.to_owned(),
-                name: name.to_string(),
-                number: to,
-            });
-        };
-        match current {
-            Some(pointer) if pointer.version_id == target.id => Ok(MoveOutcome::Unchanged(pointer)),
-            current => {
-                self.write_move(tx, scope, label, &target, current.as_ref(), &reason)
-                    .await
-            }
-        }
-    }
-
-    async fn write_move(
-        &self,
-        tx: &mut WriteTx,
-        scope: Scope,
-        label: &Label,
-        target: &Version,
-        current: Option<&Pointer>,
-        reason: &str,
-    ) -> Result<MoveOutcome, CatalogError> {
-        let pointer = Pointer {
-            id: current.map_or_else(|| self.db.ids().make(), |pointer| pointer.id),
-            kind: target.kind.clone(),
-            name: target.name.clone(),
-            label: label.to_string(),
-            number: target.number,
-            version_id: target.id,
-            digest: target.digest,
-            revision: current.map_or(0, |pointer| pointer.revision) + 1,
-            moved_by: scope.actor.to_string(),
-            moved_at: self.db.now_us(),
-        };
-        store::put_pointer(tx.conn(), scope.project, &pointer).await?;
-        let move_id: MoveId = self.db.ids().make();
-        store::insert_move(
-            tx.conn(),
-            move_id,
-            &pointer,
-            current.map(|pointer| pointer.version_id),
-            reason,
-        )
-        .await?;
-        let detail = json!({
-            "label": pointer.label, "from": current.map(|pointer| pointer.number), "to": pointer.number, "reason": reason,
-        });
-        audit_catalog(tx, scope, &pointer.kind, "move", &pointer.name, &detail).await?;
-        tx.bump_plan().await?;
-        Ok(MoveOutcome::Moved(pointer))
-    }
-
-    /// The pointers of a name, by label.
-    ///
-    /// # Errors
-    /// The database cannot be read.
-    pub async fn pointers(
-        &self,
-        scope: Scope,
-        kind: &str,
-        name: &Name,
-    ) -> Result<Vec<Pointer>, CatalogError> {
-        let mut connection = self.db.read().acquire().await?;
-        Ok(store::pointers(&mut connection, scope.project, kind, name).await?)
-    }
-
     /// Everything of a kind that a pointer points to, with its content: what a
     /// plan is made from.
     ///
@@ -701,46 +595,22 @@ impl Catalog {
         Ok(store::all_documents(&mut connection, project, kind).await?)
     }
 
-    /// The moves of one pointer of a name, or of all of them, newest first.
-    ///
-    /// # Errors
-    /// The database cannot be read, or the cursor was not made here.
-    pub async fn moves(
-        &self,
-        scope: Scope,
-        kind: &str,
-        name: &Name,
-        label: Option<&Label>,
-        page: &PageRequest,
-    ) -> Result<Page<Move>, CatalogError> {
-        let before: (i64, i64, String) = page
-            .cursor
-            .as_ref()
-            .map(Cursor::key)
-            .transpose()?
-            .unwrap_or((i64::MAX, i64::MAX, "z".to_owned()));
-        let label = label.map(ToString::to_string).unwrap_or_default();
-        let mut connection = self.db.read().acquire().await?;
-        let rows = store::moves_before(
-            &mut connection,
-            scope.project,
-            kind,
-            name,
-            &label,
-            &before,
-            page.limit(),
-        )
-        .await?;
-        Ok(Page::cut(rows, page.limit(), |row| {
-            Cursor::new(&(row.moved_at, row.revision, row.id))
-        }))
-    }
 }
 
 struct Prepared {
     digest: Digest,
     content: String,
     message: String,
+    references: Vec<Reference>,
+    sketch: Option<Sketch>,
+}
+
+/// What an audit line says of a change beyond its detail.
+#[derive(Debug, Clone, Copy, Default)]
+struct Changed<'a> {
+    before: Option<Digest>,
+    after: Option<Digest>,
+    reason: &'a str,
 }
 
 /// Free text that people typed: bounded, and without the NUL that PostgreSQL refuses.
@@ -759,6 +629,7 @@ async fn audit_catalog(
     kind: &str,
     verb: &str,
     name: &Name,
+    _changed: Changed<'_>,
     detail: &Value,
 ) -> Result<(), DbError> {
     let action = format!("{kind}.{verb}");
@@ -780,34 +651,29 @@ async fn find_document(
     name: &Name,
     selector: &Selector,
 ) -> Result<Option<Document>, DbError> {
-    let version = match selector {
-        Selector::Latest => store::latest(connection, project, kind, name).await?,
-        Selector::Number(number) => {
-            store::by_number(connection, project, kind, name, *number).await?
-        }
-        Selector::Label(label) => store::by_label(connection, project, kind, name, label).await?,
-        Selector::Digest(digest) => {
-            store::by_digest(connection, project, kind, name, digest).await?
-        }
-    };
-    let Some(version) = version else {
+    let found = find_version(connection, project, kind, name, selector).await?;
+    let Some(version) = found else {
         return Ok(None);
     };
     let content = store::content(connection, project, &version.digest).await?;
     Ok(Some(Document { version, content }))
 }
 
-fn with_labels(versions: Vec<Version>, labels: &[(String, String, i64)]) -> Vec<Listed> {
-    let labels_of = |name: &Name| {
-        let own = labels.iter().filter(|(of, _, _)| of == name.as_str());
-        own.map(|(_, label, number)| (label.clone(), *number))
-            .collect()
-    };
-    versions
-        .into_iter()
-        .map(|latest| Listed {
-            labels: labels_of(&latest.name),
-            latest,
-        })
-        .collect()
+async fn find_version(
+    connection: &mut AnyConnection,
+    project: ProjectId,
+    kind: &str,
+    name: &Name,
+    selector: &Selector,
+) -> Result<Option<Version>, DbError> {
+    match selector {
+        Selector::Latest => store::latest(connection, project, kind, name).await,
+        Selector::Number(number) => {
+            store::by_number(connection, project, kind, name, *number).await
+        }
+        Selector::Label(label) => store::by_label(connection, project, kind, name, label).await,
+        Selector::Digest(digest) => {
+            store::by_digest(connection, project, kind, name, digest).await
+        }
+    }
 }

@@ -1,13 +1,32 @@
 //! The catalog's SQL: one function per statement, each with the project in its
 //! `WHERE`. Reading works on a pooled connection and inside a transaction alike.
+//! Pointers that were removed are rows still; only [`pointer_row`] and the history see them.
+
+mod names;
+mod references;
+mod sketches;
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
 
 use base::{Digest, MoveId, PointerId, ProjectId, VersionId};
 use serde_json::Value;
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, Row};
+use sqlx::{AnyConnection, AssertSqlSafe, Row};
 
-use super::{Document, Label, Move, Name, Pointer, Version};
+use super::index::{IndexRow, PointerIndexRow};
+use super::pointers::PointerRow;
+use super::{Document, Label, Move, MoveAction, Name, Pointer, Version};
 use crate::DbError;
+
+pub(super) use names::{
+    NamesAfter, all_names, labels_of, latest_of, name_row, names_after, put_name, put_tags,
+};
+pub(super) use references::{dependents, insert_reference, references};
+pub(super) use sketches::{insert_sketch, sketched};
+
+/// How many values one statement lists; SQLite takes 32,766 parameters in all.
+const MANY: usize = 500;
 
 type Rows<T> = Result<Vec<T>, DbError>;
 
@@ -57,6 +76,17 @@ fn pointer_of(row: &AnyRow) -> Result<Pointer, DbError> {
     })
 }
 
+/// `$3, $4, $5` for so many values after the first two parameters.
+fn places(first: usize, count: usize) -> String {
+    let mut out = String::new();
+    for place in first..first + count {
+        let comma = if place == first { "" } else { ", " };
+        // Writing to a String cannot fail.
+        let _ = write!(out, "{comma}${place}");
+    }
+    out
+}
+
 pub(super) async fn insert_document(
     connection: &mut AnyConnection,
     project: ProjectId,
@@ -90,21 +120,15 @@ pub(super) async fn content(
     Ok(json(&row, 0)?)
 }
 
-pub(super) async fn highest_number(
+/// The newest version of a name, deleted or not.
+pub(super) async fn highest_version(
     connection: &mut AnyConnection,
     project: ProjectId,
     kind: &str,
     name: &Name,
-) -> Result<i64, DbError> {
-    let row = sqlx::query(
-        "SELECT COALESCE(MAX(number), 0) FROM versions WHERE project = $1 AND kind = $2 AND name = $3",
-    )
-    .bind(project.to_string())
-    .bind(kind)
-    .bind(name.as_str())
-    .fetch_one(connection)
-    .await?;
-    Ok(row.try_get(0)?)
+) -> Result<Option<Version>, DbError> {
+    let rows = versions_below(connection, project, kind, name, i64::MAX, 0).await?;
+    Ok(rows.into_iter().next())
 }
 
 pub(super) async fn insert_version(
@@ -130,14 +154,25 @@ pub(super) async fn insert_version(
     Ok(())
 }
 
+/// The newest version of a name that is not deleted.
 pub(super) async fn latest(
     connection: &mut AnyConnection,
     project: ProjectId,
     kind: &str,
     name: &Name,
 ) -> Result<Option<Version>, DbError> {
-    let rows = versions_below(connection, project, kind, name, i64::MAX, 0).await?;
-    Ok(rows.into_iter().next())
+    let row = sqlx::query(
+        "SELECT v.id, v.kind, v.name, v.number, v.digest, v.message, v.author, v.created_at
+         FROM names n JOIN versions v
+            ON v.project = n.project AND v.kind = n.kind AND v.name = n.name AND v.number = n.latest
+         WHERE n.project = $1 AND n.kind = $2 AND n.name = $3 AND n.deleted_at IS NULL",
+    )
+    .bind(project.to_string())
+    .bind(kind)
+    .bind(name.as_str())
+    .fetch_optional(connection)
+    .await?;
+    row.as_ref().map(version).transpose()
 }
 
 /// One more than `limit`, so that the caller knows whether there is another page.
@@ -214,7 +249,7 @@ pub(super) async fn by_label(
     let row = sqlx::query(
         "SELECT v.id, v.kind, v.name, v.number, v.digest, v.message, v.author, v.created_at
          FROM pointers p JOIN versions v ON v.id = p.version_id
-         WHERE p.project = $1 AND p.kind = $2 AND p.name = $3 AND p.label = $4",
+         WHERE p.project = $1 AND p.kind = $2 AND p.name = $3 AND p.label = $4 AND p.removed = 0",
     )
     .bind(project.to_string())
     .bind(kind)
@@ -233,9 +268,10 @@ pub(super) async fn other_names(
     digest: &Digest,
 ) -> Rows<(Name, i64)> {
     let rows = sqlx::query(
-        "SELECT name, number FROM versions
-         WHERE project = $1 AND kind = $2 AND digest = $3 AND name <> $4
-         ORDER BY created_at, name LIMIT 5",
+        "SELECT v.name, v.number FROM versions v
+         JOIN names n ON n.project = v.project AND n.kind = v.kind AND n.name = v.name
+         WHERE v.project = $1 AND v.kind = $2 AND v.digest = $3 AND v.name <> $4 AND n.deleted_at IS NULL
+         ORDER BY v.created_at, v.name LIMIT 5",
     )
     .bind(project.to_string())
     .bind(kind)
@@ -248,67 +284,16 @@ pub(super) async fn other_names(
         .collect()
 }
 
-/// The newest version of each name that begins with `prefix` and sorts after
-/// `after`. The databases may sort names differently; the pages of one are whole
-/// because `>` and `ORDER BY` agree. Not LIKE: it ignores case on SQLite.
-pub(super) async fn latest_of_names(
-    connection: &mut AnyConnection,
-    project: ProjectId,
-    kind: &str,
-    prefix: &str,
-    after: &str,
-    limit: i64,
-) -> Rows<Version> {
-    let rows = sqlx::query(
-        "SELECT v.id, v.kind, v.name, v.number, v.digest, v.message, v.author, v.created_at FROM versions v
-         WHERE v.project = $1 AND v.kind = $2 AND v.name > $3 AND substr(v.name, 1, length($4)) = $4
-           AND v.number = (SELECT MAX(m.number) FROM versions m
-                           WHERE m.project = v.project AND m.kind = v.kind AND m.name = v.name)
-         ORDER BY v.name LIMIT $5",
-    )
-    .bind(project.to_string())
-    .bind(kind)
-    .bind(after)
-    .bind(prefix)
-    .bind(limit + 1)
-    .fetch_all(connection)
-    .await?;
-    rows.iter().map(version).collect()
-}
-
-/// Name, label and version number of every pointer of the names from `first` to `last`.
-pub(super) async fn labels_between(
-    connection: &mut AnyConnection,
-    project: ProjectId,
-    kind: &str,
-    first: &Name,
-    last: &Name,
-) -> Rows<(String, String, i64)> {
-    let rows = sqlx::query(
-        "SELECT p.name, p.label, v.number FROM pointers p JOIN versions v ON v.id = p.version_id
-         WHERE p.project = $1 AND p.kind = $2 AND p.name >= $3 AND p.name <= $4
-         ORDER BY p.name, p.label",
-    )
-    .bind(project.to_string())
-    .bind(kind)
-    .bind(first.as_str())
-    .bind(last.as_str())
-    .fetch_all(connection)
-    .await?;
-    rows.iter()
-        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)))
-        .collect()
-}
-
-pub(super) async fn pointer(
+/// A pointer, whether it was removed or not.
+pub(super) async fn pointer_row(
     connection: &mut AnyConnection,
     project: ProjectId,
     kind: &str,
     name: &Name,
     label: &Label,
-) -> Result<Option<Pointer>, DbError> {
+) -> Result<Option<PointerRow>, DbError> {
     let row = sqlx::query(
-        "SELECT p.id, p.kind, p.name, p.label, v.number, v.id, v.digest, p.revision, p.moved_by, p.moved_at
+        "SELECT p.id, p.kind, p.name, p.label, v.number, v.id, v.digest, p.revision, p.moved_by, p.moved_at, p.removed
          FROM pointers p JOIN versions v ON v.id = p.version_id
          WHERE p.project = $1 AND p.kind = $2 AND p.name = $3 AND p.label = $4",
     )
@@ -318,7 +303,11 @@ pub(super) async fn pointer(
     .bind(label.as_str())
     .fetch_optional(connection)
     .await?;
-    row.as_ref().map(pointer_of).transpose()
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(PointerRow {
+        pointer: pointer_of(&row)?,
+        removed: row.try_get::<i64, _>(10)? != 0,
+    }))
 }
 
 pub(super) async fn pointers(
@@ -330,7 +319,7 @@ pub(super) async fn pointers(
     let rows = sqlx::query(
         "SELECT p.id, p.kind, p.name, p.label, v.number, v.id, v.digest, p.revision, p.moved_by, p.moved_at
          FROM pointers p JOIN versions v ON v.id = p.version_id
-         WHERE p.project = $1 AND p.kind = $2 AND p.name = $3 ORDER BY p.label",
+         WHERE p.project = $1 AND p.kind = $2 AND p.name = $3 AND p.removed = 0 ORDER BY p.label",
     )
     .bind(project.to_string())
     .bind(kind)
@@ -349,7 +338,7 @@ pub(super) async fn pointed_documents(
         "SELECT p.id, p.kind, p.name, p.label, v.number, v.id, v.digest, p.revision, p.moved_by, p.moved_at, d.content
          FROM pointers p JOIN versions v ON v.id = p.version_id
          JOIN documents d ON d.project = v.project AND d.digest = v.digest
-         WHERE p.project = $1 AND p.kind = $2 ORDER BY p.name, p.label",
+         WHERE p.project = $1 AND p.kind = $2 AND p.removed = 0 ORDER BY p.name, p.label",
     )
     .bind(project.to_string())
     .bind(kind)
@@ -368,7 +357,8 @@ pub(super) async fn all_documents(
     let rows = sqlx::query(
         "SELECT v.id, v.kind, v.name, v.number, v.digest, v.message, v.author, v.created_at, d.content
          FROM versions v JOIN documents d ON d.project = v.project AND d.digest = v.digest
-         WHERE v.project = $1 AND v.kind = $2 ORDER BY v.name, v.number",
+         JOIN names n ON n.project = v.project AND n.kind = v.kind AND n.name = v.name
+         WHERE v.project = $1 AND v.kind = $2 AND n.deleted_at IS NULL ORDER BY v.name, v.number",
     )
     .bind(project.to_string())
     .bind(kind)
@@ -388,13 +378,14 @@ pub(super) async fn put_pointer(
     connection: &mut AnyConnection,
     project: ProjectId,
     pointer: &Pointer,
+    removed: bool,
 ) -> Result<(), DbError> {
     sqlx::query(
-        "INSERT INTO pointers (id, project, kind, name, label, version_id, revision, moved_by, moved_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        "INSERT INTO pointers (id, project, kind, name, label, version_id, revision, moved_by, moved_at, removed)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
          ON CONFLICT (project, kind, name, label) DO UPDATE SET
             version_id = excluded.version_id, revision = excluded.revision,
-            moved_by = excluded.moved_by, moved_at = excluded.moved_at",
+            moved_by = excluded.moved_by, moved_at = excluded.moved_at, removed = excluded.removed",
     )
     .bind(pointer.id.to_string())
     .bind(project.to_string())
@@ -405,33 +396,44 @@ pub(super) async fn put_pointer(
     .bind(pointer.revision)
     .bind(pointer.moved_by.as_str())
     .bind(pointer.moved_at)
+    .bind(i64::from(removed))
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// What a line of the history says beyond the pointer's new state.
+pub(super) struct NewMove<'a> {
+    pub(super) id: MoveId,
+    pub(super) from_version: Option<VersionId>,
+    pub(super) reason: &'a str,
+    pub(super) action: MoveAction,
+    pub(super) proposal: Option<&'a str>,
 }
 
 /// The move that led to this state of the pointer. Its (pointer, revision) is
 /// unique: were two writers ever to move at once, the second would fail here.
 pub(super) async fn insert_move(
     connection: &mut AnyConnection,
-    id: MoveId,
     pointer: &Pointer,
-    from_version: Option<VersionId>,
-    reason: &str,
+    history: &NewMove<'_>,
 ) -> Result<(), DbError> {
     let pointer_id: PointerId = pointer.id;
     sqlx::query(
-        "INSERT INTO moves (id, pointer_id, revision, from_version, to_version, actor, reason, moved_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        "INSERT INTO moves
+            (id, pointer_id, revision, from_version, to_version, actor, reason, moved_at, action, proposal)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
-    .bind(id.to_string())
+    .bind(history.id.to_string())
     .bind(pointer_id.to_string())
     .bind(pointer.revision)
-    .bind(from_version.map(|version| version.to_string()))
+    .bind(history.from_version.map(|version| version.to_string()))
     .bind(pointer.version_id.to_string())
     .bind(pointer.moved_by.as_str())
-    .bind(reason)
+    .bind(history.reason)
     .bind(pointer.moved_at)
+    .bind(history.action.name())
+    .bind(history.proposal)
     .execute(connection)
     .await?;
     Ok(())
@@ -447,7 +449,7 @@ pub(super) async fn moves_before(
     limit: i64,
 ) -> Rows<Move> {
     let rows = sqlx::query(
-        "SELECT m.id, p.label, m.revision, f.number, t.number, m.actor, m.reason, m.moved_at
+        "SELECT m.id, p.label, m.revision, f.number, t.number, m.actor, m.reason, m.moved_at, m.action, m.proposal
          FROM moves m JOIN pointers p ON p.id = m.pointer_id
          JOIN versions t ON t.id = m.to_version LEFT JOIN versions f ON f.id = m.from_version
          WHERE p.project = $1 AND p.kind = $2 AND p.name = $3 AND ($4 = '' OR p.label = $4)
@@ -474,7 +476,79 @@ pub(super) async fn moves_before(
             actor: row.try_get(5)?,
             reason: row.try_get(6)?,
             moved_at: row.try_get(7)?,
+            action: parsed(row, 8)?,
+            proposal: row.try_get(9)?,
         })
     };
     rows.iter().map(moved).collect()
+}
+
+pub(super) async fn version_index(
+    connection: &mut AnyConnection,
+    project: ProjectId,
+    kind: &str,
+) -> Rows<IndexRow> {
+    let rows = sqlx::query(
+        "SELECT v.name, v.number, v.digest FROM versions v
+         JOIN names n ON n.project = v.project AND n.kind = v.kind AND n.name = v.name
+         WHERE v.project = $1 AND v.kind = $2 AND n.deleted_at IS NULL ORDER BY v.name, v.number",
+    )
+    .bind(project.to_string())
+    .bind(kind)
+    .fetch_all(connection)
+    .await?;
+    let indexed = |row: &AnyRow| {
+        Ok(IndexRow {
+            name: parsed(row, 0)?,
+            number: row.try_get(1)?,
+            digest: parsed(row, 2)?,
+        })
+    };
+    rows.iter().map(indexed).collect()
+}
+
+pub(super) async fn pointer_index(
+    connection: &mut AnyConnection,
+    project: ProjectId,
+    kind: &str,
+) -> Rows<PointerIndexRow> {
+    let rows = sqlx::query(
+        "SELECT p.name, p.label, v.number, v.digest FROM pointers p JOIN versions v ON v.id = p.version_id
+         WHERE p.project = $1 AND p.kind = $2 AND p.removed = 0 ORDER BY p.name, p.label",
+    )
+    .bind(project.to_string())
+    .bind(kind)
+    .fetch_all(connection)
+    .await?;
+    let indexed = |row: &AnyRow| {
+        Ok(PointerIndexRow {
+            name: parsed(row, 0)?,
+            label: row.try_get(1)?,
+            number: row.try_get(2)?,
+            digest: parsed(row, 3)?,
+        })
+    };
+    rows.iter().map(indexed).collect()
+}
+
+pub(super) async fn documents(
+    connection: &mut AnyConnection,
+    project: ProjectId,
+    digests: &[Digest],
+) -> Result<HashMap<Digest, Value>, DbError> {
+    let mut found = HashMap::with_capacity(digests.len());
+    for digests in digests.chunks(MANY) {
+        let text = format!(
+            "SELECT digest, content FROM documents WHERE project = $1 AND digest IN ({})",
+            places(2, digests.len())
+        );
+        let mut query = sqlx::query(AssertSqlSafe(text)).bind(project.to_string());
+        for digest in digests {
+            query = query.bind(digest.to_string());
+        }
+        for row in query.fetch_all(&mut *connection).await? {
+            found.insert(parsed(&row, 0)?, json(&row, 1)?);
+        }
+    }
+    Ok(found)
 }
