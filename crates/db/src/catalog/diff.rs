@@ -85,10 +85,7 @@ fn arrays(path: &str, before: &[Value], after: &[Value], out: &mut Vec<Change>) 
         .zip(after.iter().rev())
         .take_while(equal)
         .count();
-    let (before, after) = (
-        &before[..before.len() - tail],
-        &after[..after.len() - tail],
-    );
+    let (before, after) = (&before[..before.len() - tail], &after[..after.len() - tail]);
     let at = |index: usize| format!("{path}/{}", head + index);
     for (index, (earlier, later)) in before.iter().zip(after).enumerate() {
         compare(&at(index), earlier, later, out);
@@ -145,7 +142,11 @@ mod tests {
     #[test]
     fn fields_and_items() {
         check(json!({"a": 1, "b": [1]}), json!({"b": [1.0], "a": 1}), &[]);
-        check(json!(1), json!("1"), &[("", Some(json!(1)), Some(json!("1")))]);
+        check(
+            json!(1),
+            json!("1"),
+            &[("", Some(json!(1)), Some(json!("1")))],
+        );
         check(
             json!({"a": 1, "gone/x": null, "deep": {"~": 1}}),
             json!({"a": 2, "deep": {"~": 2, "new": []}}),
@@ -160,10 +161,26 @@ mod tests {
 
     #[test]
     fn one_item_put_in_or_taken_out_is_one_change() {
-        check(json!(["a", "b"]), json!(["x", "a", "b"]), &[("/0", None, Some(json!("x")))]);
-        check(json!(["a", "b", "c"]), json!(["a", "c"]), &[("/1", Some(json!("b")), None)]);
-        check(json!(["a"]), json!(["a", "b"]), &[("/1", None, Some(json!("b")))]);
-        check(json!(["a", "a"]), json!(["a"]), &[("/1", Some(json!("a")), None)]);
+        check(
+            json!(["a", "b"]),
+            json!(["x", "a", "b"]),
+            &[("/0", None, Some(json!("x")))],
+        );
+        check(
+            json!(["a", "b", "c"]),
+            json!(["a", "c"]),
+            &[("/1", Some(json!("b")), None)],
+        );
+        check(
+            json!(["a"]),
+            json!(["a", "b"]),
+            &[("/1", None, Some(json!("b")))],
+        );
+        check(
+            json!(["a", "a"]),
+            json!(["a"]),
+            &[("/1", Some(json!("a")), None)],
+        );
         check(
             json!([{"t": 1}, {"t": 2}]),
             json!([{"t": 1}, {"t": 3}]),

@@ -5,8 +5,8 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::references::Reference;
 use super::CatalogError;
+use super::references::Reference;
 
 /// Something wrong with what a person gave us, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

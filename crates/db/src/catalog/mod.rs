@@ -594,7 +594,6 @@ impl Catalog {
         let mut connection = self.db.read().acquire().await?;
         Ok(store::all_documents(&mut connection, project, kind).await?)
     }
-
 }
 
 struct Prepared {
@@ -629,19 +628,16 @@ async fn audit_catalog(
     kind: &str,
     verb: &str,
     name: &Name,
-    _changed: Changed<'_>,
+    changed: Changed<'_>,
     detail: &Value,
 ) -> Result<(), DbError> {
     let action = format!("{kind}.{verb}");
-    audit::write(
-        tx,
-        Some(scope.project),
-        scope.actor,
-        &action,
-        name.as_str(),
-        detail,
-    )
-    .await
+    audit::Line::new(scope, &action, name.as_str())
+        .detail(detail.clone())
+        .reason(changed.reason)
+        .digests(changed.before, changed.after)
+        .write(tx)
+        .await
 }
 
 async fn find_document(
@@ -672,8 +668,6 @@ async fn find_version(
             store::by_number(connection, project, kind, name, *number).await
         }
         Selector::Label(label) => store::by_label(connection, project, kind, name, label).await,
-        Selector::Digest(digest) => {
-            store::by_digest(connection, project, kind, name, digest).await
-        }
+        Selector::Digest(digest) => store::by_digest(connection, project, kind, name, digest).await,
     }
 }

@@ -6,7 +6,7 @@
 
 use base::{Cursor, Digest, MoveId, PointerId, VersionId};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::references::{Graph, MovedLabel};
 use super::{
@@ -347,7 +347,16 @@ impl Catalog {
             after: (!removed).then_some(pointer.digest),
             reason,
         };
-        audit_catalog(tx, scope, &pointer.kind, verb, &pointer.name, changed, &detail).await?;
+        audit_catalog(
+            tx,
+            scope,
+            &pointer.kind,
+            verb,
+            &pointer.name,
+            changed,
+            &detail,
+        )
+        .await?;
         tx.bump_plan().await?;
         Ok(())
     }

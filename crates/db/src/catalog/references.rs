@@ -15,9 +15,7 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::AnyConnection;
 
-use super::{
-    Catalog, CatalogError, Kinds, Label, Name, Problem, Selector, Version, store,
-};
+use super::{Catalog, CatalogError, Kinds, Label, Name, Problem, Selector, Version, store};
 use crate::{DbError, Scope, WriteTx};
 
 /// The label that a reference means when it names none.
@@ -476,13 +474,22 @@ impl<'a> Graph<'a> {
     async fn no_such_version(&mut self, reference: &Reference) -> Result<String, DbError> {
         let Reference { kind, name, .. } = reference;
         let Selector::Label(label) = &reference.selector else {
-            return Ok(format!("{kind} {name} has no version {}", reference.selector));
+            return Ok(format!(
+                "{kind} {name} has no version {}",
+                reference.selector
+            ));
         };
         let pointers = store::pointers(self.connection, self.project, kind, name).await?;
-        let labels: Vec<_> = pointers.iter().map(|pointer| pointer.label.as_str()).collect();
+        let labels: Vec<_> = pointers
+            .iter()
+            .map(|pointer| pointer.label.as_str())
+            .collect();
         Ok(match labels.as_slice() {
             [] => format!("{kind} {name} has no label {label}, nor any other"),
-            labels => format!("{kind} {name} has no label {label}; it has {}", labels.join(", ")),
+            labels => format!(
+                "{kind} {name} has no label {label}; it has {}",
+                labels.join(", ")
+            ),
         })
     }
 
@@ -494,11 +501,15 @@ impl<'a> Graph<'a> {
         };
         // What stands before the circle leads into it and is no part of it.
         let closing = walk.last().and_then(|edge| edge.to.as_ref().ok());
-        let begin = walk.iter().position(|edge| edge.to.as_ref().ok() == closing);
+        let begin = walk
+            .iter()
+            .position(|edge| edge.to.as_ref().ok() == closing);
         let begin = begin.unwrap_or_default();
         let own = (begin + 1 == walk.len()).then(|| self.nodes[root].title.clone());
         let skipped = if own.is_some() { 0 } else { begin };
-        let texts = walk[skipped..].iter().map(|edge| edge.reference.to_string());
+        let texts = walk[skipped..]
+            .iter()
+            .map(|edge| edge.reference.to_string());
         Err(cycle(&walk, own.into_iter().chain(texts)))
     }
 
@@ -543,11 +554,7 @@ impl<'a> Graph<'a> {
 
     /// The edges from the root to the first one that `closes`, depth first; it is
     /// told the nodes between the root and that edge.
-    fn walk(
-        &self,
-        root: usize,
-        closes: impl Fn(&Edge, &[usize]) -> bool,
-    ) -> Option<Vec<&Edge>> {
+    fn walk(&self, root: usize, closes: impl Fn(&Edge, &[usize]) -> bool) -> Option<Vec<&Edge>> {
         let mut seen = HashSet::from([root]);
         let mut path = vec![root];
         let mut next = vec![0];

@@ -206,7 +206,15 @@ pub(super) async fn keep_sketch(
     sketch: &Sketch,
 ) -> Result<(), DbError> {
     let buckets = sketch.buckets(project, kind);
-    store::insert_sketch(connection, project, kind, digest, &sketch.to_text(), &buckets).await
+    store::insert_sketch(
+        connection,
+        project,
+        kind,
+        digest,
+        &sketch.to_text(),
+        &buckets,
+    )
+    .await
 }
 
 #[cfg(test)]
@@ -228,11 +236,19 @@ mod tests {
     fn what_people_see_as_nearly_the_same_is() {
         assert!(share(ANSWER, &ANSWER.replace("brief", "short")) > 0.7);
         assert!(share(ANSWER, &ANSWER.replace(' ', "\n  ")) > 0.99);
-        assert!(share(ANSWER, "Translate the text into Japanese, keeping its tone.") < 0.2);
+        assert!(
+            share(
+                ANSWER,
+                "Translate the text into Japanese, keeping its tone."
+            ) < 0.2
+        );
         let japanese = "あなたはお客様の注文に関する質問に答えます。簡潔かつ丁寧に、分からない配達日を約束しないでください。";
         assert!(share(japanese, &japanese.replace("簡潔", "手短")) > 0.7);
         assert!(share(japanese, "文章を日本語に翻訳し、調子を保ってください。") < 0.2);
-        assert!(share("ＡＢＣ１２３", "ABC123") > 0.99, "width does not matter");
+        assert!(
+            share("ＡＢＣ１２３", "ABC123") > 0.99,
+            "width does not matter"
+        );
     }
 
     #[test]
@@ -246,7 +262,10 @@ mod tests {
     fn what_is_kept_never_changes() {
         // A changed hash would make every kept sketch worthless.
         let sketch = Sketch::of("the same for ever").unwrap();
-        assert_eq!(Digest::of(sketch.to_text().as_bytes()).short(), "");
+        assert_eq!(
+            Digest::of(sketch.to_text().as_bytes()).short(),
+            "3da5482cb684"
+        );
     }
 
     proptest! {

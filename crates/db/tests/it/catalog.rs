@@ -1,7 +1,7 @@
 use db::catalog::{Document, Label};
 use db::{
-    Catalog, CatalogError, MoveOutcome, MoveRequest, Name, NewVersion, PageRequest, SavedVersion,
-    Scope, Selector, audit,
+    Catalog, CatalogError, MoveOutcome, MoveRequest, Name, NameFilter, NewVersion, PageRequest,
+    SavedVersion, Scope, Selector, audit,
 };
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -171,7 +171,7 @@ async fn projects_do_not_see_each_other(f: Fixture) {
     }
     assert!(
         f.catalog
-            .list_names(f.other, "prompt", None, &page(10))
+            .list_names(f.other, "prompt", &NameFilter::default(), &page(10))
             .await
             .unwrap()
             .items
@@ -309,13 +309,16 @@ async fn names_are_listed_by_folder_in_pages(f: Fixture) {
     move_to(&f, "support/answer", 1, None).await;
 
     let list = async |folder: Option<&str>, limit: u32| {
-        let folder = folder.map(name);
+        let filter = NameFilter {
+            folder: folder.map(name),
+            ..NameFilter::default()
+        };
         let mut listed = Vec::new();
         let mut request = page(limit);
         loop {
             let got = f
                 .catalog
-                .list_names(f.scope, "prompt", folder.as_ref(), &request)
+                .list_names(f.scope, "prompt", &filter, &request)
                 .await
                 .unwrap();
             assert!(got.items.len() <= limit as usize);
@@ -361,7 +364,7 @@ async fn names_are_listed_by_folder_in_pages(f: Fixture) {
     };
     let refused = f
         .catalog
-        .list_names(f.scope, "prompt", None, &invented)
+        .list_names(f.scope, "prompt", &NameFilter::default(), &invented)
         .await;
     assert!(matches!(refused, Err(CatalogError::Cursor(_))));
 }

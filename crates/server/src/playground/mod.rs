@@ -7,8 +7,8 @@ use std::str::FromStr as _;
 use axum::extract::State;
 use axum::response::Response;
 use base::TraceId;
-use db::PageRequest;
 use db::catalog::{Label, Name, Selector};
+use db::{NameFilter, PageRequest};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -84,7 +84,7 @@ async fn show(
         .list_names(
             identity.scope(),
             KIND,
-            None,
+            &NameFilter::default(),
             &PageRequest {
                 cursor: None,
                 limit: 200,

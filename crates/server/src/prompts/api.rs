@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use base::Cursor;
 use db::catalog::Selector;
-use db::{Listed, Move, PageRequest, Pointer, Version};
+use db::{Listed, Move, NameFilter, PageRequest, Pointer, Version};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -125,10 +125,13 @@ async fn list(
     identity: Identity,
     Query(query): Query<ListQuery>,
 ) -> Result<Answer<Prompts>> {
-    let folder = query.folder.as_deref().map(parse_name).transpose()?;
+    let filter = NameFilter {
+        folder: query.folder.as_deref().map(parse_name).transpose()?,
+        ..NameFilter::default()
+    };
     let page = app
         .catalog
-        .list_names(identity.scope(), KIND, folder.as_ref(), &query.page())
+        .list_names(identity.scope(), KIND, &filter, &query.page())
         .await?;
     let next_cursor = page.next.map(|cursor| cursor.as_str().to_owned());
     Ok(Answer(Prompts {

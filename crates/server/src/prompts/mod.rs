@@ -10,18 +10,18 @@ mod diff;
 mod pages;
 
 use std::collections::BTreeMap;
-use std::str::FromStr as _;
 use std::sync::Arc;
 
 use base::ProjectId;
-use db::catalog::{CatalogError, Label, Name, Reference, Selector};
-use db::{Kind, MoveOutcome, MoveRequest, NewVersion, Problem, SavedVersion, Scope};
+use db::catalog::{CatalogError, Label, Name, Reference};
+use db::{Kind, MoveRequest, NewVersion, Problem, SavedVersion, Scope};
 use gateway::PromptDocument;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::error::{AppError, Result};
+pub use crate::catalog::{parse_label, parse_name};
+use crate::error::Result;
 use crate::http::Route;
 
 /// The catalog's word for prompts.
@@ -57,10 +57,7 @@ fn validate(content: &Value) -> std::result::Result<(), Vec<Problem>> {
     })?;
     let mentions = document.references().into_iter();
     let problems: Vec<Problem> = mentions
-        .filter_map(|mention| {
-            let problem = parse_reference(&mention.reference).err()?;
-            Some(Problem::new(mention.path, problem.message))
-        })
+        .filter_map(|mention| parse_reference(&mention.path, &mention.reference).err())
         .collect();
     if problems.is_empty() {
         Ok(())
@@ -88,70 +85,22 @@ fn references(content: &Value) -> Vec<Reference> {
     };
     let mentions = document.references().into_iter();
     mentions
-        .filter_map(|mention| {
-            let (name, selector) = parse_reference(&mention.reference).ok()?;
-            Some(Reference {
-                path: mention.path,
-                kind: KIND.to_owned(),
-                name,
-                selector,
-            })
-        })
+        .filter_map(|mention| parse_reference(&mention.path, &mention.reference).ok())
         .collect()
 }
 
-/// Reads `prompt:NAME@SELECTOR`.
-fn parse_reference(text: &str) -> std::result::Result<(Name, Selector), Problem> {
-    let text = text.strip_prefix("prompt:").unwrap_or(text);
-    let (name, selector) = text.rsplit_once('@').unwrap_or((text, PRODUCTION));
-    Ok((name.parse()?, selector.parse()?))
-}
-
-/// A name that a caller typed.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn parse_name(text: &str) -> Result<Name> {
-    Name::from_str(text).map_err(|problem| {
-        AppError::invalid(problem.message)
-            .code("bad_prompt_name")
-            .at("name")
-    })
-}
-
-/// A label that a caller typed.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn parse_label(text: &str) -> Result<Label> {
-    Label::from_str(text).map_err(|problem| {
-        AppError::invalid(problem.message)
-            .code("bad_label")
-            .at("label")
-    })
-}
-
-impl From<CatalogError> for AppError {
-    fn from(error: CatalogError) -> Self {
-        match error {
-            CatalogError::Invalid(problems) => {
-                let at = problems
-                    .first()
-                    .map(|problem| problem.path.clone())
-                    .unwrap_or_default();
-                let text = problems
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>()
-                    .join("; ");
-                Self::invalid(text).code("invalid_document").at(at)
-            }
-            CatalogError::UnknownKind(_) => Self::invalid(error.to_string()),
-            CatalogError::NoVersion { .. } => Self::not_found(error.to_string()),
-            CatalogError::Cursor(problem) => Self::invalid(problem.to_string()).at("cursor"),
-            CatalogError::Db(error) => error.into(),
+/// Reads `prompt:NAME@SELECTOR`; the kind may be left out, since it can be no other.
+fn parse_reference(path: &str, text: &str) -> std::result::Result<Reference, Problem> {
+    let name = text.split('@').next().unwrap_or_default();
+    if name.contains(':') {
+        let reference = Reference::parse_at(path, text)?;
+        if reference.kind == KIND {
+            return Ok(reference);
         }
+        let why = format!("a prompt can use prompts only, not {}", reference.kind);
+        return Err(Problem::new(path, why));
     }
+    Reference::parse_at(path, &format!("{KIND}:{text}"))
 }
 
 /// Saves a version; the same content again gives the version that holds it.
@@ -198,26 +147,7 @@ pub async fn move_label(
         expected,
         reason,
     };
-    match app.catalog.move_pointer(scope, request).await? {
-        MoveOutcome::Moved(pointer) | MoveOutcome::Unchanged(pointer) => {
-            app.refresh_plan().await?;
-            Ok(pointer)
-        }
-        MoveOutcome::Conflict(current) => {
-            let now = match current {
-                Some(pointer) => format!(
-                    "it points to version {} now (revision {})",
-                    pointer.number, pointer.revision
-                ),
-                None => "it does not exist".to_owned(),
-            };
-            Err(AppError::conflict(format!(
-                "somebody else moved {label} first: {now}",
-                label = label.as_str()
-            ))
-            .code("moved_meanwhile"))
-        }
-    }
+    crate::catalog::move_pointer(app, scope, request).await
 }
 
 /// Every prompt of a project with every version that can be called.

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use base::Cursor;
 use db::catalog::{Document, Name, Selector};
-use db::{Listed, PageRequest, Version};
+use db::{Listed, NameFilter, PageRequest, Version};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -73,7 +73,10 @@ async fn list(
         cursor: query.cursor.clone().map(Cursor::from_client),
         limit: 200,
     };
-    let names = app.catalog.list_names(scope, KIND, None, &request).await?;
+    let names = app
+        .catalog
+        .list_names(scope, KIND, &NameFilter::default(), &request)
+        .await?;
     let calls = crate::traces::count_by_prompt(&app, scope, app.clock.now_us() - WEEK_US).await?;
     let mut rows = Vec::new();
     for listed in names
