@@ -197,19 +197,6 @@ async fn stop_if_guard_crossed(
     };
     end(Desk::of(app), scope, run, ending).await?;
     tracing::warn!(experiment.name = %run.experiment, run.id = %run.id, guard.metric = %crossed.metric, "a guard stopped an experiment");
-    if let Some(arm) = run.arms.iter().find(|arm| arm.name == crossed.arm) {
-        let detail = json!({"run": run.id, "guard": crossed});
-        super::add_evidence(
-            app,
-            scope,
-            run,
-            document,
-            arm,
-            super::Outcome::Fail,
-            &detail,
-        )
-        .await?;
-    }
     Ok(true)
 }
 
