@@ -37,6 +37,11 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "experiments",
         text: include_str!("../migrations/0004_experiments.sql"),
     },
+    Migration {
+        number: 5,
+        name: "registry_tags",
+        text: include_str!("../migrations/0005_registry_tags.sql"),
+    },
 ];
 
 /// Which migrations were applied: the one table that no migration makes.

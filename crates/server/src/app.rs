@@ -72,7 +72,7 @@ pub struct Inner {
     pub experiments: crate::experiments::Cache,
     /// Turns true when the server begins to stop: answers without an end of their own end then.
     pub stopping: watch::Sender<bool>,
-    plan_refresh: tokio::sync::Mutex<i64>,
+    plan_memory: tokio::sync::Mutex<crate::plan::Memory>,
 }
 
 /// The metadata database of a data directory, as the server and the command line open it.
@@ -141,7 +141,7 @@ impl App {
             sign_in_limits: crate::sessions::Attempts::default(),
             experiments: crate::experiments::Cache::default(),
             stopping: watch::Sender::new(false),
-            plan_refresh: tokio::sync::Mutex::new(0),
+            plan_memory: tokio::sync::Mutex::default(),
             config,
             clock,
             random,
@@ -163,13 +163,16 @@ impl App {
     /// # Errors
     /// The database cannot be read; the old plan stays in force.
     pub async fn refresh_plan(&self) -> anyhow::Result<()> {
-        let mut seen = self.plan_refresh.lock().await;
+        let mut memory = self.plan_memory.lock().await;
         let revision = self.db.plan_revision().await?;
-        if revision != *seen {
-            let plan = crate::plan::build(self, revision).await?;
+        if revision != memory.revision {
+            let begin = std::time::Instant::now();
+            let plan = crate::plan::build(self, revision, &mut memory).await?;
             self.gateway.set_plan(plan);
             self.engine.refresh().await?;
-            *seen = revision;
+            memory.revision = revision;
+            let duration_ms = begin.elapsed().as_secs_f64() * 1000.0;
+            tracing::debug!(revision, duration_ms, "the plan was rebuilt");
         }
         Ok(())
     }

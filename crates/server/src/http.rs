@@ -106,6 +106,15 @@ impl Route {
         Self::new(Method::PUT, path, access, handler)
     }
 
+    /// A route that changes a part.
+    pub fn patch<H: Handler<T, App>, T: 'static>(
+        path: &'static str,
+        access: Access,
+        handler: H,
+    ) -> Self {
+        Self::new(Method::PATCH, path, access, handler)
+    }
+
     /// A route that removes.
     pub fn delete<H: Handler<T, App>, T: 'static>(
         path: &'static str,
@@ -138,6 +147,7 @@ pub fn routes() -> Vec<Route> {
         crate::overview::routes(),
         crate::playground::routes(),
         crate::prompts::routes(),
+        crate::sdk::routes(),
         crate::experiments::routes(),
         crate::models::routes(),
         crate::providers::routes(),
@@ -304,7 +314,9 @@ impl ErrorView {
         let path = head.uri.path().to_owned();
         let headers = match Surface::of(&path) {
             Surface::Page => head.headers.clone(),
-            Surface::OpenAi | Surface::Api => axum::http::HeaderMap::new(),
+            Surface::OpenAi | Surface::Api | Surface::Langfuse | Surface::Mlflow => {
+                axum::http::HeaderMap::new()
+            }
         };
         Self {
             method: head.method.clone(),

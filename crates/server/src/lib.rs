@@ -29,6 +29,7 @@ pub mod projects;
 pub mod prompts;
 pub mod providers;
 pub mod scores;
+pub mod sdk;
 pub mod secrets;
 pub mod sessions;
 pub mod setup;

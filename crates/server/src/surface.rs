@@ -1,4 +1,4 @@
-//! The three faces of the server and how an error looks on each.
+//! The faces of the server and how an error looks on each.
 
 use axum::body::Body;
 use axum::http::{HeaderValue, header};
@@ -14,6 +14,10 @@ use crate::http::{ErrorView, RequestContext};
 pub enum Surface {
     /// OpenAI's wire format, `/v1`.
     OpenAi,
+    /// Langfuse's public API, as far as prompts need it: `/api/public`.
+    Langfuse,
+    /// MLflow's REST API, as far as prompts need it: `/api/2.0`, `/api/3.0`.
+    Mlflow,
     /// Our own JSON, `/api/v1` and the machine-readable rest.
     Api,
     /// HTML for people.
@@ -31,8 +35,15 @@ impl Surface {
         };
         if under("/v1") {
             Self::OpenAi
+        } else if under("/api/public") {
+            Self::Langfuse
+        } else if under("/api/2.0") || under("/api/3.0") {
+            Self::Mlflow
         } else if under("/api")
-            || matches!(path, "/healthz" | "/readyz" | "/openapi.json")
+            || matches!(
+                path,
+                "/healthz" | "/readyz" | "/health" | "/version" | "/openapi.json"
+            )
             || under("/assets")
         {
             Self::Api
@@ -51,6 +62,8 @@ pub async fn shape(
 ) -> Response {
     let mut response = match Surface::of(&view.path) {
         Surface::OpenAi => json_response(&openai_body(error)),
+        Surface::Langfuse => json_response(&langfuse_body(error)),
+        Surface::Mlflow => json_response(&mlflow_body(error)),
         Surface::Api => json_response(
             &serde_json::to_value(error.body(&context.id.to_string())).unwrap_or_default(),
         ),
@@ -87,6 +100,30 @@ fn openai_body(error: &AppError) -> serde_json::Value {
         error.code
     };
     json!({"error": {"message": error.to_string(), "type": kind, "param": error.at, "code": code}})
+}
+
+/// Langfuse's error object: a message, and a name in place of a code.
+fn langfuse_body(error: &AppError) -> serde_json::Value {
+    json!({"message": error.to_string(), "error": error.code})
+}
+
+/// MLflow's error object; its client maps `error_code` to exceptions.
+fn mlflow_body(error: &AppError) -> serde_json::Value {
+    let code = match error.status.as_u16() {
+        400 | 413 | 415 | 422 => "INVALID_PARAMETER_VALUE",
+        401 => "UNAUTHENTICATED",
+        403 => "PERMISSION_DENIED",
+        // What is missing in the registry has a code of its own; this is a route that is not here.
+        404 if error.code == "not_found" => "ENDPOINT_NOT_FOUND",
+        404 => "RESOURCE_DOES_NOT_EXIST",
+        409 if error.code == "exists" => "RESOURCE_ALREADY_EXISTS",
+        409 => "RESOURCE_CONFLICT",
+        429 => "REQUEST_LIMIT_EXCEEDED",
+        501 => "NOT_IMPLEMENTED",
+        503 => "TEMPORARILY_UNAVAILABLE",
+        _ => "INTERNAL_ERROR",
+    };
+    json!({"error_code": code, "message": error.to_string()})
 }
 
 fn json_response(body: &serde_json::Value) -> Response {

@@ -11,12 +11,14 @@ mod password;
 mod permission;
 mod token;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use base::{SessionId, UserId};
+use base64::Engine as _;
 use db::{Actor, Scope};
 use gateway::{KeyProblem, Principal};
 
@@ -101,7 +103,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Identity {
 /// # Errors
 /// 401 without a good credential; 404 for a project that the person is no member of.
 pub async fn identify(app: &App, head: &mut Parts) -> Result<Identity> {
-    match bearer(&head.headers)? {
+    let foreign = matches!(
+        Surface::of(head.uri.path()),
+        Surface::Langfuse | Surface::Mlflow
+    );
+    match credential(&head.headers, foreign)?.as_deref() {
         Some(_) if Surface::of(head.uri.path()) == Surface::Page => {
             Err(AppError::unauthenticated("pages are for people: sign in"))
         }
@@ -111,24 +117,45 @@ pub async fn identify(app: &App, head: &mut Parts) -> Result<Identity> {
 }
 
 /// The key that the request carries, in whichever header a client library puts it.
-fn bearer(headers: &HeaderMap) -> Result<Option<&str>> {
+/// Langfuse's and MLflow's clients send a pair, `Basic PREFIX:KEY`; only their
+/// own surfaces take it.
+fn credential(headers: &HeaderMap, pair: bool) -> Result<Option<Cow<'_, str>>> {
     let bad = || AppError::unauthenticated("the Authorization header is not \"Bearer KEY\"");
     if let Some(value) = headers.get(header::AUTHORIZATION) {
         let text = value.to_str().map_err(|_| bad())?;
         let (scheme, key) = text.split_once(' ').ok_or_else(bad)?;
-        return if scheme.eq_ignore_ascii_case("bearer") {
-            Ok(Some(key.trim()))
-        } else {
-            Err(bad())
+        return match scheme.to_ascii_lowercase().as_str() {
+            "bearer" => Ok(Some(Cow::Borrowed(key.trim()))),
+            "basic" if pair => key_of_pair(key.trim()).map(|key| Some(Cow::Owned(key))),
+            _ => Err(bad()),
         };
     }
     match headers.get("x-api-key").or_else(|| headers.get("api-key")) {
         Some(value) => value
             .to_str()
-            .map(Some)
+            .map(|key| Some(Cow::Borrowed(key)))
             .map_err(|_| AppError::unauthenticated("the key is not text")),
         None => Ok(None),
     }
+}
+
+/// The secret of a key pair. The public half is the visible prefix of the key, so
+/// that a pair put together from two keys is refused.
+fn key_of_pair(pair: &str) -> Result<String> {
+    let bad = || {
+        AppError::unauthenticated("the Authorization header is not \"Basic\" with a key pair")
+            .hint("the public key is the prefix that the list of keys shows, the secret key is the key itself")
+    };
+    let bytes = base64::engine::general_purpose::STANDARD
+        .decode(pair)
+        .map_err(|_| bad())?;
+    let text = String::from_utf8(bytes).map_err(|_| bad())?;
+    let (public, secret) = text.split_once(':').ok_or_else(bad)?;
+    // The environment's name in it makes every prefix longer than this.
+    if public.len() < 8 || !secret.starts_with(public) {
+        return Err(bad());
+    }
+    Ok(secret.to_owned())
 }
 
 /// How long an unknown key may wait for the database. Strangers must not queue up behind one that is away.

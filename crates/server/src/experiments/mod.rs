@@ -162,7 +162,9 @@ pub async fn names(
     scope: Scope,
     page: &PageRequest,
 ) -> Result<Page<(Name, i64)>> {
-    let names = catalog.list_names(scope, KIND, None, page).await?;
+    let names = catalog
+        .list_names(scope, KIND, &db::catalog::NameFilter::default(), page)
+        .await?;
     let row = |listed: db::Listed| (listed.latest.name, listed.latest.number);
     Ok(Page {
         items: names.items.into_iter().map(row).collect(),

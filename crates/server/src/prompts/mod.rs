@@ -12,10 +12,10 @@ mod pages;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base::ProjectId;
+use base::{Digest, ProjectId};
 use db::catalog::{CatalogError, Label, Name, Reference};
 use db::{Kind, MoveRequest, NewVersion, Problem, SavedVersion, Scope};
-use gateway::PromptDocument;
+use gateway::{PromptDocument, PromptVersion};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
@@ -23,6 +23,7 @@ use crate::app::App;
 pub use crate::catalog::{parse_label, parse_name};
 use crate::error::Result;
 use crate::http::Route;
+use crate::plan::Kept;
 
 /// The catalog's word for prompts.
 pub const KIND: &str = "prompt";
@@ -157,27 +158,31 @@ pub async fn move_label(
 pub async fn for_plan(
     app: &App,
     project: ProjectId,
-) -> Result<BTreeMap<String, Arc<gateway::Prompt>>> {
+    kept: &mut Kept<PromptVersion>,
+) -> anyhow::Result<BTreeMap<String, Arc<gateway::Prompt>>> {
+    let index = app.catalog.version_index(project, KIND).await?;
+    let digests = index.iter().map(|row| row.digest);
+    let compiled = kept.load(app, project, digests, compile).await?;
     let mut prompts: BTreeMap<String, gateway::Prompt> = BTreeMap::new();
-    for document in app.catalog.all_documents(project, KIND).await? {
-        let Ok(content) = PromptDocument::deserialize(&document.content) else {
-            continue;
-        };
-        let version = gateway::PromptVersion::new(document.version.digest, content);
-        let prompt = prompts
-            .entry(document.version.name.as_str().to_owned())
-            .or_default();
-        prompt
-            .versions
-            .insert(document.version.number, Arc::new(version));
+    for row in index {
+        if let Some(version) = compiled.get(&row.digest) {
+            let prompt = prompts.entry(row.name.as_str().to_owned()).or_default();
+            prompt.versions.insert(row.number, Arc::clone(version));
+        }
     }
-    for (pointer, _) in app.catalog.pointed_documents(project, KIND).await? {
+    for pointer in app.catalog.pointer_index(project, KIND).await? {
         if let Some(prompt) = prompts.get_mut(pointer.name.as_str()) {
             prompt.labels.insert(pointer.label, pointer.number);
         }
     }
-    Ok(prompts
+    let shared = prompts
         .into_iter()
-        .map(|(name, prompt)| (name, Arc::new(prompt)))
-        .collect())
+        .map(|(name, prompt)| (name, Arc::new(prompt)));
+    Ok(shared.collect())
+}
+
+/// A document that an older release saved and this one cannot read is left out of the plan.
+fn compile(digest: Digest, content: &Value) -> Option<PromptVersion> {
+    let document = PromptDocument::deserialize(content).ok()?;
+    Some(PromptVersion::new(digest, document))
 }

@@ -98,6 +98,8 @@ pub fn is_reserved(segment: &str) -> bool {
             | "preferences"
             | "healthz"
             | "readyz"
+            | "health"
+            | "version"
             | "openapi.json"
             | "metrics"
             | "mcp"

@@ -102,6 +102,123 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("POST", "/api/v1/experiments/{name}/start", "admin editor"),
     ("POST", "/api/v1/experiments/{name}/stop", "admin editor"),
     ("POST", "/api/v1/experiments/{name}/promote", "admin editor"),
+    // The prompt registries of Langfuse and MLflow.
+    ("GET", "/api/public/health", "everybody"),
+    ("GET", "/api/public/projects", "admin editor viewer caller"),
+    (
+        "GET",
+        "/api/public/v2/prompts",
+        "admin editor viewer caller",
+    ),
+    ("POST", "/api/public/v2/prompts", "admin editor"),
+    (
+        "GET",
+        "/api/public/v2/prompts/{name}",
+        "admin editor viewer caller",
+    ),
+    ("DELETE", "/api/public/v2/prompts/{name}", "admin editor"),
+    (
+        "PATCH",
+        "/api/public/v2/prompts/{name}/versions/{version}",
+        "admin editor",
+    ),
+    ("GET", "/health", "everybody"),
+    ("GET", "/version", "everybody"),
+    (
+        "POST",
+        "/api/2.0/mlflow/registered-models/create",
+        "admin editor",
+    ),
+    (
+        "GET",
+        "/api/2.0/mlflow/registered-models/get",
+        "admin editor viewer caller",
+    ),
+    (
+        "GET",
+        "/api/2.0/mlflow/registered-models/search",
+        "admin editor viewer caller",
+    ),
+    (
+        "PATCH",
+        "/api/2.0/mlflow/registered-models/update",
+        "admin editor",
+    ),
+    (
+        "DELETE",
+        "/api/2.0/mlflow/registered-models/delete",
+        "admin editor",
+    ),
+    (
+        "POST",
+        "/api/2.0/mlflow/registered-models/set-tag",
+        "admin editor",
+    ),
+    (
+        "DELETE",
+        "/api/2.0/mlflow/registered-models/delete-tag",
+        "admin editor",
+    ),
+    (
+        "POST",
+        "/api/2.0/mlflow/registered-models/alias",
+        "admin editor",
+    ),
+    (
+        "GET",
+        "/api/2.0/mlflow/registered-models/alias",
+        "admin editor viewer caller",
+    ),
+    (
+        "DELETE",
+        "/api/2.0/mlflow/registered-models/alias",
+        "admin editor",
+    ),
+    (
+        "GET",
+        "/api/2.0/mlflow/registered-models/get-latest-versions",
+        "admin editor viewer caller",
+    ),
+    (
+        "POST",
+        "/api/2.0/mlflow/registered-models/get-latest-versions",
+        "admin editor viewer caller",
+    ),
+    (
+        "POST",
+        "/api/2.0/mlflow/model-versions/create",
+        "admin editor",
+    ),
+    (
+        "GET",
+        "/api/2.0/mlflow/model-versions/get",
+        "admin editor viewer caller",
+    ),
+    (
+        "GET",
+        "/api/2.0/mlflow/model-versions/search",
+        "admin editor viewer caller",
+    ),
+    (
+        "PATCH",
+        "/api/2.0/mlflow/model-versions/update",
+        "admin editor",
+    ),
+    (
+        "DELETE",
+        "/api/2.0/mlflow/model-versions/delete",
+        "admin editor",
+    ),
+    (
+        "POST",
+        "/api/2.0/mlflow/model-versions/set-tag",
+        "admin editor",
+    ),
+    (
+        "DELETE",
+        "/api/2.0/mlflow/model-versions/delete-tag",
+        "admin editor",
+    ),
     // Local models belong to the installation, not to a project.
     ("GET", "/api/v1/models", "admin editor viewer caller"),
     ("DELETE", "/api/v1/models/{name}", "admin"),
