@@ -198,8 +198,10 @@ struct Call<'a> {
 /// the record, so that nothing is kept twice.
 struct Prepared {
     request: Request,
-    /// Rendered from the catalog, to stand before the caller's messages.
-    prompt: Vec<Value>,
+    /// Rendered from the catalog, to stand around the caller's messages.
+    prompt: prompt::Rendered,
+    /// Parameters that the prompt has and the caller did not send.
+    added: Map<String, Value>,
     stream: bool,
     wants_usage: bool,
 }
@@ -213,9 +215,13 @@ impl Call<'_> {
     ) -> Result<Answer, Failure> {
         let request = Request::read(body, &self.plan.limits)?;
         let model: Option<String> = request.field("model", "a text")?;
-        let model = model.ok_or_else(|| ApiError::invalid("model", "\"model\" is missing"))?;
-        guard.record_mut().request_model.clone_from(&model);
-        let prepared = self.prepare(request, context, guard)?;
+        guard.record_mut().request_model = model.clone().unwrap_or_default();
+        let prepared = self.prepare(request, model.as_deref(), context, guard)?;
+        let model = prompt::model_of_call(model, &prepared.prompt)?;
+        let asked = &mut guard.record_mut().request_model;
+        if asked.is_empty() {
+            asked.clone_from(&model);
+        }
         match self.resolve(&model)? {
             Target::Local(name) => {
                 guard.set_target("local", "local", &name);
@@ -235,10 +241,15 @@ impl Call<'_> {
     fn prepare(
         &self,
         request: Request,
+        model: Option<&str>,
         mut context: CallContext,
         guard: &mut Guard,
     ) -> Result<Prepared, ApiError> {
         context.merge(request.extension()?);
+        context.merge_prompt(request.prompt_fields()?, model)?;
+        if model.is_none_or(str::is_empty) && context.prompt.is_none() {
+            return Err(ApiError::invalid("model", "\"model\" is missing"));
+        }
         let fields = request.parameters(&["model", "messages", "input"]);
         if context.user.is_none() {
             context.user = fields
@@ -258,7 +269,8 @@ impl Call<'_> {
         guard.record_mut().parameters = fields;
         let mut prepared = Prepared {
             request,
-            prompt: Vec::new(),
+            prompt: prompt::Rendered::default(),
+            added: Map::new(),
             stream: false,
             wants_usage: false,
         };
@@ -287,6 +299,8 @@ impl Call<'_> {
         prepared.stream = request.field("stream", "true or false")?.unwrap_or(false);
         guard.record_mut().streamed = prepared.stream;
         let messages: Option<Vec<Value>> = request.field("messages", "a list of messages")?;
+        // A prompt can be the whole conversation.
+        let messages = messages.or_else(|| context.prompt.as_ref().map(|_| Vec::new()));
         let mut messages =
             messages.ok_or_else(|| ApiError::invalid("messages", "\"messages\" is missing"))?;
         if let Some(wanted) = &context.prompt {
@@ -305,7 +319,9 @@ impl Call<'_> {
             let record = guard.record_mut();
             record.prompt = Some(found.used);
             record.arm = record.arm.take().or(found.arm);
-            prepared.prompt = rendered.before;
+            prepared.added = prompt::added_parameters(&record.parameters, &rendered);
+            record.parameters.extend(prepared.added.clone());
+            prepared.prompt = rendered;
         }
         if messages.is_empty() {
             return Err(ApiError::invalid(
@@ -480,7 +496,9 @@ impl Call<'_> {
                     prepared.stream && !prepared.wants_usage && provider.quirks.stream_usage;
                 Ok(prepared.request.forward(&Changes {
                     model,
-                    prompt: &prepared.prompt,
+                    before: &prepared.prompt.before,
+                    after: &prepared.prompt.after,
+                    added: Some(&prepared.added),
                     ask_usage,
                 }))
             }

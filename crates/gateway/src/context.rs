@@ -4,7 +4,10 @@
 //! `-metadata`, `-prompt`) and a top-level `meguri` object in the body with the
 //! same names, which is cut out before the request is forwarded. Where both say
 //! something, the body wins: it is closer to the request. OpenAI's own `user` and
-//! `metadata` fields are recorded too, and still forwarded.
+//! `metadata` fields are recorded too, and still forwarded. A prompt is also named
+//! by the fields `prompt_id`, `prompt_version` and `prompt_variables`, at the top of
+//! the body or in `metadata`, where clients that know only OpenAI's fields can put
+//! them; and by a model `prompt:NAME`.
 
 use std::collections::BTreeMap;
 
@@ -15,6 +18,7 @@ use serde_json::{Map, Value};
 
 use crate::error::ApiError;
 use crate::experiment::Unit;
+use crate::prompt::MODEL_PREFIX;
 
 /// What a call is part of.
 #[derive(Debug, Clone, PartialEq)]
@@ -136,6 +140,38 @@ impl CallContext {
         Ok(context)
     }
 
+    /// Takes over which prompt the body's fields and its model name.
+    ///
+    /// # Errors
+    /// They contradict each other, or name a version of no prompt.
+    pub(crate) fn merge_prompt(
+        &mut self,
+        fields: PromptFields,
+        model: Option<&str>,
+    ) -> Result<(), ApiError> {
+        let by_model = model.and_then(|model| model.strip_prefix(MODEL_PREFIX));
+        match (by_model, fields.id) {
+            (Some(by_model), Some(id)) if PromptRef::parse(by_model).name != id => {
+                let message =
+                    format!("the model names the prompt {by_model:?}, \"prompt_id\" names {id:?}");
+                return Err(ApiError::invalid("prompt_id", message));
+            }
+            (Some(text), _) => self.prompt = Some(PromptRef::parse(text)),
+            (None, Some(id)) => self.prompt = Some(PromptRef::parse(&id)),
+            (None, None) => {}
+        }
+        self.variables.extend(fields.variables);
+        match (&mut self.prompt, fields.version) {
+            (Some(prompt), Some(version)) => prompt.select(&version),
+            (None, Some(_)) => {
+                let message = "\"prompt_version\" is there, but no \"prompt_id\"";
+                return Err(ApiError::invalid("prompt_version", message));
+            }
+            (_, None) => {}
+        }
+        Ok(())
+    }
+
     /// Takes over what the body's `meguri` object says.
     pub(crate) fn merge(&mut self, extension: Extension) {
         self.session = extension.session.or(self.session.take());
@@ -179,12 +215,62 @@ impl CallContext {
     }
 }
 
+/// What the body's fields say about a prompt.
+#[derive(Debug, Default)]
+pub(crate) struct PromptFields {
+    id: Option<String>,
+    version: Option<String>,
+    variables: Map<String, Value>,
+}
+
+impl PromptFields {
+    /// Takes a field; one that is not about prompts is left alone.
+    ///
+    /// # Errors
+    /// The field has another type.
+    pub(crate) fn take(&mut self, name: &str, raw: &str) -> Result<(), ApiError> {
+        let wrong =
+            |expected: &str| ApiError::invalid(name, format!("{name:?} must be {expected}"));
+        match name {
+            "prompt_id" => {
+                let id: Option<String> =
+                    serde_json::from_str(raw).map_err(|_| wrong("a prompt's name"))?;
+                self.id = id.filter(|id| !id.is_empty()).or(self.id.take());
+            }
+            "prompt_version" => match serde_json::from_str(raw) {
+                Ok(Value::String(text)) if !text.is_empty() => self.version = Some(text),
+                Ok(Value::Number(number)) if number.is_u64() => {
+                    self.version = Some(number.to_string());
+                }
+                Ok(Value::Null) => {}
+                _ => return Err(wrong("a version's number or a label")),
+            },
+            "prompt_variables" => {
+                let mut value: Value = serde_json::from_str(raw).unwrap_or_default();
+                // OpenAI's metadata holds texts only.
+                if let Value::String(text) = &value {
+                    value = serde_json::from_str(text)
+                        .map_err(|_| wrong("an object, or one as JSON in a text"))?;
+                }
+                match value {
+                    Value::Object(variables) => self.variables.extend(variables),
+                    Value::Null => {}
+                    _ => return Err(wrong("an object")),
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
 /// The `meguri` object of a request body. Our own fields, so unknown ones are errors.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Extension {
+    #[serde(alias = "prompt_id")]
     prompt: Option<PromptField>,
-    #[serde(default)]
+    #[serde(default, alias = "prompt_variables")]
     variables: Map<String, Value>,
     session: Option<String>,
     step: Option<i64>,

@@ -323,6 +323,18 @@ fn check_examples(
         }
         _ => {}
     }
+    if let Some(name) = examples
+        .select
+        .as_ref()
+        .and_then(|select| select.input.as_ref())
+        && !examples
+            .items
+            .iter()
+            .any(|item| item.inputs.contains_key(name))
+    {
+        let message = format!("no example has the input {name:?}");
+        problems.add("/examples/select/input", message);
+    }
     match document.shows_examples() {
         Show::Messages if document.kind == PromptType::Text => problems.add(
             "/examples/show",

@@ -83,7 +83,14 @@ impl Inputs {
             .build(schema);
         let validator = built.map_err(|error| {
             let path = format!("/inputs{}", error.instance_path());
-            vec![DocumentProblem::new(path, error.masked().to_string())]
+            // The schema of schemas knows two ways to write a type and names neither.
+            let message = match path.ends_with("/type") {
+                true => {
+                    "a type is array, boolean, integer, null, number, object or string".to_owned()
+                }
+                false => error.masked().to_string(),
+            };
+            vec![DocumentProblem::new(path, message)]
         })?;
         Ok(Self {
             schema: schema.clone(),

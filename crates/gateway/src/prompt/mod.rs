@@ -16,7 +16,7 @@ mod version;
 use std::sync::Arc;
 
 use http::StatusCode;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::context::{CallContext, PromptRef};
 use crate::error::ApiError;
@@ -170,6 +170,40 @@ pub(crate) fn render(
     });
     let rendered = rendered.map_err(|problems| unusable(&wanted.name, &problems))?;
     Ok((found, rendered))
+}
+
+/// The model that a call means: its own, or that of its prompt.
+pub(crate) fn model_of_call(
+    model: Option<String>,
+    rendered: &Rendered,
+) -> Result<String, ApiError> {
+    let by_prompt = |model: &String| model.is_empty() || model.starts_with(MODEL_PREFIX);
+    match (model.filter(|model| !by_prompt(model)), &rendered.model) {
+        (Some(model), _) => Ok(model),
+        (None, Some(model)) => Ok(model.clone()),
+        (None, None) => {
+            let message = "\"model\" is missing, and no prompt says one";
+            Err(ApiError::invalid("model", message))
+        }
+    }
+}
+
+/// What a prompt says about the call that the caller did not say.
+pub(crate) fn added_parameters(
+    own: &Map<String, Value>,
+    rendered: &Rendered,
+) -> Map<String, Value> {
+    // Two names for one thing, of which providers refuse the pair.
+    const SAME: [&str; 2] = ["max_tokens", "max_completion_tokens"];
+    let said = |name: &str| {
+        own.contains_key(name)
+            || (SAME.contains(&name) && SAME.iter().any(|same| own.contains_key(*same)))
+    };
+    let parameters = rendered.parameters.iter();
+    let added = parameters.filter(|(name, _)| !said(name));
+    added
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 /// What a caller reads when a prompt cannot be rendered with its inputs.

@@ -73,7 +73,8 @@ impl<'a> Scope<'a> {
         let jinja = match dialect {
             Dialect::Simple => minijinja::Value::UNDEFINED,
             Dialect::Jinja => {
-                let filled = layers.iter().filter(|layer| !layer.is_empty());
+                // There the last counts.
+                let filled = layers.iter().rev().filter(|layer| !layer.is_empty());
                 merge_maps(filled.map(|layer| minijinja::Value::from(Serde(*layer))))
             }
         };
@@ -86,7 +87,7 @@ impl<'a> Scope<'a> {
         'a: 'b,
     {
         let jinja = match &layer.jinja {
-            Some(value) => merge_maps([value.clone(), self.jinja.clone()]),
+            Some(value) => merge_maps([self.jinja.clone(), value.clone()]),
             None => minijinja::Value::UNDEFINED,
         };
         let mut layers: Vec<&'b Map<String, Value>> = vec![&layer.map];

@@ -6,6 +6,7 @@ mod attachments;
 mod egress;
 mod life_cycle;
 mod local;
+mod prompts;
 mod random;
 mod rig;
 mod translation;
