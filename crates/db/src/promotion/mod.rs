@@ -9,8 +9,15 @@
 //! Every operation takes the write lock first, so two approvals, or an approval
 //! and a move, are one after the other on both databases.
 
+mod board;
+mod environments;
+mod gates;
 pub(crate) mod guard;
+mod proposals;
+mod quarantine;
+mod rollback;
 mod rules;
+mod store;
 
 use base::Digest;
 use serde::{Deserialize, Serialize};
@@ -19,6 +26,7 @@ use serde_json::Value;
 use crate::catalog::{Catalog, CatalogError, Name, Page, Pointer, Problem};
 use crate::{Db, DbError};
 
+pub use environments::protect_prod;
 pub use rules::{Delivery, EARLIER_ENVIRONMENT, GateRule, RESOLVES, Rules};
 
 /// Protected labels, proposals, evidence, quarantine and rollback. Clones share the database.
