@@ -4,6 +4,8 @@
 //! and where the next environment takes content by itself, it goes on there in
 //! the same transaction: from environment to environment, never back.
 
+use std::collections::HashMap;
+
 use base::Digest;
 
 use super::gates::Facts;
@@ -282,6 +284,18 @@ impl Promotion {
         }
         let rows =
             store::environment_pointers(&mut connection, project, "", &Range::default()).await?;
+        let by_place: HashMap<(&str, &str, &str), &Standing> = rows
+            .iter()
+            .map(|row| {
+                let pointer = &row.pointer;
+                let place = (
+                    pointer.kind.as_str(),
+                    pointer.name.as_str(),
+                    pointer.label.as_str(),
+                );
+                (place, row)
+            })
+            .collect();
         let mut steps = Vec::new();
         for before in &rows {
             let position = environments
@@ -291,11 +305,9 @@ impl Promotion {
             let Some((to, rules)) = next.and_then(|to| Some((to, automatic(to)?))) else {
                 continue;
             };
-            let here = rows.iter().find(|row| {
-                row.pointer.label == *to
-                    && row.pointer.name == before.pointer.name
-                    && row.pointer.kind == before.pointer.kind
-            });
+            let pointer = &before.pointer;
+            let place = (pointer.kind.as_str(), pointer.name.as_str(), to.as_str());
+            let here = by_place.get(&place).copied();
             if let Some(pointer) = to_deliver(before, here) {
                 steps.push((pointer.clone(), to.clone(), rules));
             }
@@ -304,7 +316,7 @@ impl Promotion {
             proposals,
             steps: Vec::new(),
         };
-        let mut facts: std::collections::HashMap<String, Facts> = std::collections::HashMap::new();
+        let mut facts: HashMap<String, Facts> = HashMap::new();
         for (pointer, to, rules) in steps {
             if !facts.contains_key(&pointer.kind) {
                 let all = protections.iter().map(|known| &known.rules);
