@@ -613,7 +613,7 @@ struct Changed<'a> {
 }
 
 /// Free text that people typed: bounded, and without the NUL that PostgreSQL refuses.
-fn clean_text(path: &str, text: &str) -> Result<String, CatalogError> {
+pub(crate) fn clean_text(path: &str, text: &str) -> Result<String, CatalogError> {
     if text.chars().count() > MAX_MESSAGE_CHARS {
         return Err(
             Problem::new(path, format!("longer than {MAX_MESSAGE_CHARS} characters")).into(),

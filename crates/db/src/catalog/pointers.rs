@@ -358,7 +358,7 @@ impl Catalog {
         )
         .await?;
         tx.bump_plan().await?;
-        Ok(())
+        guard::after_move(self, tx, scope, pointer, authority.action).await
     }
 
     /// Removes a pointer; its history stays, and moving it again goes on counting.

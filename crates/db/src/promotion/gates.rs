@@ -28,7 +28,6 @@ pub(super) struct Facts {
     quarantined: HashSet<(String, String, String)>,
     references: References,
     kind: String,
-    now_us: i64,
 }
 
 /// How long content was in an environment.
@@ -65,7 +64,6 @@ impl Facts {
             quarantined: HashSet::new(),
             references: References::default(),
             kind: kind.to_owned(),
-            now_us,
         };
         for row in store::active_quarantines(connection, project).await? {
             let key = (row.kind, row.name.to_string(), row.digest.to_string());

@@ -5,6 +5,7 @@
 //! the same transaction: from environment to environment, never back.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 
 use base::Digest;
 
@@ -81,30 +82,38 @@ pub(super) async fn refuse_quarantined(
     }
 }
 
-/// Called by the catalog at the end of each move, in its transaction.
+/// Called by the catalog at the end of each move, in its transaction. Boxed, because
+/// what it sets off may be the next move.
 ///
 /// # Errors
 /// The database failed.
-pub(crate) async fn after_move(
-    catalog: &Catalog,
-    tx: &mut WriteTx,
+pub(crate) fn after_move<'a>(
+    catalog: &'a Catalog,
+    tx: &'a mut WriteTx,
     scope: Scope,
-    pointer: &Pointer,
+    pointer: &'a Pointer,
     action: MoveAction,
-) -> Result<(), CatalogError> {
+) -> Pin<Box<dyn Future<Output = Result<(), CatalogError>> + Send + 'a>> {
+    Box::pin(async move {
+        supersede(tx, as_system(scope), pointer).await?;
+        // What was taken back or away does not travel on.
+        if action == MoveAction::Move {
+            let (kind, name) = (&pointer.kind, &pointer.name);
+            deliver_from(catalog, tx, as_system(scope), kind, name, &pointer.label).await?;
+        }
+        Ok(())
+    })
+}
+
+/// Ends the proposals that were made for another place of this pointer.
+async fn supersede(tx: &mut WriteTx, scope: Scope, pointer: &Pointer) -> Result<(), DbError> {
     let range = Range::one(&pointer.name);
     let waiting = store::waiting(tx.conn(), scope.project, &pointer.kind, &range).await?;
     for mut proposal in waiting {
         if proposal.label == pointer.label && proposal.pointer_revision != pointer.revision {
             let why = "the label moved meanwhile";
-            let system = as_system(scope);
-            close(tx, system, &mut proposal, ProposalState::Superseded, why).await?;
+            close(tx, scope, &mut proposal, ProposalState::Superseded, why).await?;
         }
-    }
-    // What was taken back or away does not travel on.
-    if action == MoveAction::Move {
-        let (kind, name) = (&pointer.kind, &pointer.name);
-        deliver_from(catalog, tx, as_system(scope), kind, name, &pointer.label).await?;
     }
     Ok(())
 }
@@ -202,8 +211,9 @@ async fn deliver(
     }
     if rules.approvals == 0 {
         let authority = Authority::new(MoveAction::Move, None);
-        // Boxed, because this move may set off the next.
-        Box::pin(catalog.move_authorised(tx, scope, request, authority)).await?;
+        catalog
+            .move_authorised(tx, scope, request, authority)
+            .await?;
         return Ok(());
     }
     let place = (pointer.kind.as_str(), &pointer.name, step.label.as_str());
