@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use base::{Clock, Ids, Random, SystemClock, SystemRandom};
-use db::{Catalog, DatabaseUrl, Db, Kinds};
+use db::{Catalog, DatabaseUrl, Db, Kinds, Promotion};
 use gateway::{Egress, EgressConfig, Gateway};
 use telemetry::Telemetry;
 use tokio::sync::watch;
@@ -50,6 +50,8 @@ pub struct Inner {
     pub db: Db,
     /// Documents, versions and pointers.
     pub catalog: Catalog,
+    /// Protected labels, proposals, rollback.
+    pub promotion: Promotion,
     /// Spans and scores.
     pub telemetry: Telemetry,
     /// The data plane.
@@ -132,8 +134,10 @@ impl App {
             Arc::clone(&clock),
             ids.clone(),
         );
+        let catalog = Catalog::new(db.clone(), kinds());
         let app = Self(Arc::new(Inner {
-            catalog: Catalog::new(db.clone(), kinds()),
+            promotion: Promotion::new(db.clone(), catalog.clone()),
+            catalog,
             secrets: Secrets::open(&config.data_dir, random.as_ref())?,
             ui: Ui::new()?,
             hosts: Hosts::new(&config),
@@ -194,6 +198,13 @@ impl App {
             stop.clone(),
             "keys",
             async |app: &App| crate::keys::write_last_used(app).await,
+        ));
+        tasks.spawn(every(
+            Duration::from_secs(5),
+            self.clone(),
+            stop.clone(),
+            "promotion",
+            async |app: &App| crate::promotion::sweep(app).await,
         ));
         tasks.spawn(every(
             Duration::from_secs(3600),

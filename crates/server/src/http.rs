@@ -152,6 +152,8 @@ pub fn routes() -> Vec<Route> {
         crate::models::routes(),
         crate::providers::routes(),
         crate::prices::routes(),
+        crate::promotion::routes(),
+        crate::audit::routes(),
         crate::keys::routes(),
         crate::members::routes(),
         crate::setup::routes(),
@@ -231,6 +233,8 @@ impl Http {
                     let Ok(response) = self.router.call(Request::from_parts(head, body)).await;
                     response
                 };
+                // What the request changes says in the audit log which request it was.
+                let call = db::audit::with_request(context.id.to_string(), call);
                 // A panic is our bug; the other calls on this server are not to blame for it.
                 AssertUnwindSafe(call)
                     .catch_unwind()

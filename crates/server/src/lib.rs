@@ -5,6 +5,7 @@
 //! table); a feature is a folder with `mod.rs`, `api.rs`, `pages.rs`, `store.rs`.
 
 pub mod app;
+pub mod audit;
 pub mod auth;
 pub mod catalog;
 pub mod cli;
@@ -26,6 +27,7 @@ pub mod plan;
 pub mod playground;
 pub mod prices;
 pub mod projects;
+pub mod promotion;
 pub mod prompts;
 pub mod providers;
 pub mod scores;

@@ -5,10 +5,12 @@
 //! Commands work on the data directory, with or without a running server; a
 //! running one follows within a quarter of a second.
 
+mod audit;
 mod doctor;
 mod experiment;
 mod key;
 mod model;
+mod promotion;
 mod provider;
 mod serve;
 mod traces;
@@ -56,6 +58,17 @@ enum Command {
     /// Read traces.
     #[command(subcommand)]
     Traces(traces::Traces),
+    /// List environments and set what protects them.
+    #[command(subcommand)]
+    Env(promotion::Env),
+    /// List, approve and reject proposals to move protected labels.
+    #[command(subcommand)]
+    Proposals(promotion::Proposals),
+    /// Point a label back to the version before, at once.
+    Rollback(promotion::Rollback),
+    /// Verify, list and export the audit log.
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Check a data directory and this machine.
     Doctor(doctor::Doctor),
     /// Print the version.
@@ -130,6 +143,10 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Model(model) => model.run().await,
         Command::Experiment(experiment) => experiment.run().await,
         Command::Traces(traces) => traces.run().await,
+        Command::Env(env) => env.run().await,
+        Command::Proposals(proposals) => proposals.run().await,
+        Command::Rollback(rollback) => rollback.run().await,
+        Command::Audit(audit) => audit.run().await,
         Command::Doctor(doctor) => doctor.run().await,
         Command::Version(version) => {
             let value = env!("CARGO_PKG_VERSION");

@@ -190,7 +190,7 @@ pub async fn set_role(app: &App, scope: Scope, user: UserId, role: Role) -> Resu
     )
     .await?;
     if scope.actor != Actor::User(user) {
-        crate::sessions::end_all(app, user).await?;
+        crate::sessions::end_all(app, scope.actor, user).await?;
     }
     Ok(())
 }
@@ -206,7 +206,7 @@ pub async fn remove_member(app: &App, scope: Scope, user: UserId) -> Result<()> 
         return Err(AppError::not_found("there is no such member"));
     }
     finish_change(tx, scope, "member.remove", user, json!({})).await?;
-    crate::sessions::end_all(app, user).await
+    crate::sessions::end_all(app, scope.actor, user).await
 }
 
 async fn finish_change(

@@ -1,10 +1,11 @@
 //! Projects and their environments: the tenants that own everything else.
 //!
-//! The first start makes the project `default` with `dev`, `staging` and `prod`.
+//! The first start makes the project `default` with `dev`, `staging` and `prod`;
+//! a move to `prod` needs an approval until somebody changes that.
 
 use base::ProjectId;
 use db::sqlx::{Row as _, query};
-use db::{Db, DbError};
+use db::{Actor, Db, DbError, Scope, audit};
 
 use crate::error::{AppError, Result};
 
@@ -46,6 +47,13 @@ pub async fn ensure_default(db: &Db) -> Result<(), DbError> {
             .execute(tx.conn())
             .await?;
     }
+    let scope = Scope {
+        project: id,
+        actor: Actor::System,
+    };
+    let line = audit::Line::new(scope, "project.create", "default");
+    line.write(&mut tx).await?;
+    db::promotion::protect_prod(&mut tx, id).await?;
     tx.bump_plan().await?;
     tx.commit().await
 }

@@ -371,6 +371,11 @@ pub async fn test_provider(
     }
     let mut tx = db.begin_write().await?;
     store::set_options(&mut tx, scope, &row).await?;
+    let detail = json!({"state": row.options.state});
+    db::audit::Line::new(scope, "provider.test", &row.id)
+        .detail(detail)
+        .write(&mut tx)
+        .await?;
     tx.bump_plan().await?;
     tx.commit().await?;
     row.public()

@@ -135,12 +135,12 @@ pub async fn begin(
     Ok(())
 }
 
-/// Ends every session of a person, on password change, removal or demotion.
+/// Ends every session of a person, on password change, removal or demotion by this actor.
 ///
 /// # Errors
 /// The database cannot be written.
-pub async fn end_all(app: &App, user: UserId) -> Result<()> {
-    store::revoke_user(&app.db, user, app.clock.now_us()).await
+pub async fn end_all(app: &App, actor: db::Actor, user: UserId) -> Result<()> {
+    store::revoke_user(&app.db, actor, user, app.clock.now_us()).await
 }
 
 /// Deletes sessions and one-time links that are over.

@@ -2,8 +2,10 @@
 //! person; sessions have no project.
 
 use base::{SessionId, UserId};
-use db::Db;
+use db::audit::Line;
 use db::sqlx::{Row as _, query};
+use db::{Actor, Db};
+use serde_json::json;
 
 use crate::auth::Person;
 use crate::error::Result;
@@ -85,6 +87,10 @@ pub(super) async fn insert(
     .bind(user_agent)
     .execute(tx.conn())
     .await?;
+    let object = session.to_string();
+    Line::of_installation(Actor::User(user), "session.begin", &object)
+        .write(&mut tx)
+        .await?;
     tx.commit().await?;
     Ok(())
 }
@@ -100,24 +106,43 @@ pub(super) async fn touch(db: &Db, hash: &str, now: i64) -> Result<()> {
     Ok(())
 }
 
+/// Ends one session; nothing to end is no error.
 pub(super) async fn revoke(db: &Db, hash: &str, now: i64) -> Result<()> {
     let mut tx = db.begin_write().await?;
-    query("UPDATE sessions SET revoked_at = $2 WHERE id_hash = $1 AND revoked_at IS NULL")
-        .bind(hash)
-        .bind(now)
-        .execute(tx.conn())
-        .await?;
+    let row = query(
+        "UPDATE sessions SET revoked_at = $2 WHERE id_hash = $1 AND revoked_at IS NULL RETURNING id, user_id",
+    )
+    .bind(hash)
+    .bind(now)
+    .fetch_optional(tx.conn())
+    .await?;
+    if let Some(row) = row {
+        let user = id(&row, "user_id")?;
+        let session: String = row.try_get("id")?;
+        Line::of_installation(Actor::User(user), "session.end", &session)
+            .write(&mut tx)
+            .await?;
+    }
     tx.commit().await?;
     Ok(())
 }
 
-pub(super) async fn revoke_user(db: &Db, user: UserId, now: i64) -> Result<()> {
+/// Ends every session of a person.
+pub(super) async fn revoke_user(db: &Db, actor: Actor, user: UserId, now: i64) -> Result<()> {
     let mut tx = db.begin_write().await?;
-    query("UPDATE sessions SET revoked_at = $2 WHERE user_id = $1 AND revoked_at IS NULL")
-        .bind(user.to_string())
-        .bind(now)
-        .execute(tx.conn())
-        .await?;
+    let ended =
+        query("UPDATE sessions SET revoked_at = $2 WHERE user_id = $1 AND revoked_at IS NULL")
+            .bind(user.to_string())
+            .bind(now)
+            .execute(tx.conn())
+            .await?;
+    if ended.rows_affected() > 0 {
+        let object = user.to_string();
+        Line::of_installation(actor, "session.end_all", &object)
+            .detail(json!({"ended": ended.rows_affected()}))
+            .write(&mut tx)
+            .await?;
+    }
     tx.commit().await?;
     Ok(())
 }

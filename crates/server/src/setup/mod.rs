@@ -61,6 +61,9 @@ pub async fn make_link(app: &App) -> anyhow::Result<Secret<String>> {
         .bind(now + VALID_US)
         .execute(tx.conn())
         .await?;
+    db::audit::Line::of_installation(Actor::System, "setup.link", "setup")
+        .write(&mut tx)
+        .await?;
     tx.commit().await?;
     Ok(Secret::new(format!(
         "{}/setup?token={}",
