@@ -4,6 +4,8 @@
 //! leave to unwrap in tests looks for it.
 
 #[cfg(test)]
+mod audit;
+#[cfg(test)]
 mod blobs;
 #[cfg(test)]
 mod catalog;
@@ -11,5 +13,7 @@ mod catalog;
 mod jobs;
 #[cfg(test)]
 mod opening;
+#[cfg(test)]
+mod promotion;
 #[cfg(test)]
 mod support;

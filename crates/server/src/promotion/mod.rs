@@ -15,6 +15,7 @@ use db::{MoveRequest, Pointer, Scope};
 
 use crate::app::App;
 use crate::auth::{Identity, Role};
+use crate::catalog::moved_meanwhile;
 use crate::error::{AppError, Result};
 use crate::http::Route;
 
@@ -65,18 +66,6 @@ pub async fn request_move(
         Requested::Proposed(proposal) => Ok((None, Some(*proposal))),
         Requested::Conflict(current) => Err(moved_meanwhile(request.label, current.as_ref())),
     }
-}
-
-/// 409: where the label is now.
-pub(crate) fn moved_meanwhile(label: &Label, current: Option<&Pointer>) -> AppError {
-    let now = match current {
-        Some(pointer) => format!(
-            "it points to version {} now (revision {})",
-            pointer.number, pointer.revision
-        ),
-        None => "it does not exist".to_owned(),
-    };
-    AppError::conflict(format!("somebody else moved {label} first: {now}")).code("moved_meanwhile")
 }
 
 /// Says yes or no to a proposal, in this role.

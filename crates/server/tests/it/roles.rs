@@ -250,6 +250,36 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("POST", "/{project}/providers/remove", "admin"),
     ("GET", "/{project}/providers/{id}", "admin"),
     ("POST", "/{project}/providers/{id}", "admin"),
+    // Environments, proposals, evidence, quarantine, rollback.
+    ("GET", "/api/v1/environments", "admin editor viewer caller"),
+    ("POST", "/api/v1/environments", "admin"),
+    ("PUT", "/api/v1/environments", "admin"),
+    ("PUT", "/api/v1/protections/{label}", "admin"),
+    ("GET", "/api/v1/board", "admin editor viewer caller"),
+    ("GET", "/api/v1/proposals", "admin editor viewer caller"),
+    ("POST", "/api/v1/proposals", "admin editor"),
+    (
+        "GET",
+        "/api/v1/proposals/{id}",
+        "admin editor viewer caller",
+    ),
+    ("POST", "/api/v1/proposals/{id}/approve", "admin"),
+    ("POST", "/api/v1/proposals/{id}/reject", "admin"),
+    ("POST", "/api/v1/proposals/{id}/withdraw", "admin editor"),
+    ("GET", "/api/v1/gates", "admin editor viewer caller"),
+    ("GET", "/api/v1/evidence", "admin editor viewer caller"),
+    ("POST", "/api/v1/evidence", "admin editor"),
+    ("GET", "/api/v1/quarantines", "admin editor viewer caller"),
+    ("POST", "/api/v1/quarantines/{id}/lift", "admin"),
+    (
+        "POST",
+        "/api/v1/catalog/{kind}/{name}/pointers/{label}/rollback",
+        "admin",
+    ),
+    // The audit log.
+    ("GET", "/api/v1/audit", "admin"),
+    ("GET", "/api/v1/audit/export", "admin"),
+    ("GET", "/api/v1/audit/verify", "admin"),
     // Keys and members.
     ("GET", "/api/v1/keys", "admin editor viewer"),
     ("POST", "/api/v1/keys", "admin"),
@@ -276,6 +306,7 @@ fn address(path: &str) -> String {
         .replace("{*file}", "nothing.js")
         .replace("{*id}", "no/model");
     let filled = filled
+        .replace("{kind}", "prompt")
         .replace("{span}", "0123456789abcdef")
         .replace("{version}", "7")
         .replace("{label}", "nolabel");
