@@ -9,6 +9,8 @@ const loaders: Record<string, () => Promise<IslandModule>> = {
   traces: () => import("../traces/island.js"),
   trace: () => import("../trace/island.js"),
   pull: () => import("../pull/island.js"),
+  editor: () => import("../editor/island.js"),
+  compare: () => import("../compare/island.js"),
 };
 
 const mounted = new Map<HTMLElement, Unmount>();
