@@ -143,7 +143,7 @@ fn arm<'a>(
 }
 
 /// The prompt of a plan that a document's reference stands for.
-pub(crate) fn refer(project: &ProjectPlan, reference: &str) -> Option<Arc<PromptVersion>> {
+pub fn refer(project: &ProjectPlan, reference: &str) -> Option<Arc<PromptVersion>> {
     let wanted = PromptRef::from_reference(reference)?;
     let prompt = project.prompts.get(&wanted.name)?;
     // A document means the same whoever calls it, so no environment and no experiment counts.

@@ -147,6 +147,17 @@ impl LocalEngine {
         Some(installed.phase())
     }
 
+    /// How many tokens a chat model's prompt has with these messages; `None` unless
+    /// the model is in memory: nobody waits for a load to have a number.
+    pub fn count_tokens(&self, name: &str, messages: &[serde_json::Value]) -> Option<usize> {
+        let installed = self.find(name).ok()?;
+        let Some(Loaded::Chat(chat)) = installed.loaded.get() else {
+            return None;
+        };
+        let text = chat.render_chat(&ChatPrompt::new(messages.to_vec())).ok()?;
+        Some(chat.tokenize(&text).ok()?.len())
+    }
+
     fn find(&self, name: &str) -> Result<Arc<Installed>, LocalError> {
         let installed = self
             .installed

@@ -2,6 +2,8 @@
 //!
 //! The page only prepares; the island calls the public API like any client.
 
+mod compare;
+
 use std::str::FromStr as _;
 
 use axum::extract::State;
@@ -21,13 +23,17 @@ use crate::prompts::{KIND, PRODUCTION};
 use crate::ui::PageContext;
 use gateway::PromptDocument;
 
-/// The page.
+pub(crate) use compare::{Comparison, render_compare};
+
+/// The pages.
 pub fn routes() -> Vec<Route> {
-    vec![Route::get(
+    let mut routes = compare::routes();
+    routes.push(Route::get(
         "/{project}/playground",
         Access::Needs(Permission::Infer),
         show,
-    )]
+    ));
+    routes
 }
 
 #[derive(Deserialize)]
@@ -113,7 +119,7 @@ async fn show(
 }
 
 /// The models that can chat: embedding models answer no messages.
-fn chat_models(app: &App, identity: &Identity) -> Vec<Value> {
+pub(crate) fn chat_models(app: &App, identity: &Identity) -> Vec<Value> {
     let plan = app.gateway.plan();
     let embedders = app.engine.embedding_names();
     let models = app.gateway.models(&plan, &identity.principal).into_iter();

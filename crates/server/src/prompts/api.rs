@@ -2,7 +2,8 @@
 
 use axum::Json as Answer;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
 use base::Cursor;
 use db::catalog::Selector;
 use db::{Listed, Move, NameFilter, PageRequest, Pointer, Version};
@@ -10,24 +11,42 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{KIND, parse_document, parse_label, parse_name};
+use super::drafts::{AlikeAnswer, AlikeRequest, RenderAnswer, RenderRequest, TryRequest};
+use super::generate::{Candidates, GenerateRequest};
+use super::{KIND, drafts, library, parse_document, parse_label, parse_name};
 use crate::app::App;
 use crate::auth::{Identity, Permission};
 use crate::error::{AppError, Result};
 use crate::extract::{Json, Query};
-use crate::http::{Access, Route};
+use crate::http::{Access, RequestContext, Route};
 use crate::openapi::Doc;
-use gateway::PromptDocument;
+use crate::ui::Lang;
+use gateway::{CallContext, PromptDocument};
 
 pub(super) fn routes() -> Vec<Route> {
     let read = Access::Needs(Permission::ReadPrompts);
     let write = Access::Needs(Permission::WritePrompts);
+    let infer = Access::Needs(Permission::Infer);
     vec![
         Route::get("/api/v1/prompts", read, list)
             .doc(Doc::new("prompts", "Prompts by name, with their labels").query::<ListQuery>().answer::<Prompts>()),
         Route::post("/api/v1/prompts", write, create)
             .body_limit(5 << 20)
             .doc(Doc::new("prompts", "Save a version of a prompt; the same content again gives the version that holds it").body::<Create>().answer::<Saved>().status(201)),
+        Route::get("/api/v1/prompts/templates", read, templates)
+            .doc(Doc::new("prompts", "Starting points for new prompts").query::<TemplatesQuery>().answer::<Templates>()),
+        Route::post("/api/v1/prompts/render", read, render)
+            .body_limit(5 << 20)
+            .doc(Doc::new("prompts", "Render a draft: its messages, its variables, its problems with their places, its tokens").body::<RenderRequest>().answer::<RenderAnswer>()),
+        Route::post("/api/v1/prompts/similar", read, similar)
+            .body_limit(5 << 20)
+            .doc(Doc::new("prompts", "Where a draft, or nearly the same, is saved already").body::<AlikeRequest>().answer::<AlikeAnswer>()),
+        Route::post("/api/v1/prompts/try", infer, try_draft)
+            .body_limit(usize::MAX)
+            .doc(Doc::new("prompts", "Call a model with a draft that is not saved; answers as chat completions do, streamed or not").body::<TryRequest>()),
+        Route::post("/api/v1/prompts/generate", infer, generate)
+            .body_limit(1 << 20)
+            .doc(Doc::new("prompts", "Have a model write candidates for a task, each by another technique").body::<GenerateRequest>().answer::<Candidates>()),
         Route::get("/api/v1/prompts/{name}/versions", read, versions)
             .doc(Doc::new("prompts", "A prompt's versions, newest first").query::<ListQuery>().answer::<Versions>()),
         Route::post("/api/v1/prompts/{name}/versions", write, save)
@@ -438,4 +457,68 @@ async fn moves(
         items: page.items.into_iter().map(MoveRow::from).collect(),
         next_cursor,
     }))
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct TemplatesQuery {
+    /// `en` or `ja`; `en` when nothing is said.
+    lang: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Templates {
+    /// The starting points.
+    items: Vec<library::Template>,
+}
+
+async fn templates(Query(query): Query<TemplatesQuery>) -> Result<Answer<Templates>> {
+    let lang = match query.lang.as_deref() {
+        None => Lang::En,
+        Some(code) => Lang::from_code(code).ok_or_else(|| {
+            AppError::invalid(format!("{code:?} is no language of the templates; en and ja are"))
+                .at("lang")
+        })?,
+    };
+    Ok(Answer(Templates {
+        items: library::templates(lang).to_vec(),
+    }))
+}
+
+async fn render(
+    State(app): State<App>,
+    identity: Identity,
+    Json(request): Json<RenderRequest>,
+) -> Answer<RenderAnswer> {
+    Answer(drafts::render(&app, &identity, request))
+}
+
+async fn similar(
+    State(app): State<App>,
+    identity: Identity,
+    Json(request): Json<AlikeRequest>,
+) -> Result<Answer<AlikeAnswer>> {
+    Ok(Answer(drafts::find_alike(&app, &identity, request).await?))
+}
+
+async fn try_draft(
+    State(app): State<App>,
+    identity: Identity,
+    request: RequestContext,
+    headers: HeaderMap,
+    Json(draft): Json<TryRequest>,
+) -> Result<Response> {
+    let context = CallContext::from_headers(request.id, &headers)
+        .map_err(|error| AppError::invalid(error.message))?;
+    drafts::try_draft(&app, &identity, context, draft).await
+}
+
+async fn generate(
+    State(app): State<App>,
+    identity: Identity,
+    Json(request): Json<GenerateRequest>,
+) -> Result<Answer<Candidates>> {
+    Ok(Answer(
+        super::generate::generate(&app, &identity, request).await?,
+    ))
 }

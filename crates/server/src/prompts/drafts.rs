@@ -351,7 +351,7 @@ pub(super) async fn find_alike(
 ) -> Result<AlikeAnswer> {
     let document = super::parse_document(&request.content)?.to_value();
     let scope = identity.scope();
-    let digest = db::catalog::digest_of(&document)?;
+    let digest = base::Digest::of_json(&document).map_err(anyhow::Error::from)?;
     let mut identical = Vec::new();
     let own = request.name.as_deref().map(super::parse_name).transpose()?;
     let mut similar = app.catalog.similar(scope, KIND, &document).await?;

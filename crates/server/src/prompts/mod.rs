@@ -2,11 +2,19 @@
 //!
 //! A prompt is a list of messages whose texts are templates; the gateway puts
 //! them before a caller's own messages. Versions, labels, history and
-//! de-duplication are the catalog's; this feature adds the type, the pages and
-//! the JSON routes.
+//! de-duplication are the catalog's; this feature adds the kind, the pages on
+//! which prompts are found, written and compared, drafts that run without being
+//! saved, and candidates written by a model.
 
 mod api;
 mod diff;
+mod differences;
+mod drafts;
+mod editor;
+mod form;
+mod generate;
+mod library;
+mod list;
 mod pages;
 
 use std::collections::BTreeMap;
@@ -21,6 +29,8 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 pub use crate::catalog::{parse_label, parse_name};
+pub(crate) use form::DraftForm;
+pub(crate) use pages::as_text;
 use crate::error::Result;
 use crate::http::Route;
 use crate::plan::Kept;
@@ -32,9 +42,16 @@ pub const PRODUCTION: &str = "production";
 
 /// Pages and API.
 pub fn routes() -> Vec<Route> {
-    let mut routes = pages::routes();
-    routes.extend(api::routes());
-    routes
+    [
+        list::routes(),
+        pages::routes(),
+        differences::routes(),
+        editor::routes(),
+        api::routes(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// Prompts, as the catalog knows them.
@@ -125,6 +142,40 @@ pub async fn save_version(
     let saved = app.catalog.save_version(scope, new).await?;
     app.refresh_plan().await?;
     Ok(saved)
+}
+
+/// What became of a move that somebody asked for.
+pub(crate) enum Asked {
+    /// The label points there, in effect on the next request.
+    Moved(db::Pointer),
+    /// The label is protected: the move waits for approval.
+    #[expect(dead_code, reason = "made once labels can be protected")]
+    Proposed,
+}
+
+/// Asks for a move of a label.
+///
+/// # Errors
+/// There is no such version, or somebody else moved the label first.
+pub(crate) async fn request_move(
+    app: &App,
+    scope: Scope,
+    request: MoveRequest<'_>,
+) -> Result<Asked> {
+    crate::catalog::move_pointer(app, scope, request)
+        .await
+        .map(Asked::Moved)
+}
+
+/// The moves of a prompt's labels that wait for approval.
+async fn waiting_moves(_app: &App, _scope: Scope, _name: &Name) -> Result<Vec<Value>> {
+    Ok(Vec::new())
+}
+
+/// Labels that forms offer: the usual ones, then the project's environments.
+async fn labels_of_project(app: &App, scope: Scope) -> Result<Vec<String>> {
+    let environments = crate::projects::environments(&app.db, scope.project).await?;
+    Ok(pages::with_usual_labels(environments))
 }
 
 /// Points a label to a version, in effect on the next request.

@@ -1,7 +1,7 @@
 //! The page of one prompt: a version, its history, its labels. Names hold
 //! slashes, so a page is `prompts/show?name=…`.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -97,7 +97,7 @@ struct Shown {
     versions: Vec<Version>,
     pointers: Vec<Pointer>,
     moves: Vec<Move>,
-    people: BTreeMap<String, String>,
+    people: HashMap<String, String>,
 }
 
 async fn show(
