@@ -5,7 +5,7 @@ import "htmx.org/dist/htmx.esm.js";
 import "htmx.org/dist/ext/hx-csp.js";
 import "htmx.org/dist/ext/hx-sse.js";
 import { json } from "./core/api.js";
-import { toast } from "./core/dom.js";
+import { h, toast } from "./core/dom.js";
 import { mountIslands } from "./core/islands.js";
 import { letterKeys, onKey, type Key } from "./core/keys.js";
 import { closeDrawer, drawerOpened, listClick, listKey } from "./core/lists.js";
@@ -20,6 +20,7 @@ document.addEventListener("htmx:before:response", refused);
 document.addEventListener("htmx:error", () => toast(t("js-failed"), "err"));
 document.addEventListener("click", clicked);
 document.addEventListener("toggle", placeMenu, true);
+document.addEventListener("submit", submitted);
 onKey(document, globalKey);
 
 function ready(root: ParentNode): void {
@@ -53,6 +54,17 @@ function clicked(event: MouseEvent): void {
     return void closeDrawer();
   }
   listClick(event);
+}
+
+/** A form that takes long says so, once: what it says is in `data-busy`. */
+function submitted(event: SubmitEvent): void {
+  const form = event.target as HTMLFormElement;
+  const text = form.dataset["busy"];
+  if (!text || event.defaultPrevented) return;
+  if (form.dataset["sent"] !== undefined) return event.preventDefault();
+  form.dataset["sent"] = "";
+  for (const button of form.querySelectorAll<HTMLButtonElement>("button:not([type=button])")) button.setAttribute("aria-disabled", "true");
+  form.append(h("p", { class: "row muted", role: "status" }, h("span", { class: "spin" }), text));
 }
 
 async function copyText(button: HTMLElement): Promise<void> {

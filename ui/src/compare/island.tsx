@@ -10,7 +10,7 @@ import { int, ms, usd } from "../core/format.js";
 import { onKey } from "../core/keys.js";
 import { page, words, type Words } from "../core/page.js";
 import { generate, openWith, promptPath, saveVersion, score, stream } from "../prompts/api.js";
-import { cellText, copyOf, isPlaceholder, namesIn, rowsOf, samplesOf, texts, tidy, valuesOf, type Json, type JsonObject, type PromptDocument } from "../prompts/document.js";
+import { cellText, copyOf, isPlaceholder, loopNamesIn, namesIn, rowsOf, samplesOf, texts, tidy, valuesOf, type Json, type JsonObject, type PromptDocument } from "../prompts/document.js";
 import { Icon, IconButton, ModelOptions, type Model } from "../prompts/parts.js";
 import { MOST_ROWS, parseRows, pool, type RowData } from "./rows.js";
 
@@ -53,7 +53,7 @@ function createState(props: Props) {
   const first = props.given[0]?.document;
   const rows = signal((props.rows.length ? props.rows : [{ inputs: first ? valuesOf(samplesOf(first.inputs), first.inputs) : {}, message: "" }]).map(row));
   const columns = computed<Column[]>(() => subjects.value.flatMap((s) => models.value.map((model) => ({ key: `${s.id} ${model}`, subject: s, model }))));
-  const inputs = computed(() => [...new Set(subjects.value.flatMap((s) => [...rowsOf(s.document.value.inputs).map((r) => r.name), ...texts(s.document.value).flatMap(namesIn).filter((n) => !rowsOf(s.document.value.inputs).some((r) => r.name === n) && n !== "partials" && n !== "examples" && n !== "loop" && !isLoopName(s.document.value, n))]))]);
+  const inputs = computed(() => [...new Set(subjects.value.flatMap((s) => inputsOf(s.document.value)))]);
   return {
     t: words(props.i18n), props, subjects, models, rows, columns, inputs,
     cells: new Map<string, Cell>(),
@@ -65,9 +65,11 @@ function createState(props: Props) {
 }
 type State = ReturnType<typeof createState>;
 
-/** `x` of `{% for x in xs %}` is no input. */
-const isLoopName = (document: PromptDocument, name: string): boolean =>
-  texts(document).some((text) => [...text.matchAll(/\{%-?\s*for\s+([^%]+?)\s+in\b/g)].some((m) => m[1]!.split(",").map((x) => x.trim()).includes(name)));
+/** What a document takes: what it declares, and what its texts read besides. */
+function inputsOf(document: PromptDocument): string[] {
+  const read = texts(document).flatMap((text) => namesIn(text).filter((name) => !loopNamesIn(text).includes(name)));
+  return [...rowsOf(document.inputs).map((r) => r.name), ...read].filter((name) => !["partials", "examples", "loop"].includes(name));
+}
 
 const cellOf = (s: State, column: Column, r: Row): Cell => {
   const key = `${column.key} ${r.id}`;

@@ -1,10 +1,11 @@
 // What the playground asks of the public API, and the shapes it relies on.
 
 import { events, failure, json, post, put, request, type Schemas } from "../core/api.js";
+import { isPlaceholder, type ChatMessage, type JsonObject, type PromptDocument } from "../prompts/document.js";
 
 /** One version in the list; its text is fetched when it is chosen. */
 export interface Version { version: number; labels: string[] }
-export type ChatMessage = Schemas["PromptMessage"];
+export type { ChatMessage };
 export interface Params { temperature: number | null; top_p: number | null; max_tokens: number | null; seed: number | null }
 export interface Usage { input: number; output: number }
 
@@ -20,14 +21,23 @@ export async function versions(name: string): Promise<Version[]> {
   return list.items.map(({ version }) => ({ version, labels: at(version) })).sort((a, b) => b.version - a.version);
 }
 
-/** The text of one version: its system message. */
-export async function systemText(name: string, version: number): Promise<string> {
-  const { content } = await json<Schemas["VersionDetail"]>(`${promptPath(name)}/versions/${version}`);
-  return (content as Schemas["PromptContent"]).messages.filter((m) => m.role === "system").map((m) => m.content).join("\n\n");
+export const documentOf = async (name: string, version: number): Promise<PromptDocument> =>
+  (await json<Schemas["VersionDetail"]>(`${promptPath(name)}/versions/${version}`)).content as PromptDocument;
+
+/** The text that the playground edits: the system messages, or the one text. */
+export const systemOf = ({ template, messages = [] }: PromptDocument): string =>
+  template ?? messages.flatMap((m) => (!isPlaceholder(m) && m.role === "system" ? [m.content] : [])).join("\n\n");
+
+/** The document with another system text; everything else of it stays. */
+export function withSystem(document: PromptDocument | null, system: string): PromptDocument {
+  if (!document) return { messages: [{ role: "system", content: system }] };
+  if (document.type === "text") return { ...document, template: system };
+  const rest = (document.messages ?? []).filter((m) => isPlaceholder(m) || m.role !== "system");
+  return { ...document, messages: [...(system.trim() ? [{ role: "system", content: system }] : []), ...rest] };
 }
 
-export const saveVersion = (name: string, system: string, message: string): Promise<Schemas["Saved"]> =>
-  post(`${promptPath(name)}/versions`, { content: { messages: [{ role: "system", content: system }] }, message } satisfies Schemas["Save"]);
+export const saveVersion = (name: string, content: PromptDocument, message: string): Promise<Schemas["Saved"]> =>
+  post(`${promptPath(name)}/versions`, { content, message });
 
 export const moveLabel = (name: string, label: string, version: number, reason: string): Promise<unknown> =>
   put(`${promptPath(name)}/labels/${encodeURIComponent(label)}`, { version, reason } satisfies Schemas["MoveLabel"]);
@@ -40,6 +50,8 @@ export interface Run {
   messages: ChatMessage[];
   params: Params;
   meguri: Record<string, unknown>;
+  /** An edited prompt, which runs without being saved. */
+  draft: { content: PromptDocument; variables: JsonObject } | null;
   signal: AbortSignal;
   onTrace(id: string | null): void;
   onText(piece: string): void;
@@ -47,10 +59,10 @@ export interface Run {
 }
 
 /** One streamed chat completion. Resolves when the stream ended cleanly, throws when it did not. */
-export async function run({ model, messages, params, meguri, signal, onTrace, onText, onUsage }: Run): Promise<void> {
+export async function run({ model, messages, params, meguri, draft, signal, onTrace, onText, onUsage }: Run): Promise<void> {
   const set = Object.fromEntries(Object.entries(params).filter(([, v]) => v !== null));
-  const body = JSON.stringify({ model, messages, ...set, stream: true, stream_options: { include_usage: true }, meguri });
-  const response = await request("/v1/chat/completions", { method: "POST", body, signal, headers: { accept: "text/event-stream" } });
+  const body = JSON.stringify({ model, messages, ...set, stream: true, stream_options: { include_usage: true }, ...(draft ? { ...draft, session: meguri["session"], tags: meguri["tags"] } : { meguri }) });
+  const response = await request(draft ? "/api/v1/prompts/try" : "/v1/chat/completions", { method: "POST", body, signal, headers: { accept: "text/event-stream" } });
   onTrace(response.headers.get("x-meguri-trace-id"));
   if (!response.ok) throw await failure(response);
   for await (const { event, data } of events(response)) {

@@ -9,7 +9,8 @@ import { toast } from "../core/dom.js";
 import { int, ms, usd } from "../core/format.js";
 import { onKey } from "../core/keys.js";
 import { page, words, type Words } from "../core/page.js";
-import { moveLabel, run, saveVersion, score, systemText, versions, type ChatMessage, type Params, type Usage, type Version } from "./api.js";
+import { loopNamesIn, namesIn, rowsOf, texts, valuesOf, type JsonObject, type PromptDocument } from "../prompts/document.js";
+import { documentOf, moveLabel, run, saveVersion, score, systemOf, versions, withSystem, type ChatMessage, type Params, type Usage, type Version } from "./api.js";
 
 interface Props {
   models: { id: string; label: string; group: string }[];
@@ -64,6 +65,7 @@ function createState(props: Props) {
     prompt: signal<{ name: string; version: number } | null>(props.prompt && { name: props.prompt.name, version: props.prompt.version }),
     versions: signal<Version[]>([]),
     savedText: signal<string | null>(null),
+    document: signal<PromptDocument | null>(null),
     variables: signal<Record<string, string>>({}),
     announce: signal(""),
     saving: signal(false),
@@ -71,8 +73,14 @@ function createState(props: Props) {
     session: signal(newSession()),
   };
   const edited = computed(() => s.prompt.value !== null && s.savedText.value !== null && s.savedText.value !== s.system.value);
-  const names = computed(() => [...new Set([...s.system.value.matchAll(/\{\{-?\s*([A-Za-z_]\w*)/g)].map((m) => m[1]!))]);
-  return { ...s, edited, names };
+  const names = computed(() => {
+    const document = s.document.value && withSystem(s.document.value, s.system.value);
+    const read = (document ? texts(document) : [s.system.value]).flatMap((text) => namesIn(text).filter((name) => !loopNamesIn(text).includes(name)));
+    return [...new Set([...rowsOf(document?.inputs).map((r) => r.name), ...read])].filter((name) => !["partials", "examples", "loop"].includes(name));
+  });
+  /** What a call sends: numbers and lists as what they are. */
+  const values = () => valuesOf(s.variables.value, s.document.value?.inputs);
+  return { ...s, edited, names, values };
 }
 type State = ReturnType<typeof createState>;
 
@@ -81,15 +89,16 @@ function newSession(): string {
 }
 
 /** A saved prompt travels by name, so the trace links to its version; an edited one travels as text. */
-function requestParts(s: State, history: Message[]): { messages: ChatMessage[]; meguri: Record<string, unknown> } {
+function requestParts(s: State, history: Message[]): { messages: ChatMessage[]; meguri: Record<string, unknown>; draft: { content: PromptDocument; variables: JsonObject } | null } {
   const chat: ChatMessage[] = history.map((m) => ({ role: m.role, content: m.text.value }));
   const meguri: Record<string, unknown> = { session: s.session.value, step: history.filter((m) => m.role === "user").length, tags: ["playground"] };
   const used = s.prompt.value;
   if (used && s.savedText.value !== null && !s.edited.value) {
-    return { messages: chat, meguri: { ...meguri, prompt: `${used.name}@v${used.version}`, variables: s.variables.value } };
+    return { messages: chat, meguri: { ...meguri, prompt: `${used.name}@v${used.version}`, variables: s.values() }, draft: null };
   }
+  if (used && s.document.value) return { messages: chat, meguri, draft: { content: withSystem(s.document.value, s.system.value), variables: s.values() } };
   const system = s.system.value.replace(/\{\{-?\s*([A-Za-z_]\w*)\s*-?\}\}/g, (whole, name: string) => s.variables.value[name] ?? whole);
-  return { messages: system.trim() ? [{ role: "system", content: system }, ...chat] : chat, meguri };
+  return { messages: system.trim() ? [{ role: "system", content: system }, ...chat] : chat, meguri, draft: null };
 }
 
 async function send(s: State): Promise<void> {
@@ -304,7 +313,7 @@ function Side({ s }: { s: State }) {
       <div class="field">
         <label for="pg-prompt">{t("playground-catalog")}</label>
         <div class="row">
-          <select class="select grow" id="pg-prompt" value={s.prompt.value?.name ?? ""} onChange={(e) => { const name = e.currentTarget.value; if (name) void load(s, name); else s.prompt.value = null; }}>
+          <select class="select grow" id="pg-prompt" value={s.prompt.value?.name ?? ""} onChange={(e) => { const name = e.currentTarget.value; if (name) void load(s, name); else batch(() => { s.prompt.value = null; s.document.value = null; }); }}>
             <option value="">{t("playground-catalog-none")}</option>
             {s.prompts.value.map((name) => <option key={name} value={name}>{name}</option>)}
           </select>
@@ -353,7 +362,7 @@ function SaveDialog({ s }: { s: State }) {
     const data = new FormData(form.current!);
     const [name, text, label] = ["name", "message", "label"].map((key) => String(data.get(key) ?? "").trim()) as [string, string, string];
     try {
-      const { version, already_existed: same } = await saveVersion(name, s.system.value, text);
+      const { version, already_existed: same } = await saveVersion(name, withSystem(s.prompt.value ? s.document.value : null, s.system.value), text);
       if (label) await moveLabel(name, label, version, text);
       await load(s, name, version);
       if (!s.prompts.value.includes(name)) s.prompts.value = [...s.prompts.value, name].sort();
@@ -383,11 +392,14 @@ async function load(s: State, name: string, version?: number, keepText = false):
     const list = await versions(name);
     const chosen = list.find((v) => v.version === version) ?? list.find((v) => v.labels.includes("production")) ?? list[0];
     if (!chosen) return;
-    const text = await systemText(name, chosen.version);
+    const document = await documentOf(name, chosen.version);
+    const text = systemOf(document);
     batch(() => {
       s.versions.value = list;
       s.prompt.value = { name, version: chosen.version };
       s.savedText.value = text;
+      s.document.value = document;
+      s.variables.value = { ...Object.fromEntries(rowsOf(document.inputs).filter((r) => r.initial !== "").map((r) => [r.name, r.initial])), ...s.variables.value };
       if (!keepText) s.system.value = text;
     });
   } catch (e) {

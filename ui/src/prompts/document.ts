@@ -107,6 +107,11 @@ export function namesIn(template: string): string[] {
   return [...new Set(inside.map((m) => m[1]!))];
 }
 
+/** `x` of `{% for x in xs %}` is no input. */
+export function loopNamesIn(template: string): string[] {
+  return [...template.matchAll(/\{%-?\s*for\s+([^%]+?)\s+in\b/g)].flatMap((m) => m[1]!.split(",").map((name) => name.trim()));
+}
+
 export function texts(document: PromptDocument): string[] {
   if (document.type === "text") return [document.template ?? ""];
   return (document.messages ?? []).flatMap((m) => (isPlaceholder(m) ? [] : [m.content]));
