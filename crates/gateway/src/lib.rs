@@ -58,7 +58,8 @@ pub use problem::DocumentProblem;
 pub use prompt::{
     Dialect, Example, Examples, FoundPrompt, MessageRole, Placeholder, PromptDocument, PromptItem,
     PromptLookup, PromptMention, PromptMessage, PromptType, PromptVersion, RenderWith, Rendered,
-    Select, SelectBy, Show, Variable, check_template, find_prompt, refer, render_preview, render_template,
+    Select, SelectBy, Show, Variable, check_template, find_prompt, refer, render_preview,
+    render_template,
 };
 pub use record::{
     AppUsed, Busy, CallError, CallKind, CallStatus, Permit, PromptUsed, Record, RecordKind,

@@ -67,26 +67,36 @@ async fn show(
         ..Comparison::default()
     };
     for wanted in list(start.prompts.as_deref()).iter().take(MOST_GIVEN) {
-        comparison.given.extend(saved(&app, &identity, wanted).await?);
+        comparison
+            .given
+            .extend(saved(&app, &identity, wanted).await?);
     }
     render_compare(&app, &page, &identity, comparison).await
 }
 
 /// A list of texts of an address; anything else is an empty one, as a cut-off link is no error.
 fn list(text: Option<&str>) -> Vec<String> {
-    text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+    text.and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_default()
 }
 
 /// A version as a column; none where it does not exist any more.
 async fn saved(app: &App, identity: &Identity, wanted: &str) -> Result<Option<Value>> {
     let (name, selector) = wanted.rsplit_once('@').unwrap_or((wanted, "latest"));
     let name = parse_name(name)?;
-    let number = selector.strip_prefix('v').and_then(|number| number.parse().ok());
+    let number = selector
+        .strip_prefix('v')
+        .and_then(|number| number.parse().ok());
     let selector = match number {
         Some(number) => Selector::Number(number),
-        None => selector.parse().map_err(|problem: db::Problem| AppError::invalid(problem.message).at("prompts"))?,
+        None => selector
+            .parse()
+            .map_err(|problem: db::Problem| AppError::invalid(problem.message).at("prompts"))?,
     };
-    let found = app.catalog.version(identity.scope(), KIND, &name, &selector).await?;
+    let found = app
+        .catalog
+        .version(identity.scope(), KIND, &name, &selector)
+        .await?;
     Ok(found.map(|found| {
         json!({"title": name.as_str(), "name": name.as_str(), "version": found.version.number, "document": found.content})
     }))
@@ -101,7 +111,9 @@ async fn show_drafts(
 ) -> Result<Response> {
     let mut comparison = Comparison::default();
     if let Some(against) = fields.get("against") {
-        comparison.given.extend(saved(&app, &identity, against).await?);
+        comparison
+            .given
+            .extend(saved(&app, &identity, against).await?);
     }
     match fields.get("drafts") {
         Some(drafts) => comparison.given.extend(drafts_of(drafts)?),
@@ -125,8 +137,9 @@ fn drafts_of(text: &str) -> Result<Vec<Value>> {
         name: String,
         document: Value,
     }
-    let drafts: Vec<Draft> = serde_json::from_str(text)
-        .map_err(|error| AppError::invalid(format!("the drafts were not understood: {error}")).at("drafts"))?;
+    let drafts: Vec<Draft> = serde_json::from_str(text).map_err(|error| {
+        AppError::invalid(format!("the drafts were not understood: {error}")).at("drafts")
+    })?;
     let given = |draft: Draft| json!({"title": draft.title, "name": draft.name, "version": null, "document": draft.document});
     Ok(drafts.into_iter().take(MOST_GIVEN).map(given).collect())
 }
@@ -139,9 +152,13 @@ fn rows_of(text: &str) -> Result<Vec<Value>> {
         #[serde(default)]
         message: String,
     }
-    let rows: Vec<Row> = serde_json::from_str(text)
-        .map_err(|error| AppError::invalid(format!("the rows were not understood: {error}")).at("rows"))?;
-    Ok(rows.into_iter().map(|row| json!({"inputs": row.inputs, "message": row.message})).collect())
+    let rows: Vec<Row> = serde_json::from_str(text).map_err(|error| {
+        AppError::invalid(format!("the rows were not understood: {error}")).at("rows")
+    })?;
+    Ok(rows
+        .into_iter()
+        .map(|row| json!({"inputs": row.inputs, "message": row.message}))
+        .collect())
 }
 
 /// Shows the page.
@@ -155,10 +172,22 @@ pub(crate) async fn render_compare(
     mut comparison: Comparison,
 ) -> Result<Response> {
     let models = super::chat_models(app, identity);
-    comparison.models.retain(|wanted| models.iter().any(|model| model["id"] == wanted.as_str()));
-    let request = PageRequest { cursor: None, limit: 200 };
-    let names = app.catalog.list_names(identity.scope(), KIND, &NameFilter::default(), &request).await?;
-    let prompts: Vec<&str> = names.items.iter().map(|listed| listed.latest.name.as_str()).collect();
+    comparison
+        .models
+        .retain(|wanted| models.iter().any(|model| model["id"] == wanted.as_str()));
+    let request = PageRequest {
+        cursor: None,
+        limit: 200,
+    };
+    let names = app
+        .catalog
+        .list_names(identity.scope(), KIND, &NameFilter::default(), &request)
+        .await?;
+    let prompts: Vec<&str> = names
+        .items
+        .iter()
+        .map(|listed| listed.latest.name.as_str())
+        .collect();
     let drafts: Vec<Value> = comparison.given.iter().map(plain).collect();
     let view = json!({
         "models": !models.is_empty(), "drafts": drafts,

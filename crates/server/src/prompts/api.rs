@@ -476,8 +476,10 @@ async fn templates(Query(query): Query<TemplatesQuery>) -> Result<Answer<Templat
     let lang = match query.lang.as_deref() {
         None => Lang::En,
         Some(code) => Lang::from_code(code).ok_or_else(|| {
-            AppError::invalid(format!("{code:?} is no language of the templates; en and ja are"))
-                .at("lang")
+            AppError::invalid(format!(
+                "{code:?} is no language of the templates; en and ja are"
+            ))
+            .at("lang")
         })?,
     };
     Ok(Answer(Templates {

@@ -84,11 +84,17 @@ async fn version_menu(app: &App, identity: &Identity, name: &Name) -> Result<Vec
     let scope = identity.scope();
     let pointers = app.catalog.pointers(scope, KIND, name).await?;
     let row = |version: Version| {
-        let here = pointers.iter().filter(|pointer| pointer.number == version.number);
+        let here = pointers
+            .iter()
+            .filter(|pointer| pointer.number == version.number);
         let labels: Vec<&str> = here.map(|pointer| pointer.label.as_str()).collect();
         json!({"version": version.number, "labels": labels})
     };
-    Ok(versions_of(app, scope, name).await?.into_iter().map(row).collect())
+    Ok(versions_of(app, scope, name)
+        .await?
+        .into_iter()
+        .map(row)
+        .collect())
 }
 
 /// One comparison of two texts in the layout that is asked for.
@@ -130,7 +136,11 @@ fn rendered(
 ) -> Value {
     let [(_, old), (_, new)] = versions;
     let mut problem = Value::Null;
-    let inputs = match query.inputs.as_deref().map(serde_json::from_str::<Map<String, Value>>) {
+    let inputs = match query
+        .inputs
+        .as_deref()
+        .map(serde_json::from_str::<Map<String, Value>>)
+    {
         Some(Ok(inputs)) => inputs,
         Some(Err(error)) => {
             problem = json!(page.t_with("diff-bad-inputs", &[("why", &error.to_string())]));
@@ -151,7 +161,10 @@ fn rendered(
             Ok(rendered) => texts.push(conversation(&rendered.around(&[]))),
             Err(problems) if problem.is_null() => {
                 let why: Vec<String> = problems.iter().map(ToString::to_string).collect();
-                let args = [("version", &*version.number.to_string()), ("why", &*why.join("; "))];
+                let args = [
+                    ("version", &*version.number.to_string()),
+                    ("why", &*why.join("; ")),
+                ];
                 problem = json!(page.t_with("diff-not-rendered", &args));
             }
             Err(_) => {}
@@ -166,14 +179,23 @@ fn rendered(
 
 /// A version is not refused for inputs that only the other one knows.
 fn only_known(document: &PromptDocument, inputs: &Map<String, Value>) -> Map<String, Value> {
-    let known = document.inputs.as_ref().and_then(|schema| schema["properties"].as_object());
+    let known = document
+        .inputs
+        .as_ref()
+        .and_then(|schema| schema["properties"].as_object());
     let Some(known) = known else {
         return inputs.clone();
     };
     let used = document.variables();
-    let wanted = |name: &String| known.contains_key(name) || used.iter().any(|variable| variable.name.split('.').next() == Some(name));
+    let wanted = |name: &String| {
+        known.contains_key(name)
+            || used
+                .iter()
+                .any(|variable| variable.name.split('.').next() == Some(name))
+    };
     let kept = inputs.iter().filter(|(name, _)| wanted(name));
-    kept.map(|(name, value)| (name.clone(), value.clone())).collect()
+    kept.map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 fn conversation(messages: &[Value]) -> String {
@@ -182,18 +204,34 @@ fn conversation(messages: &[Value]) -> String {
             Value::String(text) => text.clone(),
             other => other.to_string(),
         };
-        format!("[{}]\n{content}\n", message["role"].as_str().unwrap_or_default())
+        format!(
+            "[{}]\n{content}\n",
+            message["role"].as_str().unwrap_or_default()
+        )
     };
     messages.iter().map(text).collect()
 }
 
 async fn meta(app: &App, identity: &Identity, old: &Version, new: &Version) -> Result<Vec<Value>> {
     let project = identity.scope().project;
-    let people = crate::members::actor_names(&app.db, project, [old.author.as_str(), new.author.as_str()].into_iter()).await?;
+    let people = crate::members::actor_names(
+        &app.db,
+        project,
+        [old.author.as_str(), new.author.as_str()].into_iter(),
+    )
+    .await?;
     let rows = [
-        ("author", people[&old.author].clone(), people[&new.author].clone()),
+        (
+            "author",
+            people[&old.author].clone(),
+            people[&new.author].clone(),
+        ),
         ("message", old.message.clone(), new.message.clone()),
     ];
-    let differ = rows.into_iter().filter(|(_, before, after)| before != after);
-    Ok(differ.map(|(key, before, after)| json!({"key": key, "old": before, "new": after})).collect())
+    let differ = rows
+        .into_iter()
+        .filter(|(_, before, after)| before != after);
+    Ok(differ
+        .map(|(key, before, after)| json!({"key": key, "old": before, "new": after}))
+        .collect())
 }

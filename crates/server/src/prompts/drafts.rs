@@ -248,14 +248,20 @@ pub(super) async fn try_draft(
     request: TryRequest,
 ) -> Result<Response> {
     if request.messages.len() > MAX_MESSAGES {
-        return Err(
-            AppError::invalid(format!("at most {MAX_MESSAGES} messages can be sent along"))
-                .at("messages"),
-        );
+        return Err(AppError::invalid(format!(
+            "at most {MAX_MESSAGES} messages can be sent along"
+        ))
+        .at("messages"));
     }
     let document = super::parse_document(&request.content)?;
-    let rendered = rendered(app, identity, &document, &request.variables, &request.messages)
-        .map_err(|problems| refused(&problems))?;
+    let rendered = rendered(
+        app,
+        identity,
+        &document,
+        &request.variables,
+        &request.messages,
+    )
+    .map_err(|problems| refused(&problems))?;
     let model = request.model.or_else(|| document.model.clone());
     let model = model.ok_or_else(|| {
         AppError::invalid("no model is named")
@@ -265,7 +271,10 @@ pub(super) async fn try_draft(
     let mut body = rendered.parameters.clone();
     body.extend(request.more);
     body.insert("model".to_owned(), model.into());
-    body.insert("messages".to_owned(), rendered.around(&request.messages).into());
+    body.insert(
+        "messages".to_owned(),
+        rendered.around(&request.messages).into(),
+    );
     body.remove("meguri");
     let mut tags = request.tags;
     tags.push("draft".to_owned());
@@ -370,7 +379,10 @@ pub(super) async fn find_alike(
     identical.dedup_by(|a, b| a.name == b.name);
     similar.retain(|other| {
         let is_own = own.as_ref() == Some(&other.name);
-        !is_own && !identical.iter().any(|same| same.name == other.name.as_str())
+        !is_own
+            && !identical
+                .iter()
+                .any(|same| same.name == other.name.as_str())
     });
     let similar = similar.into_iter().map(|other| SimilarRow {
         name: other.name.as_str().to_owned(),

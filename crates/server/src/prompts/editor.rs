@@ -56,7 +56,9 @@ async fn new(
         "blank" => json!({"messages": [{"role": "system", "content": ""}]}),
         id => {
             let found = library::find(page.lang, id);
-            let template = found.ok_or_else(|| AppError::not_found(format!("there is no starting prompt {id:?}")))?;
+            let template = found.ok_or_else(|| {
+                AppError::not_found(format!("there is no starting prompt {id:?}"))
+            })?;
             template.document.clone()
         }
     };
@@ -70,7 +72,11 @@ async fn new(
 }
 
 async fn choose(page: &PageContext, name: &str) -> Result<Response> {
-    let with_name = if name.is_empty() { String::new() } else { format!("&name={}", super::pages::encode(name)) };
+    let with_name = if name.is_empty() {
+        String::new()
+    } else {
+        format!("&name={}", super::pages::encode(name))
+    };
     let starts: Vec<Value> = library::templates(page.lang)
         .iter()
         .map(|template| json!({"title": template.title, "about": template.about, "href": format!("{}/prompts/new?start={}{with_name}", page.root(), template.id)}))
@@ -96,8 +102,16 @@ async fn edit(
 ) -> Result<Response> {
     let name = parse_name(&query.name)?;
     let selector = query.version.map_or(Selector::Latest, Selector::Number);
-    let found = app.catalog.version(identity.scope(), KIND, &name, &selector).await?;
-    let found = found.ok_or_else(|| AppError::not_found(format!("there is no prompt {:?} with this version", name.as_str())))?;
+    let found = app
+        .catalog
+        .version(identity.scope(), KIND, &name, &selector)
+        .await?;
+    let found = found.ok_or_else(|| {
+        AppError::not_found(format!(
+            "there is no prompt {:?} with this version",
+            name.as_str()
+        ))
+    })?;
     let editor = Editor {
         name: name.as_str().to_owned(),
         base: Some(found.version.number),
@@ -116,22 +130,49 @@ async fn submit(
     Form(fields): Form<BTreeMap<String, String>>,
 ) -> Result<Response> {
     let mut form = DraftForm::read(&fields);
-    let mut errors: BTreeMap<String, String> = form.errors.iter().map(|(name, why)| ((*name).to_owned(), why.clone())).collect();
-    if form.change_messages() || form.action == "open" || form.action == "preview" || !errors.is_empty() {
+    let mut errors: BTreeMap<String, String> = form
+        .errors
+        .iter()
+        .map(|(name, why)| ((*name).to_owned(), why.clone()))
+        .collect();
+    if form.change_messages()
+        || form.action == "open"
+        || form.action == "preview"
+        || !errors.is_empty()
+    {
         let wants_preview = form.action == "preview";
-        let status = if errors.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
-        let editor = Editor { errors, wants_preview, ..Editor::of(form) };
+        let status = if errors.is_empty() {
+            StatusCode::OK
+        } else {
+            StatusCode::UNPROCESSABLE_ENTITY
+        };
+        let editor = Editor {
+            errors,
+            wants_preview,
+            ..Editor::of(form)
+        };
         return editor.render(&app, &page, &identity, status).await;
     }
     match save(&app, &identity, &form).await {
         Ok((name, version)) => {
-            let to = redirect(format!("{}&version={version}", super::pages::show_href(&page, &name)));
-            Ok(to.ok(page.t_with("prompts-saved-flash", &[("n", &version.to_string())])).into_response())
+            let to = redirect(format!(
+                "{}&version={version}",
+                super::pages::show_href(&page, &name)
+            ));
+            Ok(to
+                .ok(page.t_with("prompts-saved-flash", &[("n", &version.to_string())]))
+                .into_response())
         }
         Err(error) if error.status == StatusCode::BAD_REQUEST => {
             errors.extend(errors_of(&page, &error));
-            let editor = Editor { errors, wants_preview: true, ..Editor::of(form) };
-            editor.render(&app, &page, &identity, StatusCode::UNPROCESSABLE_ENTITY).await
+            let editor = Editor {
+                errors,
+                wants_preview: true,
+                ..Editor::of(form)
+            };
+            editor
+                .render(&app, &page, &identity, StatusCode::UNPROCESSABLE_ENTITY)
+                .await
         }
         Err(error) => Err(error),
     }
@@ -147,7 +188,11 @@ async fn save(app: &App, identity: &Identity, form: &DraftForm) -> Result<(Strin
 /// A refusal by the field of the form that it is about.
 fn errors_of(page: &PageContext, error: &AppError) -> BTreeMap<String, String> {
     let at = error.at.as_deref().unwrap_or_default();
-    let part = at.trim_start_matches('/').split('/').next().unwrap_or_default();
+    let part = at
+        .trim_start_matches('/')
+        .split('/')
+        .next()
+        .unwrap_or_default();
     if at.starts_with('/') && !matches!(part, "messages" | "template") {
         return BTreeMap::from([(part.to_owned(), error.message.clone())]);
     }
@@ -156,7 +201,9 @@ fn errors_of(page: &PageContext, error: &AppError) -> BTreeMap<String, String> {
     }
     let shown = form_errors(page, error);
     let fields = shown.as_object().into_iter().flatten();
-    fields.filter_map(|(name, text)| Some((name.clone(), text.as_str()?.to_owned()))).collect()
+    fields
+        .filter_map(|(name, text)| Some((name.clone(), text.as_str()?.to_owned())))
+        .collect()
 }
 
 /// The editor's page with a draft in it.
@@ -183,18 +230,43 @@ impl Editor {
         }
     }
 
-    async fn render(self, app: &App, page: &PageContext, identity: &Identity, status: StatusCode) -> Result<Response> {
+    async fn render(
+        self,
+        app: &App,
+        page: &PageContext,
+        identity: &Identity,
+        status: StatusCode,
+    ) -> Result<Response> {
         let scope = identity.scope();
-        let request = PageRequest { cursor: None, limit: 200 };
-        let names = app.catalog.list_names(scope, KIND, &NameFilter::default(), &request).await?;
-        let prompts: Vec<&str> = names.items.iter().map(|listed| listed.latest.name.as_str()).collect();
+        let request = PageRequest {
+            cursor: None,
+            limit: 200,
+        };
+        let names = app
+            .catalog
+            .list_names(scope, KIND, &NameFilter::default(), &request)
+            .await?;
+        let prompts: Vec<&str> = names
+            .items
+            .iter()
+            .map(|listed| listed.latest.name.as_str())
+            .collect();
         let models = crate::playground::chat_models(app, identity);
         let preview = self.wants_preview.then(|| {
-            let request = drafts::RenderRequest { content: self.document.clone(), inputs: None, model: None };
+            let request = drafts::RenderRequest {
+                content: self.document.clone(),
+                inputs: None,
+                model: None,
+            };
             drafts::render(app, identity, request)
         });
         let is_new = self.base.is_none();
-        let text = |name: &str| self.document.get(name).and_then(Value::as_str).unwrap_or_default();
+        let text = |name: &str| {
+            self.document
+                .get(name)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+        };
         let props = json!({
             "name": self.name, "is_new": is_new, "base": self.base, "document": self.document, "tags": [],
             "models": models, "prompts": prompts, "labels": super::labels_of_project(app, scope).await?,
@@ -208,7 +280,8 @@ impl Editor {
             "messages": messages(&self.document), "json": self.json, "errors": self.errors,
             "preview": preview, "props": props,
         });
-        page.render_with_status(status, "prompts/editor.html", view).await
+        page.render_with_status(status, "prompts/editor.html", view)
+            .await
     }
 }
 
@@ -231,8 +304,17 @@ struct GenerateForm {
     n: Option<usize>,
 }
 
-async fn generate_form(State(app): State<App>, page: PageContext, identity: Identity) -> Result<Response> {
-    let form = GenerateForm { description: None, examples: None, model: None, n: Some(4) };
+async fn generate_form(
+    State(app): State<App>,
+    page: PageContext,
+    identity: Identity,
+) -> Result<Response> {
+    let form = GenerateForm {
+        description: None,
+        examples: None,
+        model: None,
+        n: Some(4),
+    };
     render_generate(&app, &page, &identity, &form, &json!({}), StatusCode::OK).await
 }
 
@@ -248,7 +330,8 @@ async fn render_generate(
         "models": crate::playground::chat_models(app, identity), "most": MOST, "errors": errors,
         "values": {"description": form.description, "examples": form.examples, "model": form.model, "n": form.n},
     });
-    page.render_with_status(status, "prompts/generate.html", view).await
+    page.render_with_status(status, "prompts/generate.html", view)
+        .await
 }
 
 /// Has candidates written and opens them beside each other.
@@ -275,18 +358,50 @@ async fn generate_candidates(
         Ok(found) => found.candidates,
         Err(error) if error.status == StatusCode::BAD_REQUEST => {
             let errors = form_errors(&page, &error);
-            return render_generate(&app, &page, &identity, &form, &errors, StatusCode::UNPROCESSABLE_ENTITY).await;
+            return render_generate(
+                &app,
+                &page,
+                &identity,
+                &form,
+                &errors,
+                StatusCode::UNPROCESSABLE_ENTITY,
+            )
+            .await;
         }
         Err(error) => return Err(error),
     };
-    let drafts: Vec<Value> = candidates.iter().filter_map(|candidate| draft_of(&page, candidate)).collect();
+    let drafts: Vec<Value> = candidates
+        .iter()
+        .filter_map(|candidate| draft_of(&page, candidate))
+        .collect();
     if drafts.is_empty() {
-        let why = candidates.into_iter().find_map(|candidate| candidate.error).unwrap_or_default();
+        let why = candidates
+            .into_iter()
+            .find_map(|candidate| candidate.error)
+            .unwrap_or_default();
         let errors = json!({"form": why});
-        return render_generate(&app, &page, &identity, &form, &errors, StatusCode::UNPROCESSABLE_ENTITY).await;
+        return render_generate(
+            &app,
+            &page,
+            &identity,
+            &form,
+            &errors,
+            StatusCode::UNPROCESSABLE_ENTITY,
+        )
+        .await;
     }
     let models: Vec<String> = form.model.into_iter().collect();
-    crate::playground::render_compare(&app, &page, &identity, crate::playground::Comparison { given: drafts, models, ..Default::default() }).await
+    crate::playground::render_compare(
+        &app,
+        &page,
+        &identity,
+        crate::playground::Comparison {
+            given: drafts,
+            models,
+            ..Default::default()
+        },
+    )
+    .await
 }
 
 fn draft_of(page: &PageContext, candidate: &Candidate) -> Option<Value> {
@@ -307,12 +422,23 @@ fn examples(text: &str) -> std::result::Result<Vec<generate::GivenExample>, Stri
         Ok(Value::Array(rows)) => rows,
         Ok(row) => vec![row],
         Err(_) => {
-            let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-            let row = |(at, line): (usize, &str)| serde_json::from_str(line).map_err(|error| format!("line {}: {error}", at + 1));
+            let lines = text
+                .lines()
+                .enumerate()
+                .filter(|(_, line)| !line.trim().is_empty());
+            let row = |(at, line): (usize, &str)| {
+                serde_json::from_str(line).map_err(|error| format!("line {}: {error}", at + 1))
+            };
             lines.map(row).collect::<std::result::Result<_, _>>()?
         }
     };
-    rows.into_iter().enumerate().map(|(at, row)| generate::GivenExample::of_row(row).ok_or_else(|| format!("example {}: an example has inputs and an output", at + 1))).collect()
+    rows.into_iter()
+        .enumerate()
+        .map(|(at, row)| {
+            generate::GivenExample::of_row(row)
+                .ok_or_else(|| format!("example {}: an example has inputs and an output", at + 1))
+        })
+        .collect()
 }
 
 /// The document of a request that must be one, as the catalog keeps it.

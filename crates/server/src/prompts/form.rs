@@ -40,7 +40,11 @@ const MOST_MESSAGES: usize = 100;
 impl DraftForm {
     /// Reads a form. Browsers send CRLF; a document's identity must not depend on where it was typed.
     pub(crate) fn read(fields: &BTreeMap<String, String>) -> Self {
-        let text = |name: &str| fields.get(name).map_or(String::new(), |text| text.replace("\r\n", "\n"));
+        let text = |name: &str| {
+            fields
+                .get(name)
+                .map_or(String::new(), |text| text.replace("\r\n", "\n"))
+        };
         let mut form = Self {
             name: text("name").trim().to_owned(),
             message: text("message").trim().to_owned(),
@@ -100,14 +104,21 @@ impl DraftForm {
 
     /// Does what a button of the list of messages says; false when it is none of them.
     pub(crate) fn change_messages(&mut self) -> bool {
-        let (verb, at) = self.action.split_once(':').unwrap_or((self.action.as_str(), ""));
+        let (verb, at) = self
+            .action
+            .split_once(':')
+            .unwrap_or((self.action.as_str(), ""));
         let at = at.parse::<usize>().ok();
         let Some(Value::Array(messages)) = self.document.get_mut("messages") else {
             return matches!(verb, "add" | "place" | "up" | "down" | "remove");
         };
         match (verb, at) {
             ("add", _) if messages.len() < MOST_MESSAGES => {
-                let role = if messages.is_empty() { "system" } else { "user" };
+                let role = if messages.is_empty() {
+                    "system"
+                } else {
+                    "user"
+                };
                 messages.push(json!({"role": role, "content": ""}));
             }
             ("place", _) if messages.len() < MOST_MESSAGES => {
@@ -128,7 +139,10 @@ impl DraftForm {
 fn messages(text: &dyn Fn(&str) -> String) -> Vec<Value> {
     let mut found = Vec::new();
     for index in 0..MOST_MESSAGES {
-        let (role, content) = (text(&format!("role.{index}")), text(&format!("content.{index}")));
+        let (role, content) = (
+            text(&format!("role.{index}")),
+            text(&format!("content.{index}")),
+        );
         match role.as_str() {
             "" => break,
             "placeholder" => found.push(json!({"placeholder": content.trim()})),

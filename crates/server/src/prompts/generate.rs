@@ -87,7 +87,14 @@ use Technique::*;
 
 impl Technique {
     const ALL: [Self; MOST] = [
-        ZeroShot, FewShot, StepByStep, Persona, SelfCheck, StructuredOutput, Decomposition, Rubric,
+        ZeroShot,
+        FewShot,
+        StepByStep,
+        Persona,
+        SelfCheck,
+        StructuredOutput,
+        Decomposition,
+        Rubric,
     ];
 
     /// What the writing model is told about it.
@@ -185,7 +192,9 @@ pub(super) async fn generate(
 fn chosen(request: &GenerateRequest) -> Result<Vec<Technique>> {
     let chars = request.description.chars().count();
     if request.description.trim().is_empty() {
-        return Err(AppError::invalid("say in a few words what the prompt is for").at("description"));
+        return Err(
+            AppError::invalid("say in a few words what the prompt is for").at("description"),
+        );
     }
     if chars > MAX_DESCRIPTION_CHARS {
         return Err(AppError::invalid(format!(
@@ -195,7 +204,8 @@ fn chosen(request: &GenerateRequest) -> Result<Vec<Technique>> {
     }
     if request.examples.len() > MAX_EXAMPLES {
         return Err(
-            AppError::invalid(format!("at most {MAX_EXAMPLES} examples can be given")).at("examples"),
+            AppError::invalid(format!("at most {MAX_EXAMPLES} examples can be given"))
+                .at("examples"),
         );
     }
     if request.model.trim().is_empty() {
@@ -204,10 +214,15 @@ fn chosen(request: &GenerateRequest) -> Result<Vec<Technique>> {
     let named = request.techniques.len();
     let n = request.n.unwrap_or(if named > 0 { named } else { 4 });
     if n == 0 || n > MOST {
-        return Err(AppError::invalid(format!("{n} candidates cannot be written; 1 to {MOST} can")).at("n"));
+        return Err(AppError::invalid(format!(
+            "{n} candidates cannot be written; 1 to {MOST} can"
+        ))
+        .at("n"));
     }
     let mut techniques = request.techniques.clone();
-    let more = Technique::ALL.into_iter().filter(|t| !request.techniques.contains(t));
+    let more = Technique::ALL
+        .into_iter()
+        .filter(|t| !request.techniques.contains(t));
     techniques.extend(more);
     techniques.truncate(n);
     Ok(techniques)
@@ -220,7 +235,9 @@ async fn write_one(
     technique: Technique,
 ) -> Candidate {
     let mut context = drafts::own_context(app);
-    context.tags.insert("prompt-generation".to_owned(), "true".to_owned());
+    context
+        .tags
+        .insert("prompt-generation".to_owned(), "true".to_owned());
     let trace_id = context.trace_id.to_string();
     let body = json!({
         "model": request.model,
@@ -237,7 +254,10 @@ async fn write_one(
     };
     let answered = tokio::time::timeout(PATIENCE, call).await;
     let outcome = match answered {
-        Err(_) => Err(format!("the model did not answer within {} seconds", PATIENCE.as_secs())),
+        Err(_) => Err(format!(
+            "the model did not answer within {} seconds",
+            PATIENCE.as_secs()
+        )),
         Ok((status, bytes)) => text_of_answer(status.is_success(), &bytes),
     };
     match outcome {
@@ -316,7 +336,11 @@ fn order(request: &GenerateRequest, technique: Technique) -> String {
 
 fn input_names(request: &GenerateRequest) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
-    for name in request.examples.iter().flat_map(|example| example.inputs.keys()) {
+    for name in request
+        .examples
+        .iter()
+        .flat_map(|example| example.inputs.keys())
+    {
         if !names.contains(name) && is_name(name) {
             names.push(name.clone());
         }
@@ -433,7 +457,10 @@ fn declare_inputs(
         };
         let lines: Vec<String> = match names.as_slice() {
             [only] => vec![format!("{{{{ {only} }}}}")],
-            many => many.iter().map(|name| format!("{name}: {{{{ {name} }}}}")).collect(),
+            many => many
+                .iter()
+                .map(|name| format!("{name}: {{{{ {name} }}}}"))
+                .collect(),
         };
         document.messages.push(PromptItem::Message(PromptMessage {
             role: MessageRole::User,
@@ -446,7 +473,10 @@ fn declare_inputs(
     }
     let mut properties = Map::new();
     for name in &used {
-        let values = request.examples.iter().filter_map(|example| example.inputs.get(name));
+        let values = request
+            .examples
+            .iter()
+            .filter_map(|example| example.inputs.get(name));
         let values: Vec<&Value> = values.take(3).collect();
         let mut property = Map::new();
         if values.iter().all(|value| value.is_string()) {
@@ -482,7 +512,10 @@ fn read_answer(answer: &str, repairs: &mut Vec<Repair>) -> Draft {
     if text.is_empty() {
         return Draft::default();
     }
-    if let Some(draft) = read_tags(text).or_else(|| read_json(text)).or_else(|| read_headings(text)) {
+    if let Some(draft) = read_tags(text)
+        .or_else(|| read_json(text))
+        .or_else(|| read_headings(text))
+    {
         return draft;
     }
     repairs.push(Repair::TookWholeText);
@@ -509,7 +542,9 @@ fn read_tags(text: &str) -> Option<Draft> {
     Some(Draft {
         system: system.unwrap_or_default(),
         user: user.unwrap_or_default(),
-        inputs: between(text, "inputs").map(|list| read_inputs(&list)).unwrap_or_default(),
+        inputs: between(text, "inputs")
+            .map(|list| read_inputs(&list))
+            .unwrap_or_default(),
     })
 }
 
@@ -518,8 +553,18 @@ fn between(text: &str, tag: &str) -> Option<String> {
     let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
     let start = text.find(&open)? + open.len();
     let rest = &text[start..];
-    let ends = [close.as_str(), "<system>", "<user>", "<inputs>", "</system>", "</user>", "</inputs>"];
-    let end = rest.find(&close).or_else(|| ends.iter().filter_map(|end| rest.find(end)).min());
+    let ends = [
+        close.as_str(),
+        "<system>",
+        "<user>",
+        "<inputs>",
+        "</system>",
+        "</user>",
+        "</inputs>",
+    ];
+    let end = rest
+        .find(&close)
+        .or_else(|| ends.iter().filter_map(|end| rest.find(end)).min());
     Some(rest[..end.unwrap_or(rest.len())].trim().to_owned())
 }
 
@@ -546,7 +591,8 @@ fn read_json(text: &str) -> Option<Draft> {
         let found = names.iter().find_map(|name| value[*name].as_str());
         found.map(|text| text.trim().to_owned())
     };
-    let system = of_role("system").or_else(|| field(&["system", "prompt", "instructions", "template"]));
+    let system =
+        of_role("system").or_else(|| field(&["system", "prompt", "instructions", "template"]));
     let user = of_role("user").or_else(|| field(&["user", "message"]));
     if system.is_none() && user.is_none() {
         return None;
@@ -630,7 +676,13 @@ fn without_fence(text: &str) -> &str {
 fn rewrite_placeholders(text: &str, known: &[String]) -> String {
     let mut text = text.to_owned();
     for name in known {
-        for (open, close) in [("{", "}"), ("[", "]"), ("<", ">"), ("${", "}"), ("[[", "]]")] {
+        for (open, close) in [
+            ("{", "}"),
+            ("[", "]"),
+            ("<", ">"),
+            ("${", "}"),
+            ("[[", "]]"),
+        ] {
             text = replace_alone(&text, &format!("{open}{name}{close}"), name);
         }
     }
@@ -642,9 +694,13 @@ fn replace_alone(text: &str, wanted: &str, name: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find(wanted) {
-        let before = rest[..at].chars().next_back().or_else(|| out.chars().next_back());
+        let before = rest[..at]
+            .chars()
+            .next_back()
+            .or_else(|| out.chars().next_back());
         let after = rest[at + wanted.len()..].chars().next();
-        let inside = before.is_some_and(|c| "{[$<".contains(c)) || after.is_some_and(|c| "}]".contains(c));
+        let inside =
+            before.is_some_and(|c| "{[$<".contains(c)) || after.is_some_and(|c| "}]".contains(c));
         out.push_str(&rest[..at]);
         if inside {
             out.push_str(wanted);
@@ -659,7 +715,10 @@ fn replace_alone(text: &str, wanted: &str, name: &str) -> String {
 
 /// A text in which nothing is a template.
 fn literal(text: &str) -> String {
-    let text = text.replace("{%", "{ %").replace("{#", "{ #").replace("{{", "{ {");
+    let text = text
+        .replace("{%", "{ %")
+        .replace("{#", "{ #")
+        .replace("{{", "{ {");
     if gateway::check_template(&text).is_ok() {
         text
     } else {
@@ -674,7 +733,9 @@ impl GivenExample {
         let Value::Object(mut fields) = row else {
             return None;
         };
-        let output = ["output", "expected", "answer"].iter().find_map(|name| fields.shift_remove(*name))?;
+        let output = ["output", "expected", "answer"]
+            .iter()
+            .find_map(|name| fields.shift_remove(*name))?;
         let inputs = match fields.shift_remove("inputs") {
             Some(Value::Object(inputs)) => inputs,
             Some(_) => return None,

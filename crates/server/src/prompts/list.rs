@@ -6,8 +6,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use base::{Cursor, Digest};
-use db::catalog::{DeleteRequest, FolderListing, Listed, NameFilter};
 use db::PageRequest;
+use db::catalog::{DeleteRequest, FolderListing, Listed, NameFilter};
 use gateway::PromptDocument;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -29,7 +29,11 @@ const TAGS: usize = 20;
 pub(super) fn routes() -> Vec<Route> {
     let write = Access::Needs(Permission::WritePrompts);
     vec![
-        Route::get("/{project}/prompts", Access::Needs(Permission::ReadPrompts), list),
+        Route::get(
+            "/{project}/prompts",
+            Access::Needs(Permission::ReadPrompts),
+            list,
+        ),
         Route::post("/{project}/prompts/tags", write, set_tags),
         Route::post("/{project}/prompts/delete", write, delete),
     ]
@@ -53,7 +57,9 @@ impl ListQuery {
         }
         keys.extend(change.iter().copied());
         let pairs = keys.iter().filter(|(_, value)| !value.is_empty());
-        let query: Vec<String> = pairs.map(|(key, value)| format!("{key}={}", encode(value))).collect();
+        let query: Vec<String> = pairs
+            .map(|(key, value)| format!("{key}={}", encode(value)))
+            .collect();
         let mark = if query.is_empty() { "" } else { "?" };
         format!("{}/prompts{mark}{}", page.root(), query.join("&"))
     }
@@ -80,10 +86,18 @@ async fn list(
         limit: ROWS,
     };
     let listing = app.catalog.folders(scope, KIND, folder.as_ref()).await?;
-    let names = app.catalog.list_names(scope, KIND, &filter, &request).await?;
+    let names = app
+        .catalog
+        .list_names(scope, KIND, &filter, &request)
+        .await?;
     let rows = rows(&app, &page, scope, &names.items, query.folder.as_deref()).await?;
-    let next_href = names.next.map(|cursor| query.href(&page, &[("cursor", cursor.as_str())]));
-    let new_name = query.folder.as_ref().map(|folder| format!("?name={}", encode(&format!("{folder}/"))));
+    let next_href = names
+        .next
+        .map(|cursor| query.href(&page, &[("cursor", cursor.as_str())]));
+    let new_name = query
+        .folder
+        .as_ref()
+        .map(|folder| format!("?name={}", encode(&format!("{folder}/"))));
     let view = json!({
         "q": query.q.clone().unwrap_or_default(), "folder": query.folder.clone().unwrap_or_default(),
         "tag": query.tag.clone().unwrap_or_default(), "crumbs": crumbs(&page, query.folder.as_deref()),
@@ -133,7 +147,10 @@ fn tags(page: &PageContext, listing: &FolderListing, query: &ListQuery) -> Vec<V
     let chosen = query.tag.as_deref();
     let mut tags: Vec<&(String, usize)> = listing.tags.iter().collect();
     tags.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    let shown = tags.iter().enumerate().filter(|(at, tag)| *at < TAGS || Some(tag.0.as_str()) == chosen);
+    let shown = tags
+        .iter()
+        .enumerate()
+        .filter(|(at, tag)| *at < TAGS || Some(tag.0.as_str()) == chosen);
     let chip = |(_, tag): (usize, &&(String, usize))| {
         let (name, count) = (tag.0.as_str(), tag.1);
         let is_active = Some(name) == chosen;
@@ -156,8 +173,15 @@ async fn rows(
     let people = crate::members::actor_names(&app.db, scope.project, authors).await?;
     let row = |listed: &Listed| {
         let name = listed.latest.name.as_str();
-        let labels: Vec<Value> = listed.labels.iter().map(|(name, version)| json!({"name": name, "version": version})).collect();
-        let summary = documents.get(&listed.latest.digest).map(summary).unwrap_or_default();
+        let labels: Vec<Value> = listed
+            .labels
+            .iter()
+            .map(|(name, version)| json!({"name": name, "version": version}))
+            .collect();
+        let summary = documents
+            .get(&listed.latest.digest)
+            .map(summary)
+            .unwrap_or_default();
         json!({
             "name": name, "label": below(name, folder), "href": show_href(page, name), "version": listed.latest.number,
             "labels": labels, "tags": listed.tags, "summary": summary, "updated_at": listed.latest.created_at,
@@ -173,7 +197,11 @@ fn summary(document: &Value) -> String {
     let Ok(document) = PromptDocument::deserialize(document) else {
         return String::new();
     };
-    let text = if document.description.is_empty() { document.system() } else { document.description };
+    let text = if document.description.is_empty() {
+        document.system()
+    } else {
+        document.description
+    };
     base::text::preview(text.lines().next().unwrap_or_default(), 120)
 }
 
@@ -193,10 +221,18 @@ async fn set_tags(
     Form(form): Form<TagsForm>,
 ) -> Result<Response> {
     let name = parse_name(&form.name)?;
-    let split = form.tags.split([',', '、', '，']).map(str::trim).filter(|tag| !tag.is_empty());
+    let split = form
+        .tags
+        .split([',', '、', '，'])
+        .map(str::trim)
+        .filter(|tag| !tag.is_empty());
     let tags: Vec<String> = split.map(str::to_owned).collect();
     let to = redirect(show_href(&page, name.as_str()));
-    match app.catalog.set_tags(identity.scope(), KIND, &name, &tags).await {
+    match app
+        .catalog
+        .set_tags(identity.scope(), KIND, &name, &tags)
+        .await
+    {
         Ok(_) => Ok(to.ok(page.t("prompts-tagged-flash")).into_response()),
         Err(error) => refused(to, error.into()),
     }
@@ -222,14 +258,23 @@ async fn delete(
     let name = parse_name(&form.name)?;
     let back = redirect(show_href(&page, name.as_str()));
     if form.confirm.trim() != name.as_str() {
-        return Ok(back.err(page.t("prompts-delete-other-name")).into_response());
+        return Ok(back
+            .err(page.t("prompts-delete-other-name"))
+            .into_response());
     }
-    let request = DeleteRequest { kind: KIND, name: &name, reason: form.reason.trim(), force: false };
+    let request = DeleteRequest {
+        kind: KIND,
+        name: &name,
+        reason: form.reason.trim(),
+        force: false,
+    };
     match app.catalog.delete_name(identity.scope(), request).await {
         Ok(_) => {
             app.refresh_plan().await?;
             let to = redirect(format!("{}/prompts", page.root()));
-            Ok(to.ok(page.t_with("prompts-deleted-flash", &[("name", name.as_str())])).into_response())
+            Ok(to
+                .ok(page.t_with("prompts-deleted-flash", &[("name", name.as_str())]))
+                .into_response())
         }
         Err(error) => refused(back, error.into()),
     }
@@ -238,7 +283,9 @@ async fn delete(
 /// A refusal that the person can do something about is said on the page that they came from.
 fn refused(back: crate::ui::Redirect, error: AppError) -> Result<Response> {
     match error.status {
-        StatusCode::BAD_REQUEST | StatusCode::CONFLICT => Ok(back.err(error.message).into_response()),
+        StatusCode::BAD_REQUEST | StatusCode::CONFLICT => {
+            Ok(back.err(error.message).into_response())
+        }
         _ => Err(error),
     }
 }

@@ -29,11 +29,11 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 pub use crate::catalog::{parse_label, parse_name};
-pub(crate) use form::DraftForm;
-pub(crate) use pages::as_text;
 use crate::error::Result;
 use crate::http::Route;
 use crate::plan::Kept;
+pub(crate) use form::DraftForm;
+pub(crate) use pages::as_text;
 
 /// The catalog's word for prompts.
 pub const KIND: &str = "prompt";

@@ -80,7 +80,11 @@ pub(super) async fn versions_of(app: &App, scope: db::Scope, name: &Name) -> Res
         cursor: None,
         limit: VERSIONS,
     };
-    Ok(app.catalog.list_versions(scope, KIND, name, &request).await?.items)
+    Ok(app
+        .catalog
+        .list_versions(scope, KIND, name, &request)
+        .await?
+        .items)
 }
 
 #[derive(Deserialize)]
@@ -113,16 +117,31 @@ async fn show(
     let name = shown.name.as_str();
     let href = show_href(&page, name);
     let number = shown.version.number;
-    let tags = app.catalog.name(scope, KIND, &shown.name).await?.map(|listed| listed.tags).unwrap_or_default();
-    let label_here = shown.pointers.iter().find(|pointer| pointer.number == number);
+    let tags = app
+        .catalog
+        .name(scope, KIND, &shown.name)
+        .await?
+        .map(|listed| listed.tags)
+        .unwrap_or_default();
+    let label_here = shown
+        .pointers
+        .iter()
+        .find(|pointer| pointer.number == number);
     let call_ref = match label_here {
         Some(pointer) => format!("{name}@{}", pointer.label),
         None => format!("{name}@{number}"),
     };
     let since = app.clock.now_us() - WEEK_US;
     let stats = crate::traces::prompt_stats(&app, scope, name, number, since).await?;
-    let latest = shown.versions.first().map_or(number, |latest| latest.number);
-    let against = shown.versions.iter().map(|row| row.number).find(|other| *other != number);
+    let latest = shown
+        .versions
+        .first()
+        .map_or(number, |latest| latest.number);
+    let against = shown
+        .versions
+        .iter()
+        .map(|row| row.number)
+        .find(|other| *other != number);
     let view = json!({
         "name": name, "href": href, "digest": shown.version.digest.to_string(), "short_digest": shown.version.digest.short(),
         "version": number, "message": shown.version.message, "is_latest": latest == number,
@@ -155,7 +174,11 @@ async fn read(app: &App, scope: db::Scope, name: Name, selector: &Selector) -> R
         cursor: None,
         limit: MOVES,
     };
-    let moves = app.catalog.moves(scope, KIND, &name, None, &request).await?.items;
+    let moves = app
+        .catalog
+        .moves(scope, KIND, &name, None, &request)
+        .await?
+        .items;
     let actors = versions.iter().map(|row| row.author.as_str());
     let actors = actors
         .chain(pointers.iter().map(|row| row.moved_by.as_str()))
@@ -175,7 +198,10 @@ async fn read(app: &App, scope: db::Scope, name: Name, selector: &Selector) -> R
 impl Shown {
     fn version_rows(&self, page: &PageContext, href: &str) -> Vec<Value> {
         let labels = |number: i64| -> Vec<&str> {
-            let here = self.pointers.iter().filter(|pointer| pointer.number == number);
+            let here = self
+                .pointers
+                .iter()
+                .filter(|pointer| pointer.number == number);
             here.map(|pointer| pointer.label.as_str()).collect()
         };
         let name = self.name.as_str();
@@ -204,7 +230,8 @@ impl Shown {
 
     fn move_rows(&self) -> Vec<Value> {
         let row = |(index, row): (usize, &Move)| {
-            let newest = self.moves.iter().position(|other| other.label == row.label) == Some(index);
+            let newest =
+                self.moves.iter().position(|other| other.label == row.label) == Some(index);
             json!({
                 "label": row.label, "from": row.from, "to": row.to, "at": row.moved_at,
                 "by": self.people[&row.actor], "reason": row.reason, "undo": newest && row.from.is_some(),
@@ -231,8 +258,12 @@ fn messages(document: &PromptDocument) -> Vec<Value> {
         return vec![json!({"role": null, "content": template, "placeholder": null})];
     }
     let row = |item: &PromptItem| match item {
-        PromptItem::Message(message) => json!({"role": message.role.as_str(), "content": message.content, "placeholder": null}),
-        PromptItem::Placeholder(place) => json!({"role": null, "content": "", "placeholder": place.placeholder}),
+        PromptItem::Message(message) => {
+            json!({"role": message.role.as_str(), "content": message.content, "placeholder": null})
+        }
+        PromptItem::Placeholder(place) => {
+            json!({"role": null, "content": "", "placeholder": place.placeholder})
+        }
     };
     document.messages.iter().map(row).collect()
 }
@@ -243,7 +274,10 @@ fn settings(document: &PromptDocument) -> Vec<Value> {
         return Vec::new();
     };
     let shown = fields.into_iter().filter(|(key, _)| {
-        !matches!(key.as_str(), "messages" | "template" | "inputs" | "description" | "type")
+        !matches!(
+            key.as_str(),
+            "messages" | "template" | "inputs" | "description" | "type"
+        )
     });
     let row = |(key, value): (String, Value)| {
         let text = match &value {
@@ -260,7 +294,12 @@ fn inputs(document: &PromptDocument) -> Vec<Value> {
     let Some(schema) = &document.inputs else {
         return Vec::new();
     };
-    let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let required: Vec<&str> = schema["required"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
     let nothing = Map::new();
     let properties = schema["properties"].as_object().unwrap_or(&nothing);
     let text = |value: &Value| match value {
@@ -326,16 +365,18 @@ async fn move_label(
     let number = form.version.to_string();
     let args = [("label", label.as_str()), ("n", number.as_str())];
     match super::request_move(&app, identity.scope(), request).await {
-        Ok(super::Asked::Moved(_)) => {
-            Ok(to.ok(page.t_with("prompts-moved-flash", &args)).into_response())
-        }
-        Ok(super::Asked::Proposed) => {
-            Ok(to.ok(page.t_with("prompts-proposed-flash", &args)).into_response())
-        }
+        Ok(super::Asked::Moved(_)) => Ok(to
+            .ok(page.t_with("prompts-moved-flash", &args))
+            .into_response()),
+        Ok(super::Asked::Proposed) => Ok(to
+            .ok(page.t_with("prompts-proposed-flash", &args))
+            .into_response()),
         Err(error) if error.code == "moved_meanwhile" => {
             Ok(to.err(page.t("prompts-conflict-flash")).into_response())
         }
-        Err(error) if error.status == StatusCode::CONFLICT => Ok(to.err(error.message).into_response()),
+        Err(error) if error.status == StatusCode::CONFLICT => {
+            Ok(to.err(error.message).into_response())
+        }
         Err(error) => Err(error),
     }
 }
@@ -343,6 +384,10 @@ async fn move_label(
 /// The label that callers get first comes first.
 pub(super) fn with_usual_labels(environments: Vec<String>) -> Vec<String> {
     let mut names = vec![PRODUCTION.to_owned(), "staging".to_owned()];
-    names.extend(environments.into_iter().filter(|name| name != PRODUCTION && name != "staging"));
+    names.extend(
+        environments
+            .into_iter()
+            .filter(|name| name != PRODUCTION && name != "staging"),
+    );
     names
 }

@@ -17,7 +17,14 @@ const PAGES: &[&str] = &[
     "/default/members",
     "/default/about",
 ];
-const FOR_EDITORS: &[&str] = &["/default/playground", "/default/prompts/new"];
+const FOR_EDITORS: &[&str] = &[
+    "/default/playground",
+    "/default/compare",
+    "/default/prompts/new",
+    "/default/prompts/new?start=blank",
+    "/default/prompts/new?start=judge",
+    "/default/prompts/generate",
+];
 const FOR_ADMINS: &[&str] = &["/default/providers/new", "/default/providers/fake"];
 
 fn every_page_renders(place: Place) {
