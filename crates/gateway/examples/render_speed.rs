@@ -14,9 +14,11 @@ use serde_json::{Map, Value, json};
 const RUNS: usize = 20_000;
 
 fn document(dialect: &str, items: usize, select: &Value) -> PromptDocument {
-    let rules = "Answer in {{ language }} for {{ product }}; be brief, be kind, and never promise a date. ";
+    let rules =
+        "Answer in {{ language }} for {{ product }}; be brief, be kind, and never promise a date. ";
     let example = |n: usize| {
-        let question = format!("Question number {n}: where is the parcel that I ordered on day {n}?");
+        let question =
+            format!("Question number {n}: where is the parcel that I ordered on day {n}?");
         json!({"inputs": {"question": question}, "output": "shipping"})
     };
     let value = json!({
@@ -70,8 +72,14 @@ fn main() -> std::io::Result<()> {
     let mut out = std::io::stdout();
     for (name, document) in [
         ("render_2kb_5_examples", document("jinja", 5, &Value::Null)),
-        ("render_2kb_5_examples_simple", document("simple", 5, &Value::Null)),
-        ("render_2kb_5_of_500_examples", document("jinja", 500, &some)),
+        (
+            "render_2kb_5_examples_simple",
+            document("simple", 5, &Value::Null),
+        ),
+        (
+            "render_2kb_5_of_500_examples",
+            document("jinja", 500, &some),
+        ),
     ] {
         let version = PromptVersion::new(Digest::of(name.as_bytes()), document);
         let time = median(&version, &variables);

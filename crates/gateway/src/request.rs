@@ -263,11 +263,11 @@ impl Request {
     }
 
     /// Puts messages around the caller's own, which stay as they are written.
-    fn put_messages<'a>(
+    fn put_messages(
         &self,
         changes: &Changes<'_>,
         splices: &mut Vec<(Range<usize>, String)>,
-        added: &mut Vec<(&'a str, String)>,
+        added: &mut Vec<(&str, String)>,
     ) {
         if changes.before.is_empty() && changes.after.is_empty() {
             return;
