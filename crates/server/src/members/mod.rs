@@ -24,7 +24,13 @@ pub(crate) use store::insert;
 const INVITE_VALID_US: i64 = 7 * 86_400 * 1_000_000;
 
 /// The roles that people can have; `caller` is for keys.
-pub const PEOPLE_ROLES: &[Role] = &[Role::Admin, Role::Editor, Role::Viewer];
+pub const PEOPLE_ROLES: &[Role] = &[
+    Role::Admin,
+    Role::Editor,
+    Role::ProductOwner,
+    Role::Auditor,
+    Role::Viewer,
+];
 
 /// Pages and API.
 pub fn routes() -> Vec<Route> {
@@ -109,9 +115,11 @@ pub async fn invite_member(
 ) -> Result<(String, Invite)> {
     let email = crate::setup::check_email(email)?;
     if !PEOPLE_ROLES.contains(&role) {
-        return Err(AppError::invalid("people are admin, editor or viewer")
-            .code("bad_role")
-            .at("role"));
+        return Err(AppError::invalid(
+            "people are admin, editor, product_owner, auditor or viewer",
+        )
+        .code("bad_role")
+        .at("role"));
     }
     let token = Token::make(app.random.as_ref(), "");
     let now = app.clock.now_us();
@@ -125,13 +133,14 @@ pub async fn invite_member(
     };
     let mut tx = app.db.begin_write().await?;
     store::insert_invite(&mut tx, scope, &invite).await?;
-    let detail = json!({"email": invite.email, "role": role.name()});
+    // No address: lines of the audit log cannot be forgotten.
+    let detail = json!({"role": role.name()});
     db::audit::write(
         &mut tx,
         Some(scope.project),
         scope.actor,
         "member.invite",
-        &invite.email,
+        &invite.id,
         &detail,
     )
     .await?;
@@ -172,9 +181,11 @@ pub async fn revoke_invite(app: &App, scope: Scope, id: &str) -> Result<()> {
 /// No such member, or it would leave the project without an administrator.
 pub async fn set_role(app: &App, scope: Scope, user: UserId, role: Role) -> Result<()> {
     if !PEOPLE_ROLES.contains(&role) {
-        return Err(AppError::invalid("people are admin, editor or viewer")
-            .code("bad_role")
-            .at("role"));
+        return Err(AppError::invalid(
+            "people are admin, editor, product_owner, auditor or viewer",
+        )
+        .code("bad_role")
+        .at("role"));
     }
     let mut tx = app.db.begin_write().await?;
     tx.serialise().await?;

@@ -7,6 +7,7 @@
 
 mod harness;
 
+mod audit;
 mod bad_input;
 mod cli;
 mod keys;
@@ -14,6 +15,7 @@ mod life;
 mod models;
 mod openapi;
 mod pages;
+mod promotion;
 mod prompts;
 mod providers;
 mod roles;
