@@ -60,6 +60,8 @@ pub struct Inner {
     pub egress: Egress,
     /// Models that run in this process.
     pub engine: Arc<LocalEngine>,
+    /// Documents of releases that were read and compiled already.
+    pub compiled: crate::apps::Compiled,
     /// Encrypts what the database must not hold in the clear.
     pub secrets: Secrets,
     /// Templates, translations, assets.
@@ -106,7 +108,12 @@ fn create_private_dir(path: &Path) -> anyhow::Result<()> {
 
 /// The document kinds that this release knows.
 pub fn kinds() -> Kinds {
-    Kinds::new([crate::prompts::kind(), crate::experiments::kind()])
+    Kinds::new([
+        crate::prompts::kind(),
+        crate::apps::kind(),
+        crate::apps::release_kind(),
+        crate::experiments::kind(),
+    ])
 }
 
 impl App {
@@ -138,6 +145,7 @@ impl App {
         let app = Self(Arc::new(Inner {
             promotion: Promotion::new(db.clone(), catalog.clone()),
             catalog,
+            compiled: crate::apps::Compiled::default(),
             secrets: Secrets::open(&config.data_dir, random.as_ref())?,
             ui: Ui::new()?,
             hosts: Hosts::new(&config),

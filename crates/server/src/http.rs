@@ -147,6 +147,8 @@ pub fn routes() -> Vec<Route> {
         crate::overview::routes(),
         crate::playground::routes(),
         crate::prompts::routes(),
+        crate::apps::routes(),
+        crate::releases::routes(),
         crate::sdk::routes(),
         crate::experiments::routes(),
         crate::models::routes(),

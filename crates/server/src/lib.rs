@@ -5,6 +5,7 @@
 //! table); a feature is a folder with `mod.rs`, `api.rs`, `pages.rs`, `store.rs`.
 
 pub mod app;
+pub mod apps;
 pub mod audit;
 pub mod auth;
 pub mod catalog;
@@ -30,6 +31,7 @@ pub mod projects;
 pub mod promotion;
 pub mod prompts;
 pub mod providers;
+pub mod releases;
 pub mod scores;
 pub mod sdk;
 pub mod secrets;

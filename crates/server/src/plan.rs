@@ -89,11 +89,12 @@ impl<T> Kept<T> {
 pub async fn build(app: &App, revision: i64, memory: &mut Memory) -> anyhow::Result<Plan> {
     let mut projects = HashMap::new();
     for project in crate::projects::list(&app.db).await? {
+        let experiments = crate::experiments::for_plan(app, project.id).await?;
         let plan = ProjectPlan {
             providers: crate::providers::for_plan(app, project.id).await?,
             prompts: crate::prompts::for_plan(app, project.id, &mut memory.prompts).await?,
-            apps: std::collections::BTreeMap::new(),
-            experiments: crate::experiments::for_plan(app, project.id).await?,
+            apps: crate::apps::for_plan(app, project.id, &experiments).await?,
+            experiments,
             prices: Arc::new(crate::prices::for_plan(&app.db, project.id).await?),
         };
         projects.insert(project.id, Arc::new(plan));

@@ -17,7 +17,7 @@ use crate::{Actor, Db, DbError, Scope, WriteTx};
 
 pub(crate) use chain::seal_rows_from_before;
 pub use chain::{Broken, Head, Verified, head, verify};
-pub use read::{Filter, after, list};
+pub use read::{Filter, actors, after, list};
 
 tokio::task_local! {
     static REQUEST: String;

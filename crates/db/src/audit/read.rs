@@ -85,6 +85,18 @@ pub async fn after(
     rows.iter().map(entry).collect()
 }
 
+/// Everybody who has a line in a chain, for people to choose from.
+///
+/// # Errors
+/// The database cannot be read.
+pub async fn actors(db: &Db, project: Option<ProjectId>) -> Result<Vec<String>, DbError> {
+    let rows = sqlx::query("SELECT DISTINCT actor FROM audit WHERE chain = $1 ORDER BY actor")
+        .bind(chain::name(project))
+        .fetch_all(db.read())
+        .await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
 type Query<'q> = sqlx::query::Query<'q, sqlx::Any, <sqlx::Any as sqlx::Database>::Arguments>;
 
 fn bind_filter<'q>(

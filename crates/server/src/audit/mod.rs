@@ -5,6 +5,7 @@
 //! auditor may read.
 
 mod api;
+mod pages;
 
 use db::audit::{Broken, Head, Verified};
 use schemars::JsonSchema;
@@ -15,9 +16,11 @@ use crate::app::App;
 use crate::error::Result;
 use crate::http::Route;
 
-/// The API; the page belongs to the audit view.
+/// The page and the API.
 pub fn routes() -> Vec<Route> {
-    api::routes()
+    let mut routes = pages::routes();
+    routes.extend(api::routes());
+    routes
 }
 
 /// One line of the log.

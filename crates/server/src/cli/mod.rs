@@ -12,6 +12,7 @@ mod key;
 mod model;
 mod promotion;
 mod provider;
+mod release;
 mod serve;
 mod traces;
 
@@ -52,6 +53,9 @@ enum Command {
     /// Pull, list and remove local models.
     #[command(subcommand)]
     Model(model::Model),
+    /// Cut, list and show releases of apps.
+    #[command(subcommand)]
+    Release(release::Release),
     /// List, show, start and stop experiments.
     #[command(subcommand)]
     Experiment(experiment::Experiment),
@@ -141,6 +145,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Key(key) => key.run().await,
         Command::Provider(provider) => provider.run().await,
         Command::Model(model) => model.run().await,
+        Command::Release(release) => release.run().await,
         Command::Experiment(experiment) => experiment.run().await,
         Command::Traces(traces) => traces.run().await,
         Command::Env(env) => env.run().await,

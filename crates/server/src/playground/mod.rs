@@ -220,6 +220,13 @@ fn text_of(content: &Value) -> String {
     }
 }
 
+/// The model that new things begin with: the first that can chat.
+pub fn default_model(app: &App, identity: &Identity) -> String {
+    let models = chat_models(app, identity);
+    let model = models.first().and_then(|model| model["id"].as_str());
+    model.unwrap_or("local/smollm2-135m-instruct").to_owned()
+}
+
 /// What the copy-and-paste snippets of empty pages and new keys hold.
 pub fn snippet(
     app: &App,

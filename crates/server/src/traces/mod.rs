@@ -43,7 +43,7 @@ pub use json::{ListOf, ScoreJson, ScoreValue, SpanJson, TraceRowJson};
 pub use links::ListLink;
 use links::encode;
 pub use pages::bucket_s;
-pub use summary::{calls_by_provider, count_by_prompt, prompt_stats, replay};
+pub use summary::{calls_by_provider, count_by_app, count_by_prompt, prompt_stats, replay};
 pub use view::{Chart, RangeView, Series, bucket_times, bucketed, range_view};
 
 /// Where a data directory keeps its telemetry.

@@ -41,10 +41,27 @@ pub async fn count_by_prompt(
     scope: Scope,
     from_us: i64,
 ) -> Result<BTreeMap<String, i64>> {
+    count_by(app, scope, "prompt", from_us).await
+}
+
+/// Calls since then, by app name; each step of an app counts.
+///
+/// # Errors
+/// Telemetry cannot be read in time.
+pub async fn count_by_app(app: &App, scope: Scope, from_us: i64) -> Result<BTreeMap<String, i64>> {
+    count_by(app, scope, "app", from_us).await
+}
+
+async fn count_by(
+    app: &App,
+    scope: Scope,
+    by: &str,
+    from_us: i64,
+) -> Result<BTreeMap<String, i64>> {
     let query = AggregateQuery {
         from_us: Some(from_us),
-        filter: filter("prompt exists")?,
-        by: vec![field("prompt")?],
+        filter: filter(&format!("{by} exists"))?,
+        by: vec![field(by)?],
         ..AggregateQuery::new(scope.project)
     };
     let rows = aggregate(app, query).await?;

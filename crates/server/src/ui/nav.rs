@@ -37,6 +37,19 @@ const GROUPS: &[(&str, &[Entry])] = &[
                 Permission::Infer,
             ),
             ("nav-prompts", "prompts", "prompts", Permission::ReadPrompts),
+            ("nav-apps", "apps", "apps", Permission::ReadCatalog),
+            (
+                "nav-releases",
+                "releases",
+                "releases",
+                Permission::ReadCatalog,
+            ),
+            (
+                "nav-approvals",
+                "approvals",
+                "approvals",
+                Permission::ReadCatalog,
+            ),
             ("nav-models", "models", "models", Permission::ReadModels),
             (
                 "nav-providers",
@@ -55,6 +68,13 @@ const GROUPS: &[(&str, &[Entry])] = &[
         &[
             ("nav-keys", "keys", "keys", Permission::ReadKeys),
             ("nav-members", "members", "members", Permission::ReadMembers),
+            (
+                "nav-environments",
+                "environments",
+                "environments",
+                Permission::ReadCatalog,
+            ),
+            ("nav-audit", "audit", "audit", Permission::ReadAudit),
         ],
     ),
 ];

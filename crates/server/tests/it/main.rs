@@ -7,6 +7,7 @@
 
 mod harness;
 
+mod apps;
 mod audit;
 mod bad_input;
 mod cli;
@@ -18,6 +19,7 @@ mod pages;
 mod promotion;
 mod prompts;
 mod providers;
+mod releases;
 mod roles;
 mod security;
 mod sign_in;

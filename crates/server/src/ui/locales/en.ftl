@@ -830,3 +830,254 @@ compare-sum-cost = {"{$usd}"} in all
 compare-judged = {"{$up}"} good, {"{$down}"} bad
 compare-failed = {"{$n}"} failed
 compare-network = The server cannot be reached. Is it running?
+### Apps, releases, approvals, environments, audit
+nav-apps = Apps
+nav-releases = Releases
+nav-approvals = Approvals
+nav-environments = Environments
+nav-audit = Audit log
+
+apps-title = Apps
+apps-new = New app
+apps-search = Search apps
+apps-empty = No app yet
+apps-empty-text = An app is what you deploy: prompts, tools and models put together as steps. Programs call it by its name, like a model. Begin with one of these; each runs as it is.
+apps-start = Begin with
+apps-start-answer = One prompt
+apps-start-answer-text = A system message and the question. The smallest app.
+apps-start-steps = Prompts that feed each other
+apps-start-steps-text = Who leads a country, where were they born, how far is that: five steps, two of them at the same time.
+apps-start-agent = Agent with a tool
+apps-start-agent-text = A model that calls an HTTP tool until it has an answer, within limits.
+apps-runs = Runs in
+apps-runs-nowhere = Runs nowhere
+apps-description = What for
+apps-steps = Steps
+apps-count = { $n ->
+    [one] 1 app
+   *[other] { $n } apps
+ }
+apps-calls = Calls, 7 days
+apps-traces = Traces
+apps-latest = Latest
+apps-version = Version { $n }
+apps-versions = Versions
+apps-message = What this changes
+apps-message-hint = For the history. Optional.
+apps-diff = Compare
+apps-diff-title = Version { $from } → { $to }
+apps-diff-release = Release { $from } → { $to }
+apps-diff-same = No document differs.
+apps-diff-documents = Documents that differ
+apps-diff-fields = Fields of the app that differ
+apps-edit = Edit
+apps-edit-try = Edit and try
+apps-name-hint = What programs write as the model. A slash makes folders.
+apps-document = Document
+apps-document-hint = JSON: inputs, models, tools, steps, output. Expressions are CEL: inputs.question, steps.who.text.
+apps-checked = The document is in order.
+apps-line = line { $n }
+apps-check = Check and draw
+apps-save = Save version
+apps-saved-flash = Version { $n } is saved
+apps-same-flash = Nothing changed: this is version { $n }
+apps-graph = Steps as a graph
+apps-graph-none = There is nothing to draw until the document is in order.
+apps-inputs = Inputs
+apps-output = Output
+apps-required = required
+apps-try = Try it
+apps-try-text = Runs the document as it stands here, saved or not. Calls cost what they cost and are recorded.
+apps-run = Run
+apps-trace = Trace of this run
+apps-step = Step
+apps-what = Works with
+apps-model = Model
+apps-models = Models
+apps-tools = Tools
+apps-when = Only if
+apps-each = for each
+apps-inline = prompt in the app
+apps-kind-prompt = prompt
+apps-kind-tool = tool
+apps-kind-agent = agent
+apps-kind-chain = chain
+apps-kind-retrieve = retrieval
+apps-kind-guard = guard
+apps-call = Call it
+apps-call-text = With any OpenAI client, under its name. The environment of the API key decides which release answers.
+apps-question = Who leads the United Kingdom?
+apps-releases = Releases
+apps-release = Release { $n }
+apps-no-releases = No release yet. An app can be called once a release runs in an environment.
+apps-of-version = of version { $n }
+apps-cut = Cut a release of version { $n }
+apps-cut-text = Pins the app and everything it refers to, as it points now.
+apps-cut-run = Run it in { $environment } at once
+apps-cut-button = Cut release
+apps-cut-flash = Release { $n } is cut
+apps-same-release-flash = Nothing changed since: this is release { $n }
+apps-pinned = What it pins
+apps-reference = Reference
+apps-digest = Digest
+apps-compare = Compare with
+
+releases-title = Releases
+releases-sub = What runs where, and what could move on
+releases-empty = Nothing is released yet
+releases-empty-text = Cut a release of an app; then it moves from environment to environment here.
+releases-of-release = Apps
+releases-of-prompt = Prompts
+releases-nothing = Nothing
+releases-same = Same as { $environment }
+releases-differs = { $n ->
+    [one] 1 document differs from { $environment }
+   *[other] { $n } documents differ from { $environment }
+ }
+releases-whole-diff = Whole difference
+releases-first = The first one here.
+releases-could = { $n } could move here
+releases-promote = Promote { $n }
+releases-promote-button = Promote
+releases-promote-title = { $name }: { $n } to { $environment }
+releases-promote-text = In effect on the next request.
+releases-propose = Propose { $n }
+releases-propose-button = Propose
+releases-propose-text = { $n ->
+    [one] Somebody else has to approve it.
+   *[other] { $n } other people have to approve it.
+ }
+releases-proposed = { $n } is proposed
+releases-gates-open = Gates open
+releases-gates-pass = Gates pass
+releases-back = Roll back
+releases-back-title = Roll back { $name } in { $environment }
+releases-back-text = { $n } stops with the next request. No approval is needed.
+releases-back-to = Back to
+releases-back-quarantine = Quarantine { $n }: no environment may run it until somebody lifts that
+releases-quarantined = Quarantined
+releases-quarantines = In quarantine
+releases-lift = Lift
+releases-lift-title = Lift the quarantine of { $name } { $n }
+releases-lift-text = It may run again wherever somebody moves it.
+releases-reason = Reason
+releases-since = Since
+releases-moved-flash = { $label } runs { $n } now
+releases-unchanged-flash = { $label } runs { $n } already
+releases-proposed-flash = { $n } is proposed for { $label }; it waits for approval
+releases-conflict-flash = Somebody moved { $label } first. Look again before you decide.
+releases-back-flash = { $label } is back at { $n }
+releases-lifted-flash = The quarantine is lifted
+change-added = new,
+change-removed = removed
+gate-outcome-pass = passes
+gate-outcome-fail = fails
+gate-outcome-inconclusive = not known
+gate-outcome-missing = no evidence
+gate-outcome-waiting = waits
+gate-informs = informs only
+gate-link = Details
+
+approvals-title = Approvals
+approvals-which = Which proposals
+approvals-waiting = Waiting
+approvals-ended = Ended
+approvals-count = { $n } of { $needed }
+approvals-until = until
+approvals-roles = by
+approvals-changes = What changes
+approvals-evidence = Evidence
+approvals-no-gates = This environment has no gates.
+approvals-people = Who said what
+approvals-nobody = Nobody yet
+approvals-approve = Approve
+approvals-approved = Approved
+approvals-reject = Reject
+approvals-rejected = Rejected
+approvals-withdraw = Withdraw
+approvals-held-up = It is approved, and moves as soon as the gates that hold it up pass.
+approvals-why-own = It is your own proposal or content: somebody else decides.
+approvals-why-role = Your role does not count for this environment.
+approvals-why-done = You have said what you think.
+approvals-why-permission = Your role may not approve.
+approvals-empty-waiting = Nothing waits for approval
+approvals-empty-ended = No proposal has ended yet
+approvals-empty-text = Moves into protected environments appear here until they are approved, rejected or too old.
+approvals-approved-flash = Approved
+approvals-moved-flash = Approved: { $label } runs { $n } now
+approvals-rejected-flash = Rejected
+approvals-withdrawn-flash = Withdrawn
+proposal-state-open = waits
+proposal-state-approved = approved
+proposal-state-applied = carried out
+proposal-state-rejected = rejected
+proposal-state-withdrawn = withdrawn
+proposal-state-superseded = overtaken
+proposal-state-expired = too old
+proposal-state-cancelled = cancelled
+
+environments-title = Environments
+environments-sub = The order that releases move in, and what protects each
+environments-open = Open
+environments-labels = Other protected labels
+environments-approvals = Approvals needed
+environments-approvals-hint = Nobody approves what they asked for or made. 0: moves take effect at once.
+environments-approvals-n = { $n ->
+    [one] 1 approval
+   *[other] { $n } approvals
+ }
+environments-roles = Given by
+environments-roles-hint = Nobody ticked: everybody who may approve.
+environments-gates = Gates
+environments-gates-hint = One a line. resolves and earlier_environment look for themselves (earlier_environment 3600: an hour there first); any other name waits for evidence. A question mark at the end: informs only.
+environments-gates-n = { $n ->
+    [one] 1 gate
+   *[other] { $n } gates
+ }
+environments-delivery = Who begins a move here
+environments-manual = A person or program
+environments-auto = Automatic
+environments-auto-long = Nobody: it moves on when the gates pass
+environments-expires = Proposals end after, hours
+environments-expires-hint = Empty: never.
+environments-earlier = Earlier
+environments-later = Later
+environments-add = Add an environment
+environments-add-hint = Lower-case letters, digits, dots and dashes. It comes last; keys can be made for it.
+environments-add-button = Add
+environments-saved-flash = The rules of { $name } are saved
+environments-moved-flash = The order is changed
+environments-added-flash = The environment { $name } is there
+
+audit-title = Audit log
+audit-sub = Every change, chained by hashes
+audit-verify = Verify
+audit-export = Export JSONL
+audit-verified = { $n ->
+    [one] The chain is whole: 1 line. Head
+   *[other] The chain is whole: { $n } lines. Head
+ }
+audit-head-text = Keep the head outside of this database: with it, a replaced or shortened log is found too.
+audit-broken = The chain is broken at line { $n }
+audit-actor = Who
+audit-action = Did what
+audit-object = To what
+audit-from = From
+audit-to = Until
+audit-all = Everybody
+audit-filter = Filter
+audit-time = Time
+audit-contents = Before → after
+audit-more = More
+audit-detail = Detail
+audit-request = Request
+audit-hash = Hash
+audit-count = { $n ->
+    [one] 1 line
+   *[other] { $n } lines
+ }
+audit-none = No line fits these filters.
+audit-empty = Nothing happened yet
+audit-empty-text = Every change of a prompt, app, release, key or member appears here.
+role-product_owner = Product owner
+role-auditor = Auditor

@@ -1,0 +1,130 @@
+//! Apps and releases: what is deployed, and what exactly runs.
+//!
+//! An app is a document of steps; the gateway knows how to check and run one,
+//! this feature keeps it in the catalog, draws it, tries it out and cuts
+//! releases of it. Which release runs in which environment is a label of the
+//! release, moved like any other (see `releases`). An app without a release in
+//! an environment cannot be called there.
+
+mod api;
+mod graph;
+mod locate;
+mod pages;
+mod plan;
+mod release;
+mod starts;
+
+use db::catalog::{Name, Reference};
+use db::{Kind, NewVersion, Problem, SavedVersion, Scope};
+use gateway::AppDocument;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::error::{AppError, Result};
+use crate::http::Route;
+
+pub(crate) use pages::{change_href, change_rows, document_href, encode, show_href};
+pub use plan::{Compiled, for_plan};
+pub use release::{
+    DocumentChange, Pinned, PinnedApp, RELEASE, ReleaseContent, compare, cut_release,
+    cut_release_in, find_release, release_kind,
+};
+
+/// The catalog's word for apps.
+pub const APP: &str = "app";
+
+/// Pages and API.
+pub fn routes() -> Vec<Route> {
+    let mut routes = pages::routes();
+    routes.extend(api::routes());
+    routes
+}
+
+/// Apps, as the catalog knows them.
+pub fn kind() -> Kind {
+    Kind {
+        references,
+        ..Kind::new(APP, || json!(schemars::schema_for!(AppDocument)), validate)
+    }
+}
+
+fn validate(content: &Value) -> std::result::Result<(), Vec<Problem>> {
+    match AppDocument::parse(content) {
+        Ok(_) => Ok(()),
+        Err(problems) => Err(problems
+            .into_iter()
+            .map(|problem| Problem::new(problem.path, problem.message))
+            .collect()),
+    }
+}
+
+fn references(content: &Value) -> Vec<Reference> {
+    let Ok(document) = AppDocument::parse(content) else {
+        return Vec::new();
+    };
+    let texts = document.references().into_iter();
+    texts
+        .filter_map(|reference| Reference::parse_at(&reference.path, &reference.text).ok())
+        .collect()
+}
+
+/// The name of an app that a caller typed.
+///
+/// # Errors
+/// What is wrong with it; `at` is `name`.
+pub fn parse_name(text: &str) -> Result<Name> {
+    text.parse().map_err(|problem: Problem| {
+        AppError::invalid(problem.message)
+            .code("bad_app_name")
+            .at("name")
+    })
+}
+
+/// Saves a version of an app; the same content again gives the version that holds it.
+///
+/// # Errors
+/// The name cannot be called as a model, or the document is wrong: `at` says where.
+pub async fn save_app(
+    app: &App,
+    scope: Scope,
+    name: &Name,
+    content: &Value,
+    message: &str,
+) -> Result<SavedVersion> {
+    check_callable(app, scope, name).await?;
+    let new = NewVersion {
+        kind: APP,
+        name,
+        content,
+        message,
+    };
+    let saved = app.catalog.save_version(scope, new).await?;
+    app.refresh_plan().await?;
+    Ok(saved)
+}
+
+/// `model: "NAME"` must mean one thing: what begins like a local model, an app's
+/// long form or a provider's models would never be looked up as an app.
+async fn check_callable(app: &App, scope: Scope, name: &Name) -> Result<()> {
+    let first = name.as_str().split('/').next().unwrap_or_default();
+    let has_folder = name.as_str().contains('/');
+    let taken = |what: String| {
+        AppError::invalid(format!(
+            "an app cannot be called {:?}: {what}",
+            name.as_str()
+        ))
+        .code("app_name_taken")
+        .at("name")
+    };
+    if has_folder && matches!(first, "local" | "app") {
+        return Err(taken(format!(
+            "names that begin with {first}/ mean something else"
+        )));
+    }
+    let plan = app.gateway.plan();
+    let project = plan.projects.get(&scope.project);
+    if has_folder && project.is_some_and(|project| project.providers.contains_key(first)) {
+        return Err(taken(format!("{first}/ are the models of a provider")));
+    }
+    Ok(())
+}

@@ -1,0 +1,199 @@
+//! Apps over HTTP: saved, checked, cut into releases, compared, drawn.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Client, Place, encode, on_both_databases};
+
+on_both_databases!(
+    an_app_is_saved_cut_and_compared,
+    a_wrong_app_is_refused_at_its_place
+);
+
+/// An app of one step that renders a prompt of the catalog.
+pub(crate) fn answering(prompt: &str) -> Value {
+    json!({
+        "description": "Answers.",
+        "models": {"main": ["fake/tiny"]},
+        "steps": [{
+            "id": "answer", "type": "prompt", "prompt": prompt, "model": "main",
+            "variables": {"question": "inputs.question"},
+        }],
+    })
+}
+
+pub(crate) fn save_prompt(client: &Client, name: &str, text: &str) -> Value {
+    let content = json!({"messages": [
+        {"role": "system", "content": text}, {"role": "user", "content": "{{ question }}"},
+    ]});
+    let reply = client.post(
+        "/api/v1/prompts",
+        &json!({"name": name, "content": content}),
+    );
+    assert!([200, 201].contains(&reply.status), "{reply:?}");
+    reply.json()
+}
+
+pub(crate) fn save_app(client: &Client, name: &str, content: &Value) -> Value {
+    let body = json!({"name": name, "content": content, "message": "as tested"});
+    let reply = client.post("/api/v1/apps", &body);
+    assert!([200, 201].contains(&reply.status), "{reply:?}");
+    reply.json()
+}
+
+pub(crate) fn cut(client: &Client, name: &str) -> Value {
+    let path = format!("/api/v1/apps/{}/releases", encode(name));
+    let reply = client.post(&path, &json!({"message": "cut"}));
+    assert!([200, 201].contains(&reply.status), "{reply:?}");
+    reply.json()
+}
+
+fn an_app_is_saved_cut_and_compared(place: Place) {
+    let place = place.add_fake().with_key("editor");
+    let live = place.start();
+    save_prompt(&live, "geo/answer", "Be brief.");
+    let label = "/api/v1/prompts/geo%2Fanswer/labels/production";
+    assert_eq!(live.put(label, &json!({"version": 1})).status, 200);
+
+    let name = "地理/案内";
+    let document = answering("prompt:geo/answer@production");
+    let first = save_app(&live, name, &document);
+    assert_eq!(
+        (&first["version"], &first["already_existed"]),
+        (&json!(1), &json!(false))
+    );
+    let again = save_app(&live, name, &document);
+    assert_eq!(
+        (
+            &again["version"],
+            &again["already_existed"],
+            &again["digest"]
+        ),
+        (&json!(1), &json!(true), &first["digest"])
+    );
+    let path = format!("/api/v1/apps/{}", encode(name));
+    let found = live.get(&format!("{path}/versions/latest")).json();
+    assert_eq!(found["content"], document);
+
+    // A release pins what the references stand for now; the same again is the same release.
+    let one = cut(&live, name);
+    assert_eq!(
+        (&one["version"], &one["already_existed"]),
+        (&json!(1), &json!(false))
+    );
+    assert_eq!(cut(&live, name)["already_existed"], true);
+    let release = live.get(&format!("{path}/releases/1")).json();
+    assert_eq!(release["content"]["app"]["digest"], first["digest"]);
+    let pinned = &release["content"]["documents"]["prompt:geo/answer@production"];
+    assert_eq!(
+        (&pinned["kind"], &pinned["number"]),
+        (&json!("prompt"), &json!(1)),
+        "{release}"
+    );
+
+    // The label moves on; the release does not, the next one does.
+    save_prompt(&live, "geo/answer", "Be exact.");
+    assert_eq!(live.put(label, &json!({"version": 2})).status, 200);
+    let still = live.get(&format!("{path}/releases/1")).json();
+    assert_eq!(still["content"], release["content"]);
+    assert_eq!(cut(&live, name)["version"], 2);
+    let changes = live
+        .get(&format!("{path}/releases/2/changes?base=1"))
+        .json();
+    assert_eq!(
+        changes,
+        json!({"base": 1, "version": 2, "items": [{
+            "reference": "prompt:geo/answer@production", "kind": "prompt", "name": "geo/answer", "before": 1, "after": 2,
+        }]})
+    );
+    let listed = live.get(&format!("{path}/releases")).json();
+    let numbers: Vec<&Value> = listed["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| &item["version"])
+        .collect();
+    assert_eq!(numbers, [2, 1]);
+    let apps = live.get("/api/v1/apps").json();
+    assert_eq!(
+        (&apps["items"][0]["name"], &apps["items"][0]["releases"]),
+        (&json!(name), &json!({}))
+    );
+
+    // The pages of all that.
+    let person = live.browser_of(&place.add_person("default", "editor"));
+    let encoded = encode(name);
+    let show = person.get(&format!("/default/apps/show?name={encoded}"));
+    assert_eq!(show.status, 200, "{show:?}");
+    assert!(
+        show.text().contains("<svg") && show.text().contains("step-answer"),
+        "{show:?}"
+    );
+    for page in [
+        "/default/apps".to_owned(),
+        format!("/default/apps/edit?name={encoded}"),
+        "/default/apps/edit?start=steps".to_owned(),
+        "/default/apps/edit?start=agent".to_owned(),
+        format!("/default/apps/release?name={encoded}&number=2"),
+        format!("/default/apps/diff?name={encoded}&kind=release&base=1&version=2"),
+        "/default/releases".to_owned(),
+    ] {
+        let reply = person.get(&page);
+        assert_eq!(reply.status, 200, "{page}: {reply:?}");
+    }
+}
+
+fn a_wrong_app_is_refused_at_its_place(place: Place) {
+    let place = place.add_fake().with_key("editor");
+    let live = place.start();
+    let refused = |name: &str, content: Value| {
+        let reply = live.post("/api/v1/apps", &json!({"name": name, "content": content}));
+        assert_eq!(reply.status, 400, "{reply:?}");
+        reply.json()["error"].clone()
+    };
+    // A reference that leads nowhere, located in the document.
+    let lost = refused("lost", answering("prompt:no/such@production"));
+    assert_eq!(lost["at"], "/steps/0/prompt", "{lost}");
+    let mut unknown = answering("prompt:no/such@production");
+    unknown["steps"][0]["modle"] = json!("main");
+    let unknown = refused("unknown", unknown);
+    assert_eq!(unknown["at"], "/steps/0/modle", "{unknown}");
+    // Names that mean something else when they are called.
+    for name in ["local/x", "app/x", "fake/x"] {
+        let taken = refused(name, json!({"steps": []}));
+        assert_eq!(
+            (&taken["code"], &taken["at"]),
+            (&json!("app_name_taken"), &json!("name")),
+            "{name}"
+        );
+    }
+    // Nobody writes a release by hand through the apps' routes, and none is cut of nothing.
+    let nothing = live.post("/api/v1/apps/nothing/releases", &json!({}));
+    assert_eq!(nothing.refusal(), (404, "not_found".to_owned()));
+
+    // The editor says the line, and keeps what was typed.
+    let person = live.browser_of(&place.add_person("default", "editor"));
+    let text =
+        "{\n  \"steps\": [\n    {\"id\": \"a\", \"type\": \"prompt\",\n     \"prompt\": 7}\n  ]\n}";
+    let fields = [
+        ("name", "x"),
+        ("document", text),
+        ("message", "kept"),
+        ("action", "check"),
+    ];
+    let reply = person.form("/default/apps/edit", &fields);
+    assert_eq!(reply.status, 422, "{reply:?}");
+    assert!(
+        reply.text().contains("line 3") && reply.text().contains("kept"),
+        "{reply:?}"
+    );
+    let good = json!({"steps": [{"id": "a", "type": "prompt", "model": "fake/tiny",
+        "prompt": {"messages": [{"role": "user", "content": "Hi"}]}}]})
+    .to_string();
+    let fields = [("name", "x"), ("document", &good), ("action", "save")];
+    let reply = person.form("/default/apps/edit", &fields);
+    assert_eq!(
+        (reply.status, reply.header("location").as_deref()),
+        (303, Some("/default/apps/show?name=x&version=1")),
+        "{reply:?}"
+    );
+}
