@@ -150,6 +150,7 @@ pub fn routes() -> Vec<Route> {
         crate::apps::routes(),
         crate::releases::routes(),
         crate::sdk::routes(),
+        crate::catalog::routes(),
         crate::experiments::routes(),
         crate::models::routes(),
         crate::providers::routes(),

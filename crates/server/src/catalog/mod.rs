@@ -4,6 +4,8 @@
 //! share is here: reading names and labels that callers typed, moving pointers so
 //! that the plan follows, and how the catalog's refusals are answered.
 
+mod api;
+
 use std::str::FromStr as _;
 
 use db::catalog::{CatalogError, Label, Name};
@@ -11,6 +13,12 @@ use db::{MoveOutcome, MoveRequest, Pointer, Scope, Selector};
 
 use crate::app::App;
 use crate::error::{AppError, Result};
+use crate::http::Route;
+
+/// The API; each kind's pages are in its own folder.
+pub fn routes() -> Vec<Route> {
+    api::routes()
+}
 
 /// A name that a caller typed.
 ///

@@ -5,7 +5,6 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use base::Cursor;
-use db::catalog::Selector;
 use db::{Listed, Move, NameFilter, PageRequest, Pointer, Version};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -303,9 +302,7 @@ async fn version(
     Path((name, selector)): Path<(String, String)>,
 ) -> Result<Answer<VersionDetail>> {
     let parsed = parse_name(&name)?;
-    let selector: Selector = selector
-        .parse()
-        .map_err(|problem: db::Problem| AppError::invalid(problem.message).at("version"))?;
+    let selector = crate::catalog::parse_selector(&selector)?;
     let found = app
         .catalog
         .version(identity.scope(), KIND, &parsed, &selector)

@@ -155,6 +155,26 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     (
         "GET",
         "/api/2.0/mlflow/registered-models/get",
+    // Documents of every kind; the permission depends on the kind.
+    ("GET", "/api/v1/catalog/kinds", "admin editor viewer caller"),
+    (
+        "GET",
+        "/api/v1/schemas/{kind}",
+        "admin editor viewer caller",
+    ),
+    (
+        "GET",
+        "/api/v1/catalog/{kind}/names",
+        "admin editor viewer caller",
+    ),
+    (
+        "GET",
+        "/api/v1/catalog/{kind}/folders",
+        "admin editor viewer caller",
+    ),
+    (
+        "POST",
+        "/api/v1/catalog/{kind}/check",
         "admin editor viewer caller",
     ),
     (
@@ -165,6 +185,12 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     (
         "PATCH",
         "/api/2.0/mlflow/registered-models/update",
+        "/api/v1/catalog/{kind}/{name}/versions",
+        "admin editor viewer caller",
+    ),
+    (
+        "POST",
+        "/api/v1/catalog/{kind}/{name}/versions",
         "admin editor",
     ),
     (
@@ -185,6 +211,7 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     (
         "POST",
         "/api/2.0/mlflow/registered-models/alias",
+        "/api/v1/catalog/{kind}/{name}/versions",
         "admin editor",
     ),
     (
@@ -215,6 +242,7 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     (
         "GET",
         "/api/2.0/mlflow/model-versions/get",
+        "/api/v1/catalog/{kind}/{name}/versions/{version}",
         "admin editor viewer caller",
     ),
     (
@@ -225,6 +253,17 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     (
         "PATCH",
         "/api/2.0/mlflow/model-versions/update",
+        "/api/v1/catalog/{kind}/{name}/diff",
+        "admin editor viewer caller",
+    ),
+    (
+        "GET",
+        "/api/v1/catalog/{kind}/{name}/pointers",
+        "admin editor viewer caller",
+    ),
+    (
+        "PUT",
+        "/api/v1/catalog/{kind}/{name}/pointers/{label}",
         "admin editor",
     ),
     (
@@ -241,6 +280,34 @@ const EXPECTED: &[(&str, &str, &str)] = &[
         "DELETE",
         "/api/2.0/mlflow/model-versions/delete-tag",
         "admin editor",
+        "/api/v1/catalog/{kind}/{name}/pointers/{label}",
+        "admin editor",
+    ),
+    (
+        "GET",
+        "/api/v1/catalog/{kind}/{name}/moves",
+        "admin editor viewer caller",
+    ),
+    (
+        "GET",
+        "/api/v1/catalog/{kind}/{name}/tags",
+        "admin editor viewer caller",
+    ),
+    ("PUT", "/api/v1/catalog/{kind}/{name}/tags", "admin editor"),
+    (
+        "GET",
+        "/api/v1/catalog/{kind}/{name}/references",
+        "admin editor viewer caller",
+    ),
+    (
+        "GET",
+        "/api/v1/catalog/{kind}/{name}/dependents",
+        "admin editor viewer caller",
+    ),
+    (
+        "GET",
+        "/api/v1/catalog/{kind}/{name}/similar",
+        "admin editor viewer caller",
     ),
     // Apps, releases, the pages of promotion and of the audit log.
     ("GET", "/api/v1/apps", "admin editor viewer caller"),
@@ -375,6 +442,7 @@ fn address(path: &str) -> String {
     let filled = filled
         .replace("{kind}", "prompt")
         .replace("{span}", "0123456789abcdef")
+        .replace("{kind}", "prompt")
         .replace("{version}", "7")
         .replace("{label}", "nolabel");
     let filled = filled
