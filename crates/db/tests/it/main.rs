@@ -15,5 +15,8 @@ mod jobs;
 mod opening;
 #[cfg(test)]
 mod promotion;
+mod relations;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod toy_kind;
