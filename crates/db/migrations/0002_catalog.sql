@@ -26,7 +26,9 @@ CREATE TABLE document_references (
     selector TEXT NOT NULL,
     PRIMARY KEY (project, kind, digest, path, to_kind, to_name, selector)
 );
-CREATE INDEX document_references_to ON document_references (project, to_kind, to_name);
+-- All columns, or SQLite reads every reference of the project through the primary key instead.
+CREATE INDEX document_references_to
+    ON document_references (project, to_kind, to_name, kind, digest, path, selector);
 
 -- A removed pointer keeps its row (its revision must go on counting) with removed = 1.
 ALTER TABLE pointers ADD COLUMN removed BIGINT NOT NULL DEFAULT 0;

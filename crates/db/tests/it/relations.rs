@@ -927,29 +927,33 @@ async fn ten_thousand_names_are_listed_in_pages(f: Fixture) {
 }
 
 /// Names, versions and pointers by the shortest way: saving them one by one is not what is tested.
-async fn fill(w: &World, digest: &str, count: usize) {
+async fn fill(w: &World, digest: &str, count: i64) {
     let project = w.scope.project.to_string();
+    let inserts = [
+        "names (project, kind, name, latest) SELECT $1, 'prompt', name, 1",
+        "versions (id, project, kind, name, number, digest, message, author, created_at)
+            SELECT id, $1, 'prompt', name, 1, $3, '', 'system', 0",
+        "pointers (id, project, kind, name, label, version_id, revision, moved_by, moved_at)
+            SELECT id, $1, 'prompt', name, 'production', id, 1, 'system', 0",
+    ];
     let mut tx = w.f.db.begin_write().await.unwrap();
-    let text = |n: usize| format!("folder-{}/name-{n}", n % 100);
-    for n in 0..count {
-        let statements = [
-            "INSERT INTO names (project, kind, name, latest) VALUES ($1, 'prompt', $2, 1)",
-            "INSERT INTO versions (id, project, kind, name, number, digest, message, author, created_at)
-             VALUES ($3, $1, 'prompt', $2, 1, $4, '', 'system', 0)",
-            "INSERT INTO pointers (id, project, kind, name, label, version_id, revision, moved_by, moved_at)
-             VALUES ($3, $1, 'prompt', $2, 'production', $3, 1, 'system', 0)",
-        ];
-        let id: base::VersionId = w.f.db.ids().make();
-        for (index, statement) in statements.into_iter().enumerate() {
-            let mut query = sqlx::query(statement).bind(&project).bind(text(n));
-            if index > 0 {
-                query = query.bind(id.to_string());
-            }
-            if index == 1 {
-                query = query.bind(digest);
-            }
-            query.execute(tx.conn()).await.unwrap();
-        }
+    for insert in inserts {
+        let (into, select) = insert.split_once("SELECT").unwrap();
+        let text = format!(
+            "INSERT INTO {into}
+             WITH RECURSIVE counted(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < $2),
+             named AS (SELECT 'folder-' || (n % 100) || '/name-' || n AS name,
+                 '00000000-0000-7000-8000-' || substr('00000000000' || n, length('00000000000' || n) - 11) AS id
+                 FROM counted)
+             SELECT {select} FROM named WHERE $3 <> ''"
+        );
+        sqlx::query(sqlx::AssertSqlSafe(text))
+            .bind(&project)
+            .bind(count)
+            .bind(digest)
+            .execute(tx.conn())
+            .await
+            .unwrap();
     }
     tx.commit().await.unwrap();
 }

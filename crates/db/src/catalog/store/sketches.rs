@@ -56,7 +56,8 @@ fn sketch_id(project: ProjectId, kind: &str, digest: &Digest) -> i64 {
     i64::from_be_bytes(first)
 }
 
-/// Name, number and signature of versions of other names that share a bucket.
+/// Name, number and signature of versions of other names that share a bucket. The joins are
+/// CROSS, by which SQLite keeps their order: it would begin with every version there is.
 pub(in super::super) async fn sketched(
     connection: &mut AnyConnection,
     project: ProjectId,
@@ -66,11 +67,11 @@ pub(in super::super) async fn sketched(
 ) -> Rows<(Name, i64, String)> {
     let text = format!(
         "SELECT DISTINCT v.name, v.number, s.signature
-         FROM sketch_buckets b JOIN sketches s ON s.id = b.sketch
-         JOIN versions v ON v.project = s.project AND v.kind = s.kind AND v.digest = s.digest
-         JOIN names n ON n.project = v.project AND n.kind = v.kind AND n.name = v.name
-         WHERE s.project = $1 AND s.kind = $2 AND v.name <> $3 AND n.deleted_at IS NULL
-           AND b.bucket IN ({}) LIMIT {CANDIDATES}",
+         FROM sketch_buckets b CROSS JOIN sketches s CROSS JOIN versions v CROSS JOIN names n
+         WHERE b.bucket IN ({}) AND s.id = b.sketch AND s.project = $1 AND s.kind = $2
+           AND v.project = s.project AND v.kind = s.kind AND v.digest = s.digest AND v.name <> $3
+           AND n.project = v.project AND n.kind = v.kind AND n.name = v.name AND n.deleted_at IS NULL
+         LIMIT {CANDIDATES}",
         places(4, buckets.len())
     );
     let mut query = sqlx::query(AssertSqlSafe(text))
