@@ -10,6 +10,7 @@ mod harness;
 mod apps;
 mod audit;
 mod bad_input;
+mod catalog;
 mod cli;
 mod keys;
 mod life;

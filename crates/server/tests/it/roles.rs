@@ -52,6 +52,94 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("GET", "/{project}/compare", "admin editor"),
     ("POST", "/{project}/compare", "admin editor"),
     ("GET", "/{project}/about", "admin editor viewer"),
+    // Documents of every kind; the permission depends on the kind.
+    ("GET", "/api/v1/catalog/kinds", "admin editor viewer caller"),
+    (
+        "GET",
+        "/api/v1/schemas/{kind}",
+        "admin editor viewer caller",
+    ),
+    (
+        "GET",
+        "/api/v1/catalog/{kind}/names",
+        "admin editor viewer caller",
+    ),
+    (
+        "GET",
+        "/api/v1/catalog/{kind}/folders",
+        "admin editor viewer caller",
+    ),
+    (
+        "POST",
+        "/api/v1/catalog/{kind}/check",
+        "admin editor viewer caller",
+    ),
+    (
+        "GET",
+        "/api/v1/catalog/{kind}/{name}/versions",
+        "admin editor viewer caller",
+    ),
+    (
+        "POST",
+        "/api/v1/catalog/{kind}/{name}/versions",
+        "admin editor",
+    ),
+    (
+        "DELETE",
+        "/api/v1/catalog/{kind}/{name}/versions",
+        "admin editor",
+    ),
+    (
+        "GET",
+        "/api/v1/catalog/{kind}/{name}/versions/{version}",
+        "admin editor viewer caller",
+    ),
+    (
+        "GET",
+        "/api/v1/catalog/{kind}/{name}/diff",
+        "admin editor viewer caller",
+    ),
+    (
+        "GET",
+        "/api/v1/catalog/{kind}/{name}/pointers",
+        "admin editor viewer caller",
+    ),
+    (
+        "PUT",
+        "/api/v1/catalog/{kind}/{name}/pointers/{label}",
+        "admin editor",
+    ),
+    (
+        "DELETE",
+        "/api/v1/catalog/{kind}/{name}/pointers/{label}",
+        "admin editor",
+    ),
+    (
+        "GET",
+        "/api/v1/catalog/{kind}/{name}/moves",
+        "admin editor viewer caller",
+    ),
+    (
+        "GET",
+        "/api/v1/catalog/{kind}/{name}/tags",
+        "admin editor viewer caller",
+    ),
+    ("PUT", "/api/v1/catalog/{kind}/{name}/tags", "admin editor"),
+    (
+        "GET",
+        "/api/v1/catalog/{kind}/{name}/references",
+        "admin editor viewer caller",
+    ),
+    (
+        "GET",
+        "/api/v1/catalog/{kind}/{name}/dependents",
+        "admin editor viewer caller",
+    ),
+    (
+        "GET",
+        "/api/v1/catalog/{kind}/{name}/similar",
+        "admin editor viewer caller",
+    ),
     // Prompts.
     ("GET", "/api/v1/prompts", "admin editor viewer caller"),
     ("POST", "/api/v1/prompts", "admin editor"),
@@ -155,26 +243,6 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     (
         "GET",
         "/api/2.0/mlflow/registered-models/get",
-    // Documents of every kind; the permission depends on the kind.
-    ("GET", "/api/v1/catalog/kinds", "admin editor viewer caller"),
-    (
-        "GET",
-        "/api/v1/schemas/{kind}",
-        "admin editor viewer caller",
-    ),
-    (
-        "GET",
-        "/api/v1/catalog/{kind}/names",
-        "admin editor viewer caller",
-    ),
-    (
-        "GET",
-        "/api/v1/catalog/{kind}/folders",
-        "admin editor viewer caller",
-    ),
-    (
-        "POST",
-        "/api/v1/catalog/{kind}/check",
         "admin editor viewer caller",
     ),
     (
@@ -185,12 +253,6 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     (
         "PATCH",
         "/api/2.0/mlflow/registered-models/update",
-        "/api/v1/catalog/{kind}/{name}/versions",
-        "admin editor viewer caller",
-    ),
-    (
-        "POST",
-        "/api/v1/catalog/{kind}/{name}/versions",
         "admin editor",
     ),
     (
@@ -211,7 +273,6 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     (
         "POST",
         "/api/2.0/mlflow/registered-models/alias",
-        "/api/v1/catalog/{kind}/{name}/versions",
         "admin editor",
     ),
     (
@@ -242,7 +303,6 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     (
         "GET",
         "/api/2.0/mlflow/model-versions/get",
-        "/api/v1/catalog/{kind}/{name}/versions/{version}",
         "admin editor viewer caller",
     ),
     (
@@ -253,17 +313,6 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     (
         "PATCH",
         "/api/2.0/mlflow/model-versions/update",
-        "/api/v1/catalog/{kind}/{name}/diff",
-        "admin editor viewer caller",
-    ),
-    (
-        "GET",
-        "/api/v1/catalog/{kind}/{name}/pointers",
-        "admin editor viewer caller",
-    ),
-    (
-        "PUT",
-        "/api/v1/catalog/{kind}/{name}/pointers/{label}",
         "admin editor",
     ),
     (
@@ -280,34 +329,6 @@ const EXPECTED: &[(&str, &str, &str)] = &[
         "DELETE",
         "/api/2.0/mlflow/model-versions/delete-tag",
         "admin editor",
-        "/api/v1/catalog/{kind}/{name}/pointers/{label}",
-        "admin editor",
-    ),
-    (
-        "GET",
-        "/api/v1/catalog/{kind}/{name}/moves",
-        "admin editor viewer caller",
-    ),
-    (
-        "GET",
-        "/api/v1/catalog/{kind}/{name}/tags",
-        "admin editor viewer caller",
-    ),
-    ("PUT", "/api/v1/catalog/{kind}/{name}/tags", "admin editor"),
-    (
-        "GET",
-        "/api/v1/catalog/{kind}/{name}/references",
-        "admin editor viewer caller",
-    ),
-    (
-        "GET",
-        "/api/v1/catalog/{kind}/{name}/dependents",
-        "admin editor viewer caller",
-    ),
-    (
-        "GET",
-        "/api/v1/catalog/{kind}/{name}/similar",
-        "admin editor viewer caller",
     ),
     // Apps, releases, the pages of promotion and of the audit log.
     ("GET", "/api/v1/apps", "admin editor viewer caller"),
@@ -442,7 +463,6 @@ fn address(path: &str) -> String {
     let filled = filled
         .replace("{kind}", "prompt")
         .replace("{span}", "0123456789abcdef")
-        .replace("{kind}", "prompt")
         .replace("{version}", "7")
         .replace("{label}", "nolabel");
     let filled = filled
