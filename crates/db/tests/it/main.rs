@@ -15,6 +15,7 @@ mod jobs;
 mod opening;
 #[cfg(test)]
 mod promotion;
+#[cfg(test)]
 mod relations;
 #[cfg(test)]
 mod support;
