@@ -7,13 +7,14 @@ import { h, svg } from "../core/dom.js";
 import { page, words, type Words } from "../core/page.js";
 
 interface Series { key: string; values: (number | null)[] }
-interface Chart { key: string; unit: "count" | "ms" | "usd" | "tokens" | "bytes"; times_s: number[]; bucket_s: number; stacked: boolean; series: Series[]; href: string }
+interface Chart { key: string; unit: "count" | "ms" | "usd" | "tokens" | "bytes" | "percent" | "score"; times_s: number[]; bucket_s: number; stacked: boolean; signed?: boolean; series: Series[]; href: string }
 interface Props { chart: Chart; title: string; compact?: boolean; i18n: Words; from_us: number; to_us: number }
 
 const COLOURS: Record<string, string> = {
   ok: "--k-llm", error: "--err", p50: "--k-embed", p95: "--k-llm", p99: "--k-agent", input: "--k-embed", output: "--k-llm", cost: "--k-agent", up: "--ok", down: "--err",
+  difference: "--k-llm", low: "--faint", high: "--faint",
 };
-const FORMATS = { count: short, ms, usd, tokens: short, bytes } as const;
+const FORMATS = { count: short, ms, usd, tokens: short, bytes, percent: (v: number) => `${(v * 100).toFixed(1)} %`, score: (v: number) => v.toFixed(3) } as const;
 const HEIGHT_COMPACT = 60;
 
 export function mount(el: HTMLElement, props: Props): () => void {
@@ -54,7 +55,7 @@ export function mount(el: HTMLElement, props: Props): () => void {
   let plot: uPlot | undefined;
   const show = (u: uPlot) => {
     const i = u.cursor.idx ?? null;
-    chart.series.forEach((s, n) => { const v = i === null ? total(s, chart.unit) : s.values[i] ?? null; values[n]!.textContent = v === null ? "" : format(v); });
+    chart.series.forEach((s, n) => { const v = i === null ? (chart.signed ? last(s) : total(s, chart.unit)) : s.values[i] ?? null; values[n]!.textContent = v === null ? "" : format(v); });
     at.textContent = i === null ? "" : when(new Date(chart.times_s[i]! * 1000));
     at.title = i === null ? "" : new Date(chart.times_s[i]! * 1000).toISOString();
     if (props.compact) plotBox.title = i === null ? t("chart-zoom") : `${at.textContent}  ${chart.series.map((s) => `${name(s)} ${format(s.values[i] ?? 0)}`).join("  ")}`;
@@ -80,6 +81,21 @@ function total(s: Series, unit: Chart["unit"]): number | null {
   return unit === "ms" ? null : s.values.reduce<number>((sum, v) => sum + (v ?? 0), 0);
 }
 
+/** A signed chart shows what is known now. */
+function last(s: Series): number | null {
+  return s.values.findLast((v) => v !== null) ?? null;
+}
+
+/** A signed chart has zero in it. Intervals begin very wide: what came in the first half may run out of the frame. */
+function reach(chart: Chart): [number, number] {
+  const late = chart.series.flatMap((s) => s.values.slice(Math.min(Math.floor(s.values.length / 2), Math.max(0, s.values.length - 2))));
+  const all = [0, ...late.filter((v) => v !== null)];
+  const low = Math.min(...all);
+  const high = Math.max(...all);
+  const room = (high - low || 1) * 0.12;
+  return [low - room, high + room];
+}
+
 /** Stacked series are drawn as cumulated areas, last series at the bottom of the data so that earlier ones lie over it. */
 function data(chart: Chart): uPlot.AlignedData {
   if (!chart.stacked) return [chart.times_s, ...chart.series.map((s) => s.values)] as uPlot.AlignedData;
@@ -100,18 +116,20 @@ function options(props: Props, width: number, height: number, colour: (s: Series
     padding: props.compact ? [4, 24, 0, 24] : [8, 18, 0, 0],
     legend: { show: false },
     cursor: { y: false, points: { size: 6 }, drag: { x: true, y: false, setScale: false }, ...(props.compact ? {} : { sync: { key: "page" } }) },
-    scales: { x: { time: true, range: () => [props.from_us / 1e6, props.to_us / 1e6] }, y: { range: (_u, _min, max) => [0, max > 0 ? max * 1.08 : 1] } },
+    scales: { x: { time: true, range: () => [props.from_us / 1e6, props.to_us / 1e6] }, y: { range: (_u, _min, max) => (chart.signed ? reach(chart) : [0, max > 0 ? max * 1.08 : 1]) } },
+    ...(chart.signed ? { bands: [{ series: [3, 2], fill: css("--info-bg") }] } : {}),
     axes: props.compact
       ? [{ ...axis, size: 18, gap: 2, grid: { show: false }, values: times }, { show: false }]
-      : [{ ...axis, size: 22, gap: 4, grid: { show: false }, values: times }, { ...axis, size: 52, gap: 6, splits: (u) => (empty ? [0] : ticks(u.scales["y"]!.max ?? 1, chart.unit === "count")), values: (_u, list) => list.map((v) => (v === 0 ? "0" : format(v))) }],
+      : [{ ...axis, size: 22, gap: 4, grid: { show: false }, values: times }, { ...axis, size: 52, gap: 6, splits: (u) => (chart.signed ? around(u.scales["y"]!.min ?? -1, u.scales["y"]!.max ?? 1) : empty ? [0] : ticks(u.scales["y"]!.max ?? 1, chart.unit === "count")), values: (_u, list) => list.map((v) => (v === 0 ? "0" : format(v))) }],
     series: [{}, ...order.map((s): uPlot.Series => ({
       label: s.key,
       stroke: colour(s),
-      width: 1.5,
+      width: s.key === "low" || s.key === "high" ? 1 : 1.5,
       points: { show: true, size: 5, filter: (u, i) => lonely(u.data[i] as (number | null)[]) },
       ...(chart.stacked ? { fill: colour(s), width: 0, paths: uPlot.paths.bars!({ size: [0.78, 40], align: 1 }), points: { show: false } } : {}),
     }))],
     hooks: {
+      ...(chart.signed ? { draw: [(u: uPlot) => zeroLine(u, css("--muted"))] } : {}),
       setCursor: [show],
       setSelect: [(u) => {
         if (u.select.width < 6) return;
@@ -163,6 +181,29 @@ function ticks(max: number, whole: boolean): number[] {
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = Math.max(whole ? 1 : 0, ([1, 2, 5, 10].find((m) => m * power >= raw) ?? 10) * power);
   return Array.from({ length: Math.floor(max / step) + 1 }, (_, i) => i * step);
+}
+
+/** Lines of a signed axis, zero among them. */
+function around(min: number, max: number): number[] {
+  const raw = (max - min) / 4;
+  const power = 10 ** Math.floor(Math.log10(raw));
+  const step = ([1, 2, 5, 10].find((m) => m * power >= raw) ?? 10) * power;
+  const first = Math.ceil(min / step);
+  return Array.from({ length: Math.floor(max / step) - first + 1 }, (_, i) => (first + i) * step);
+}
+
+/** Whether zero lies inside the interval is the question: it gets a line of its own. */
+function zeroLine(u: uPlot, colour: string): void {
+  const y = Math.round(u.valToPos(0, "y", true));
+  u.ctx.save();
+  u.ctx.strokeStyle = colour;
+  u.ctx.lineWidth = devicePixelRatio;
+  u.ctx.setLineDash([4 * devicePixelRatio, 3 * devicePixelRatio]);
+  u.ctx.beginPath();
+  u.ctx.moveTo(u.bbox.left, y);
+  u.ctx.lineTo(u.bbox.left + u.bbox.width, y);
+  u.ctx.stroke();
+  u.ctx.restore();
 }
 
 function visit(href: string, from_s: number, to_s: number): void {

@@ -16,15 +16,17 @@
 mod api;
 mod document;
 mod live;
+mod pages;
 mod results;
 mod store;
+mod view;
 
 use std::collections::HashMap;
 use std::str::FromStr as _;
 use std::sync::Arc;
 
 use base::{ProjectId, Random};
-use db::catalog::{Catalog, Label, Name, Selector};
+use db::catalog::{Catalog, Label, Name, NameFilter, Selector};
 use db::{Actor, Db, Kind, NewVersion, Page, PageRequest, Problem, SavedVersion, Scope, Version};
 use serde_json::{Value, json};
 
@@ -45,7 +47,9 @@ pub const RELEASE: &str = "release";
 
 /// Pages and API.
 pub fn routes() -> Vec<Route> {
-    api::routes()
+    let mut routes = pages::routes();
+    routes.extend(api::routes());
+    routes
 }
 
 /// Experiments, as the catalog knows them.
@@ -163,7 +167,7 @@ pub async fn names(
     page: &PageRequest,
 ) -> Result<Page<(Name, i64)>> {
     let names = catalog
-        .list_names(scope, KIND, &db::catalog::NameFilter::default(), page)
+        .list_names(scope, KIND, &NameFilter::default(), page)
         .await?;
     let row = |listed: db::Listed| (listed.latest.name, listed.latest.number);
     Ok(Page {
@@ -498,6 +502,12 @@ async fn lost_arm(desk: Desk<'_>, run: &Run, kind: &str) -> Result<Option<(RunAr
     let (_, name) = run.target.split_once(':').unwrap_or_default();
     let (name, _) = name.rsplit_once('@').unwrap_or_default();
     let name = Name::from_str(name).map_err(|problem| db::CatalogError::Invalid(vec![problem]))?;
+    let listed = desk.catalog.name(scope, kind, &name).await?;
+    if listed.is_none_or(|listed| listed.deleted_at.is_some())
+        && let Some(arm) = run.arms.first()
+    {
+        return Ok(Some((arm.clone(), format!("{kind} {name} was deleted"))));
+    }
     for arm in &run.arms {
         let selector = Selector::Number(arm.number);
         let found = desk.catalog.version(scope, kind, &name, &selector).await?;

@@ -127,7 +127,11 @@ impl NewForm {
         if !self.description.trim().is_empty() {
             document.insert("description".to_owned(), json!(self.description.trim()));
         }
-        let field = if self.kind == "app" { "environment" } else { "label" };
+        let field = if self.kind == "app" {
+            "environment"
+        } else {
+            "label"
+        };
         document.insert(
             "target".to_owned(),
             json!({"kind": self.kind, "name": self.target.trim(), field: self.pointer.trim()}),
@@ -146,7 +150,11 @@ impl NewForm {
         document.insert("metric".to_owned(), metric);
         if !self.guard.is_empty() {
             let limit = number("guard_limit", &self.guard_limit)?;
-            let limit = if self.guard == "error_rate" { limit / 100.0 } else { limit };
+            let limit = if self.guard == "error_rate" {
+                limit / 100.0
+            } else {
+                limit
+            };
             document.insert(
                 "guards".to_owned(),
                 json!([{
@@ -159,7 +167,10 @@ impl NewForm {
             "minimum_sample".to_owned(),
             json!(whole("minimum_sample", &self.minimum_sample)?),
         );
-        document.insert("alpha".to_owned(), json!(number("alpha", &self.alpha)? / 100.0));
+        document.insert(
+            "alpha".to_owned(),
+            json!(number("alpha", &self.alpha)? / 100.0),
+        );
         if !self.equivalence.trim().is_empty() {
             let margin = number("equivalence", &self.equivalence)?;
             let in_percent = matches!(self.metric.as_str(), "latency" | "error_rate");
@@ -203,7 +214,10 @@ impl NewForm {
             let weight = number("ramp", text)? / 100.0;
             Ok(json!({"weight": weight, "at_least_s": seconds, "at_least_calls": calls}))
         };
-        let texts = self.ramp.split([',', '、']).filter(|text| !text.trim().is_empty());
+        let texts = self
+            .ramp
+            .split([',', '、'])
+            .filter(|text| !text.trim().is_empty());
         Ok(Value::Array(texts.map(step).collect::<Result<_>>()?))
     }
 
@@ -230,14 +244,23 @@ fn metric_of(kind: &str, score: &str) -> Value {
 
 fn number(at: &'static str, text: &str) -> Result<f64> {
     let typed = text.trim().trim_end_matches('%').trim();
-    let number = typed.parse::<f64>().ok().filter(|number| number.is_finite());
-    number.ok_or_else(|| AppError::invalid(format!("{text:?} is not a number")).code("not_a_number").at(at))
+    let number = typed
+        .parse::<f64>()
+        .ok()
+        .filter(|number| number.is_finite());
+    number.ok_or_else(|| {
+        AppError::invalid(format!("{text:?} is not a number"))
+            .code("not_a_number")
+            .at(at)
+    })
 }
 
 fn whole(at: &'static str, text: &str) -> Result<u64> {
-    text.trim()
-        .parse()
-        .map_err(|_| AppError::invalid(format!("{text:?} is not a whole number")).code("not_a_number").at(at))
+    text.trim().parse().map_err(|_| {
+        AppError::invalid(format!("{text:?} is not a whole number"))
+            .code("not_a_number")
+            .at(at)
+    })
 }
 
 #[derive(Deserialize)]
@@ -266,7 +289,8 @@ async fn render_new(
     errors: Value,
 ) -> Result<Response> {
     let view = json!({"values": form.values(), "errors": errors});
-    page.render_with_status(status, "experiments/new.html", view).await
+    page.render_with_status(status, "experiments/new.html", view)
+        .await
 }
 
 async fn create(

@@ -227,7 +227,8 @@ fn arm_figures(
     arm: &RunArm,
     results: Option<&Results>,
 ) -> Value {
-    let found = results.and_then(|results| results.arms.iter().find(|found| found.name == arm.name));
+    let found =
+        results.and_then(|results| results.arms.iter().find(|found| found.name == arm.name));
     let figure = |figure: &Figure| {
         let text = |value: Option<f64>| value.map(|value| amount(&figure.metric, value));
         json!({
@@ -236,7 +237,11 @@ fn arm_figures(
         })
     };
     let shadow = document.mode == Mode::Shadow && !arm.control;
-    let weight = if document.mode == Mode::Shadow && arm.control { 1.0 } else { arm.weight };
+    let weight = if document.mode == Mode::Shadow && arm.control {
+        1.0
+    } else {
+        arm.weight
+    };
     json!({
         "name": arm.name, "version": arm.number, "control": arm.control, "shadow": shadow,
         "weight": percent(weight), "calls": found.map_or(0, |found| found.calls),
@@ -256,7 +261,10 @@ fn comparison_view(
     now_us: i64,
 ) -> Value {
     let text = |value: Option<f64>| {
-        value.map_or_else(|| "–".to_owned(), |value| change(&found.metric, &found.scale, value))
+        value.map_or_else(
+            || "–".to_owned(),
+            |value| change(&found.metric, &found.scale, value),
+        )
     };
     let (key, kind) = match (document.mode, found.verdict.as_str(), found.is_final) {
         (Mode::Bandit, ..) => ("bandit", "info"),
@@ -310,9 +318,7 @@ fn chart(page: &PageContext, run: &Run, found: &Comparison, now_us: i64) -> Valu
         _ => "score",
     };
     let times: Vec<i64> = found.series.iter().map(|point| point.at_s).collect();
-    let series = |key: &str, value: fn(&super::results::Point) -> Option<f64>| {
-        json!({"key": key, "values": found.series.iter().map(value).collect::<Vec<_>>()})
-    };
+    let series = |key: &str, value: fn(&super::results::Point) -> Option<f64>| json!({"key": key, "values": found.series.iter().map(value).collect::<Vec<_>>()});
     let last_us = times.last().map_or(0, |last| last * 1_000_000);
     let until = run.ended_at.unwrap_or(now_us).max(last_us);
     json!({
@@ -338,7 +344,14 @@ fn points(found: &Comparison) -> Vec<Value> {
             "low": text(point.low), "high": text(point.high),
         })
     };
-    found.series.iter().rev().filter(|point| point.estimate.is_some()).take(12).map(row).collect()
+    found
+        .series
+        .iter()
+        .rev()
+        .filter(|point| point.estimate.is_some())
+        .take(12)
+        .map(row)
+        .collect()
 }
 
 fn guard_view(page: &PageContext, guard: &GuardResult) -> Value {
@@ -374,5 +387,9 @@ fn pairs(page: &PageContext, results: Option<&Results>) -> Vec<Value> {
             "control_href": href(&pair.control_span), "shadow_href": href(&pair.shadow_span),
         })
     };
-    results.iter().flat_map(|results| &results.pairs).map(pair).collect()
+    results
+        .iter()
+        .flat_map(|results| &results.pairs)
+        .map(pair)
+        .collect()
 }

@@ -50,6 +50,12 @@ const GROUPS: &[(&str, &[Entry])] = &[
                 "approvals",
                 Permission::ReadCatalog,
             ),
+            (
+                "nav-experiments",
+                "experiments",
+                "experiments",
+                Permission::ReadCatalog,
+            ),
             ("nav-models", "models", "models", Permission::ReadModels),
             (
                 "nav-providers",

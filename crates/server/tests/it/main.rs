@@ -12,6 +12,7 @@ mod audit;
 mod bad_input;
 mod catalog;
 mod cli;
+mod experiments;
 mod keys;
 mod life;
 mod models;

@@ -213,6 +213,13 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("POST", "/api/v1/experiments/{name}/start", "admin editor"),
     ("POST", "/api/v1/experiments/{name}/stop", "admin editor"),
     ("POST", "/api/v1/experiments/{name}/promote", "admin editor"),
+    ("GET", "/{project}/experiments", "admin editor viewer"),
+    ("POST", "/{project}/experiments", "admin editor"),
+    ("GET", "/{project}/experiments/new", "admin editor"),
+    ("GET", "/{project}/experiments/show", "admin editor viewer"),
+    ("POST", "/{project}/experiments/start", "admin editor"),
+    ("POST", "/{project}/experiments/stop", "admin editor"),
+    ("POST", "/{project}/experiments/promote", "admin editor"),
     // The prompt registries of Langfuse and MLflow.
     ("GET", "/api/public/health", "everybody"),
     ("GET", "/api/public/projects", "admin editor viewer caller"),

@@ -1,0 +1,391 @@
+//! Experiments over HTTP: split, measured, stopped by guards, ramped, promoted.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use testkit::provider::Answer;
+
+use crate::harness::{Client, Live, Place, encode, on_both_databases, question};
+
+on_both_databases!(
+    a_split_is_sticky_measured_and_promoted,
+    a_guard_stops_a_canary_and_a_lost_version_a_split
+);
+
+const PROMPT: &str = "support/answer";
+
+/// A prompt with versions 1 and 2; production points to 1.
+fn make_prompt(client: &Client) {
+    for text in ["version one", "version two"] {
+        let content = json!({"messages": [{"role": "system", "content": text}]});
+        let reply = client.post(
+            "/api/v1/prompts",
+            &json!({"name": PROMPT, "content": content}),
+        );
+        assert_eq!(reply.status, 201, "{reply:?}");
+    }
+    let label = format!("/api/v1/prompts/{}/labels/production", encode(PROMPT));
+    assert_eq!(client.put(&label, &json!({"version": 1})).status, 200);
+}
+
+fn document() -> Value {
+    json!({
+        "target": {"kind": "prompt", "name": PROMPT, "label": "production"},
+        "arms": [{"name": "control", "version": 1, "weight": 50}, {"name": "candidate", "version": 2, "weight": 50}],
+        "metric": {"kind": "score", "name": "thumbs"},
+        "minimum_sample": 100,
+    })
+}
+
+fn save(client: &Client, name: &str, content: &Value) -> crate::harness::Reply {
+    client.post(
+        "/api/v1/experiments",
+        &json!({"name": name, "content": content}),
+    )
+}
+
+fn experiment(name: &str, rest: &str) -> String {
+    format!("/api/v1/experiments/{}{rest}", encode(name))
+}
+
+/// A call of this user; the trace and the version that answered.
+fn call(live: &Live, place: &Place, user: &str) -> (String, &'static str) {
+    let mut request = question("hello");
+    request["meguri"] = json!({"prompt": PROMPT, "user": user});
+    let trace = live.chat(&request);
+    let sent = place.fake.seen().pop().unwrap().json();
+    let text = sent["messages"][0]["content"].as_str().unwrap().to_owned();
+    (
+        trace,
+        if text == "version one" {
+            "control"
+        } else {
+            "candidate"
+        },
+    )
+}
+
+fn a_split_is_sticky_measured_and_promoted(place: Place) {
+    let place = place.add_fake().with_key("editor");
+    let live = place.start();
+    make_prompt(&live);
+
+    // What is wrong is said where it is.
+    let mut wrong = document();
+    wrong["arms"][1]["weight"] = json!(60);
+    let reply = save(&live, "tone", &wrong);
+    assert_eq!(reply.refusal(), (400, "invalid_document".to_owned()));
+    assert_eq!(reply.json()["error"]["at"], "/arms");
+    let mut wrong = document();
+    wrong["arms"][1]["version"] = json!(9);
+    let reply = save(&live, "tone", &wrong);
+    assert_eq!(reply.refusal(), (400, "unknown_version".to_owned()));
+    assert_eq!(reply.json()["error"]["at"], "/arms/1/version");
+    let mut wrong = document();
+    wrong["arms"][0]["control"] = json!(true);
+    wrong["arms"][1]["control"] = json!(true);
+    assert_eq!(
+        save(&live, "tone", &wrong).json()["error"]["at"],
+        "/arms/1/control"
+    );
+
+    assert_eq!(save(&live, "tone", &document()).status, 201);
+    assert_eq!(save(&live, "other", &document()).json()["version"], 1);
+    let started = live.post(
+        &experiment("tone", "/start"),
+        &json!({"reason": "a friendlier tone"}),
+    );
+    assert_eq!(started.status, 201, "{started:?}");
+    let run = started.json();
+    assert_eq!(
+        (&run["state"], &run["target"]),
+        (
+            &json!("running"),
+            &json!("prompt:support/answer@production")
+        )
+    );
+    let second = live.post(&experiment("other", "/start"), &json!({}));
+    assert_eq!(second.refusal(), (409, "target_busy".to_owned()));
+
+    // Users stay with their arm; what they say of it arrives there.
+    let mut arms: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for user in 0..24 {
+        let user = format!("user{user}");
+        let (first, arm) = call(&live, &place, &user);
+        let (second, again) = call(&live, &place, &user);
+        assert_eq!(arm, again, "{user} changed sides");
+        arms.entry(arm).or_default().extend([first, second]);
+    }
+    assert_eq!(arms.len(), 2, "both versions serve: {arms:?}");
+    for (arm, traces) in &arms {
+        let value = if *arm == "candidate" { 1 } else { -1 };
+        for trace in traces {
+            let score = json!({"trace_id": trace, "name": "thumbs", "value": value});
+            assert_eq!(live.post("/api/v1/scores", &score).status, 201);
+        }
+    }
+    let results = live.wait_for(&experiment("tone", "/results"), |value| {
+        let figures = &value["results"]["arms"];
+        let scored = |arm: usize| figures[arm]["figures"][0]["units"].as_u64().unwrap_or(0);
+        scored(0) + scored(1) == 24
+    });
+    let shown = &results["results"];
+    for (index, (name, mean)) in [("control", -1.0), ("candidate", 1.0)]
+        .into_iter()
+        .enumerate()
+    {
+        let arm = &shown["arms"][index];
+        let calls = arms[name].len();
+        assert_eq!(
+            (&arm["name"], &arm["calls"]),
+            (&json!(name), &json!(calls)),
+            "{arm}"
+        );
+        assert_eq!(arm["units"], calls / 2);
+        assert_eq!(
+            (&arm["figures"][0]["metric"], &arm["figures"][0]["mean"]),
+            (&json!("score.thumbs"), &json!(mean))
+        );
+    }
+    let comparison = &shown["comparisons"][0];
+    assert_eq!(comparison["verdict"], "not_enough_data", "{comparison}");
+    assert_eq!(comparison["estimate"], 2.0);
+    // The calls of the run are found by their arm.
+    let filter = encode("experiment = tone and arm = candidate");
+    let found = live
+        .get(&format!("/api/v1/traces?filter={filter}&limit=100"))
+        .json();
+    assert_eq!(
+        found["items"].as_array().unwrap().len(),
+        arms["candidate"].len()
+    );
+
+    let person = live.browser_of(&place.add_person("default", "editor"));
+    let page = person.get("/default/experiments/show?name=tone");
+    assert_eq!(page.status, 200, "{page:?}");
+    for text in [
+        "Not enough data",
+        "candidate",
+        "experiments/stop",
+        "Promote candidate",
+    ] {
+        assert!(
+            page.text().contains(text),
+            "{text} is not on the page: {}",
+            page.text()
+        );
+    }
+    assert!(person.get("/default/experiments").text().contains("tone"));
+
+    // Promoting moves the label and ends the split.
+    let unknown = live.post(&experiment("tone", "/promote"), &json!({"arm": "nobody"}));
+    assert_eq!(unknown.refusal(), (400, "unknown_arm".to_owned()));
+    let promoted = live.post(
+        &experiment("tone", "/promote"),
+        &json!({"arm": "candidate"}),
+    );
+    assert_eq!(promoted.status, 200, "{promoted:?}");
+    assert_eq!(promoted.json()["run"]["state"], "concluded");
+    let labels = live
+        .get(&format!("/api/v1/prompts/{}/labels", encode(PROMPT)))
+        .json();
+    assert_eq!(labels["items"][0]["version"], 2, "{labels}");
+    for user in 0..6 {
+        assert_eq!(call(&live, &place, &format!("user{user}")).1, "candidate");
+    }
+    // The figures were kept, without what came after the end.
+    let kept = live.get(&experiment("tone", "/results")).json();
+    assert_eq!(kept["results"]["arms"][0]["calls"], arms["control"].len());
+    assert_eq!(
+        live.post(&experiment("tone", "/stop"), &json!({}))
+            .refusal(),
+        (409, "not_running".to_owned())
+    );
+    let page = person.get("/default/experiments/show?name=tone").text();
+    assert!(page.contains("Promoted"), "{page}");
+    // The target is free again.
+    assert_eq!(
+        live.post(&experiment("other", "/start"), &json!({})).status,
+        201
+    );
+    assert_eq!(
+        live.post(&experiment("other", "/stop"), &json!({"reason": "enough"}))
+            .json()["state"],
+        "stopped"
+    );
+}
+
+fn a_guard_stops_a_canary_and_a_lost_version_a_split(place: Place) {
+    let place = place.add_fake().with_key("editor");
+    let live = place.start();
+    make_prompt(&live);
+    let mut canary = document();
+    canary["mode"] = json!("canary");
+    canary["arms"] =
+        json!([{"name": "control", "version": 1}, {"name": "candidate", "version": 2}]);
+    canary["ramp"] =
+        json!([{"weight": 0.5, "at_least_calls": 3}, {"weight": 1.0, "at_least_calls": 3}]);
+    canary["unit"] = json!("request");
+    canary["guards"] =
+        json!([{"metric": {"kind": "error_rate"}, "limit": 0.2, "direction": "above"}]);
+    assert_eq!(save(&live, "careful", &canary).status, 201);
+    assert_eq!(
+        live.post(&experiment("careful", "/start"), &json!({}))
+            .status,
+        201
+    );
+    let newest = |value: &Value| value["runs"][0].clone();
+
+    // Good calls take the ramp to its end by themselves.
+    let mut served = 0;
+    while served < 5 {
+        served += usize::from(call(&live, &place, "").1 == "candidate");
+    }
+    let advanced = live.wait_for(&experiment("careful", ""), |value| {
+        newest(value)["step"] == 2
+    });
+    assert_eq!(newest(&advanced)["arms"][1]["weight"], 1.0);
+    for _ in 0..3 {
+        assert_eq!(call(&live, &place, "").1, "candidate");
+    }
+
+    // Then the candidate fails, and calls go back to the control.
+    place
+        .fake
+        .always(Answer::status(400, r#"{"error": {"message": "no"}}"#));
+    let mut request = question("hello");
+    request["meguri"] = json!({"prompt": PROMPT});
+    for _ in 0..25 {
+        assert_eq!(live.post("/v1/chat/completions", &request).status, 400);
+    }
+    place.fake.always(Answer::default());
+    let stopped = live.wait_for(&experiment("careful", ""), |value| {
+        newest(value)["state"] == "stopped"
+    });
+    let run = newest(&stopped);
+    assert_eq!(run["ended_by"], "system");
+    assert!(
+        run["reason"].as_str().unwrap().contains("error_rate"),
+        "{run}"
+    );
+    for _ in 0..5 {
+        assert_eq!(call(&live, &place, "").1, "control");
+    }
+    let person = live.browser_of(&place.add_person("default", "viewer"));
+    let page = person.get("/default/experiments/show?name=careful").text();
+    assert!(
+        page.contains("Crossed") && !page.contains("experiments/stop\""),
+        "{page}"
+    );
+
+    // A split whose prompt is deleted stops itself and says why.
+    assert_eq!(save(&live, "lost", &document()).status, 201);
+    assert_eq!(
+        live.post(&experiment("lost", "/start"), &json!({})).status,
+        201
+    );
+    place.database(async |db| {
+        let catalog = db::Catalog::new(db.clone(), server::app::kinds());
+        let project = server::projects::by_name(db, "default").await.unwrap();
+        let scope = db::Scope {
+            project: project.id,
+            actor: db::Actor::Operator,
+        };
+        let name = PROMPT.parse().unwrap();
+        let request = db::catalog::DeleteRequest {
+            kind: "prompt",
+            name: &name,
+            reason: "",
+            force: true,
+        };
+        catalog.delete_name(scope, request).await.unwrap();
+    });
+    let stopped = live.wait_for(&experiment("lost", ""), |value| {
+        newest(value)["state"] == "stopped"
+    });
+    assert!(
+        newest(&stopped)["reason"]
+            .as_str()
+            .unwrap()
+            .contains("deleted"),
+        "{stopped}"
+    );
+    let again = live.post(&experiment("lost", "/start"), &json!({}));
+    assert_eq!(
+        again.refusal(),
+        (409, "arm_not_usable".to_owned()),
+        "{again:?}"
+    );
+}
+
+#[test]
+fn the_form_makes_and_the_command_runs_an_experiment() {
+    let place = Place::new();
+    let live = place.start();
+    make_prompt(&live);
+    let person = live.browser_of(&place.add_person("default", "editor"));
+    assert_eq!(person.get("/default/experiments/new").status, 200);
+    let fields = |share: &'static str| {
+        [
+            ("name", "form/made"),
+            ("kind", "prompt"),
+            ("target", PROMPT),
+            ("pointer", "production"),
+            ("mode", "split"),
+            ("unit", "session"),
+            ("control", "1"),
+            ("candidate", "v2"),
+            ("share", share),
+            ("metric", "latency"),
+            ("guard", "error_rate"),
+            ("guard_direction", "above"),
+            ("guard_limit", "10"),
+            ("minimum_sample", "500"),
+            ("alpha", "5"),
+            ("equivalence", "3"),
+        ]
+    };
+    let refused = person.form("/default/experiments", &fields("lots"));
+    assert_eq!(refused.status, 422);
+    assert!(refused.text().contains("is not a number"), "{refused:?}");
+    let made = person.form("/default/experiments", &fields("20"));
+    assert_eq!(made.status, 303, "{made:?}");
+    let shown = live.get(&experiment("form/made", "")).json();
+    let content = &shown["content"];
+    assert_eq!(
+        content["arms"][1],
+        json!({"name": "candidate", "version": 2, "weight": 20.0})
+    );
+    assert_eq!(
+        (&content["unit"], &content["equivalence"]),
+        (&json!("session"), &json!(0.03))
+    );
+    assert_eq!(content["guards"][0]["limit"], 0.1);
+    let page = person
+        .get("/default/experiments/show?name=form%2Fmade")
+        .text();
+    assert!(page.contains("Not started yet"), "{page}");
+
+    place
+        .meguri(&["experiment", "start", "form/made", "--reason", "by hand"])
+        .assert_done();
+    live.wait_for(&experiment("form/made", ""), |value| {
+        value["runs"][0]["state"] == "running"
+    });
+    let listed = place.meguri(&["experiment", "list", "--json"]).json();
+    assert_eq!(listed["items"][0]["run"]["state"], "running");
+    let figures = place
+        .meguri(&["experiment", "show", "form/made", "--json"])
+        .json();
+    assert_eq!(figures["results"]["arms"][0]["calls"], 0);
+    place
+        .meguri(&["experiment", "show", "form/made"])
+        .assert_done();
+    place
+        .meguri(&["experiment", "stop", "form/made"])
+        .assert_done();
+    assert_eq!(place.meguri(&["experiment", "stop", "form/made"]).code, 1);
+    assert_eq!(place.meguri(&["experiment", "show", "nothing"]).code, 3);
+    let ended = person.get("/default/experiments/show?name=form%2Fmade");
+    assert_eq!(ended.status, 200, "{ended:?}");
+}
