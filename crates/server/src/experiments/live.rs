@@ -11,12 +11,13 @@ use std::sync::Arc;
 
 use base::Random;
 use db::Scope;
+use db::promotion::Outcome;
 use serde_json::json;
 
 use super::document::{ExperimentDocument, Mode};
 use super::results::{Results, compute, rewards};
 use super::store::{self, Run};
-use super::{Desk, End, change, end, find, lost_arm, parse_name, system_scope};
+use super::{Desk, End, add_evidence, change, end, find, lost_arm, parse_name, system_scope};
 use crate::app::App;
 use crate::error::Result;
 
@@ -109,20 +110,18 @@ pub fn read_results(
 /// # Errors
 /// The database cannot be read. What goes wrong with one run is logged and stops no other.
 pub async fn tick(app: &App) -> anyhow::Result<()> {
-    let mut changed = false;
     for project in crate::projects::list(&app.db).await? {
         for run in store::running(&app.db, project.id).await? {
             match look_at(app, &run).await {
-                Ok(acted) => changed |= acted,
+                // At once: whoever reads that a run has ended may rely on it.
+                Ok(true) => app.refresh_plan().await?,
+                Ok(false) => {}
                 Err(error) => tracing::warn!(
                     experiment.name = %run.experiment, run.id = %run.id,
                     error.message = %error, "an experiment could not be looked at; it will be tried again"
                 ),
             }
         }
-    }
-    if changed {
-        app.refresh_plan().await?;
     }
     Ok(())
 }
@@ -152,10 +151,10 @@ async fn look_at(app: &App, run: &Run) -> Result<bool> {
         return Ok(true);
     }
     let results = results(app, run, &document).await?;
-    if stop_if_guard_crossed(app, scope, run, &results).await? {
+    if stop_if_guard_crossed(app, scope, run, &document, &results).await? {
         return Ok(true);
     }
-    if keep_verdict(app, scope, run, &results).await? {
+    if keep_verdict(app, scope, run, &document, &results).await? {
         // The run has a new revision; the rest is for the next look.
         return Ok(true);
     }
@@ -170,6 +169,7 @@ async fn stop_if_guard_crossed(
     app: &App,
     scope: Scope,
     run: &Run,
+    document: &ExperimentDocument,
     results: &Results,
 ) -> Result<bool> {
     let Some(crossed) = results.guards.iter().find(|guard| guard.state == "crossed") else {
@@ -196,12 +196,23 @@ async fn stop_if_guard_crossed(
         ..End::default()
     };
     end(Desk::of(app), scope, run, ending).await?;
+    app.refresh_plan().await?;
     tracing::warn!(experiment.name = %run.experiment, run.id = %run.id, guard.metric = %crossed.metric, "a guard stopped an experiment");
+    if let Some(arm) = run.arms.iter().find(|arm| arm.name == crossed.arm) {
+        let detail = json!({"run": run.id, "guard": crossed});
+        add_evidence(Desk::of(app), run, document, arm, Outcome::Fail, &detail).await?;
+    }
     Ok(true)
 }
 
 /// A verdict that became final is kept with the run and given as evidence, once per arm.
-async fn keep_verdict(app: &App, scope: Scope, run: &Run, results: &Results) -> Result<bool> {
+async fn keep_verdict(
+    app: &App,
+    scope: Scope,
+    run: &Run,
+    document: &ExperimentDocument,
+    results: &Results,
+) -> Result<bool> {
     let kept = |arm: &str| {
         let comparisons = run.outcome.as_ref()?.get("comparisons")?.as_array()?;
         let found = comparisons.iter().find(|found| found["arm"] == arm)?;
@@ -236,6 +247,17 @@ async fn keep_verdict(app: &App, scope: Scope, run: &Run, results: &Results) -> 
         detail,
     )
     .await?;
+    for (arm, comparison) in fresh {
+        let outcome = match comparison.verdict.as_str() {
+            "worse" => Outcome::Fail,
+            // Shown to be better, or as good.
+            _ => Outcome::Pass,
+        };
+        let mut short = comparison.clone();
+        short.series.clear();
+        let detail = json!({"run": run.id, "comparison": short});
+        add_evidence(Desk::of(app), run, document, arm, outcome, &detail).await?;
+    }
     Ok(true)
 }
 

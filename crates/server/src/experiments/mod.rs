@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use base::{ProjectId, Random};
 use db::catalog::{Catalog, Label, Name, NameFilter, Selector};
+use db::promotion::{NewEvidence, Outcome, Requested};
 use db::{Actor, Db, Kind, NewVersion, Page, PageRequest, Problem, SavedVersion, Scope, Version};
 use serde_json::{Value, json};
 
@@ -87,6 +88,10 @@ impl<'a> Desk<'a> {
             catalog: &app.catalog,
             random: app.random.as_ref(),
         }
+    }
+
+    fn promotion(self) -> db::Promotion {
+        db::Promotion::new(self.db.clone(), self.catalog.clone())
     }
 }
 
@@ -486,14 +491,63 @@ async fn move_target(
         expected: None,
         reason,
     };
-    match desk.catalog.move_pointer(scope, request).await? {
-        db::MoveOutcome::Moved(_) | db::MoveOutcome::Unchanged(_) => Ok(Promoted::Moved),
-        db::MoveOutcome::Conflict(_) => Err(AppError::conflict(format!(
-            "somebody else moved {} first",
-            document.target_text()
-        ))
-        .code("moved_meanwhile")),
+    match desk.promotion().request_move(scope, request).await? {
+        Requested::Moved(_) | Requested::Unchanged(_) => Ok(Promoted::Moved),
+        Requested::Proposed(proposal) => Ok(Promoted::Proposed(proposal.id)),
+        Requested::Conflict(_) => {
+            let target = document.target_text();
+            let message = format!("somebody else moved {target} first");
+            Err(AppError::conflict(message).code("moved_meanwhile"))
+        }
     }
+}
+
+/// The gate that an experiment gives evidence for: `experiment/NAME`. Gates are plain
+/// words, so a name that is none goes by the first 16 hex digits of its SHA-256.
+fn gate_of(experiment: &str) -> String {
+    let plain =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._/-".contains(&byte);
+    if experiment.len() <= 50 && experiment.bytes().all(plain) {
+        return format!("experiment/{experiment}");
+    }
+    let digest = base::Digest::of(experiment.as_bytes()).hex();
+    format!("experiment/{}", digest.get(..16).unwrap_or_default())
+}
+
+/// Tells promotion what the experiment has shown of an arm's content, as the gate
+/// that [`gate_of`] names.
+async fn add_evidence(
+    desk: Desk<'_>,
+    run: &Run,
+    document: &ExperimentDocument,
+    arm: &RunArm,
+    outcome: Outcome,
+    detail: &Value,
+) -> Result<()> {
+    let name = Name::from_str(&document.target.name)
+        .map_err(|problem| db::CatalogError::Invalid(vec![problem]))?;
+    let project = crate::projects::list(desk.db).await?;
+    let project = project.into_iter().find(|known| known.id == run.project);
+    let link = project.map_or_else(String::new, |project| {
+        let query: String =
+            url::form_urlencoded::byte_serialize(run.experiment.as_bytes()).collect();
+        format!(
+            "/{}/experiments/show?name={query}&run={}",
+            project.name, run.id
+        )
+    });
+    let evidence = NewEvidence {
+        kind: document.arm_kind(),
+        name: &name,
+        digest: arm.digest,
+        gate: &gate_of(&run.experiment),
+        outcome,
+        detail,
+        link: &link,
+    };
+    let scope = system_scope(run.project);
+    desk.promotion().add_evidence(scope, evidence).await?;
+    Ok(())
 }
 
 /// The first arm whose version cannot serve any more, and why.
@@ -518,6 +572,20 @@ async fn lost_arm(desk: Desk<'_>, run: &Run, kind: &str) -> Result<Option<(RunAr
             );
             return Ok(Some((arm.clone(), problem)));
         }
+    }
+    let quarantines = desk.promotion().active_quarantines(run.project).await?;
+    let hit = |arm: &&RunArm| {
+        let mut of_name = quarantines
+            .iter()
+            .filter(|row| row.kind == kind && row.name == name);
+        of_name.any(|row| row.digest == arm.digest)
+    };
+    if let Some(arm) = run.arms.iter().find(hit) {
+        let problem = format!(
+            "version {} of {kind} {name}, the arm {:?}, is quarantined",
+            arm.number, arm.name
+        );
+        return Ok(Some((arm.clone(), problem)));
     }
     Ok(None)
 }

@@ -268,9 +268,18 @@ fn a_guard_stops_a_canary_and_a_lost_version_a_split(place: Place) {
         run["reason"].as_str().unwrap().contains("error_rate"),
         "{run}"
     );
+    // The plan follows the row within a moment.
+    while call(&live, &place, "").1 == "candidate" {}
     for _ in 0..5 {
         assert_eq!(call(&live, &place, "").1, "control");
     }
+    let evidence = live.get("/api/v1/evidence?kind=prompt").json();
+    let evidence = &evidence["items"][0];
+    assert_eq!(
+        (&evidence["gate"], &evidence["outcome"]),
+        (&json!("experiment/careful"), &json!("fail")),
+        "{evidence}"
+    );
     let person = live.browser_of(&place.add_person("default", "viewer"));
     let page = person.get("/default/experiments/show?name=careful").text();
     assert!(
