@@ -61,7 +61,10 @@ pub struct Kind {
     pub schema: fn() -> Value,
     /// Everything that is wrong with a document, not only the first thing.
     pub validate: fn(&Value) -> Result<(), Vec<Problem>>,
-    /// What a document refers to. Called with documents that `validate` accepts.
+    /// The one way to write a document that `validate` accepts. Identity is of this, so that a
+    /// default that is spelled out and one that is left away are the same version.
+    pub normal: fn(&Value) -> Value,
+    /// What a document refers to. Called with documents in their normal form.
     pub references: fn(&Value) -> Vec<Reference>,
     /// The part of a document that is a text file in a tree of files.
     pub text: Option<TextFile>,
@@ -81,6 +84,7 @@ impl Kind {
             name,
             schema,
             validate,
+            normal: Value::clone,
             references: |_| Vec::new(),
             text: None,
             text_of: all_text,

@@ -371,14 +371,22 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError::Invalid`] lists what is wrong with the content.
     pub fn check(&self, kind: &str, content: &Value) -> Result<Digest, CatalogError> {
+        Ok(Digest::of_json(&self.normal(kind, content)?)?)
+    }
+
+    /// The form in which content of this kind is kept.
+    ///
+    /// # Errors
+    /// [`CatalogError::Invalid`] lists what is wrong with the content.
+    pub fn normal(&self, kind: &str, content: &Value) -> Result<Value, CatalogError> {
         let kind = self.kinds.get(kind)?;
         (kind.validate)(content).map_err(CatalogError::Invalid)?;
-        Ok(Digest::of_json(content)?)
+        Ok((kind.normal)(content))
     }
 
     fn prepare(&self, new: NewVersion<'_>) -> Result<Prepared, CatalogError> {
-        let digest = self.check(new.kind, new.content)?;
-        let bytes = base::canonical_json(new.content)?;
+        let normal = self.normal(new.kind, new.content)?;
+        let bytes = base::canonical_json(&normal)?;
         if bytes.len() > MAX_DOCUMENT_BYTES {
             return Err(Problem::new(
                 "",
@@ -386,6 +394,7 @@ impl Catalog {
             )
             .into());
         }
+        let digest = Digest::of(&bytes);
         let content =
             String::from_utf8(bytes).map_err(|_| Problem::new("", "the document is not UTF-8"))?;
         let kind = self.kinds.get(new.kind)?;
@@ -393,8 +402,8 @@ impl Catalog {
             digest,
             content,
             message: clean_text("message", new.message)?,
-            references: (kind.references)(new.content),
-            sketch: Sketch::of(&(kind.text_of)(new.content)),
+            references: (kind.references)(&normal),
+            sketch: Sketch::of(&(kind.text_of)(&normal)),
         })
     }
 

@@ -12,7 +12,10 @@ use serde_json::{Value, json};
 
 use crate::support::{Fixture, on_both};
 
-on_both!(a_new_kind_has_everything);
+on_both!(
+    a_new_kind_has_everything,
+    defaults_spelled_out_are_the_same_version
+);
 
 /// The whole kind: a recipe is a list of steps, and may build on other recipes.
 fn recipe() -> Kind {
@@ -26,9 +29,19 @@ fn recipe() -> Kind {
         })
     };
     Kind {
+        normal: without_empty_uses,
         references,
         ..Kind::new("recipe", schema, validate)
     }
+}
+
+/// Building on nothing is the default, so it is not written.
+fn without_empty_uses(document: &Value) -> Value {
+    let mut document = document.clone();
+    if let Some(fields) = document.as_object_mut() {
+        fields.retain(|name, value| name != "uses" || *value != json!({}));
+    }
+    document
 }
 
 fn validate(document: &Value) -> Result<(), Vec<Problem>> {
@@ -122,6 +135,20 @@ async fn a_new_kind_has_everything(f: Fixture) {
     references_hold(&kitchen).await;
     tags_and_deletion(&kitchen).await;
     audited(&kitchen).await;
+}
+
+async fn defaults_spelled_out_are_the_same_version(f: Fixture) {
+    let kitchen = Kitchen {
+        catalog: Catalog::new(f.db.clone(), Kinds::new([recipe()])),
+        f,
+    };
+    let spelled_out = json!({ "steps": ["boil"], "uses": {} });
+    let first = kitchen.save("egg", spelled_out.clone()).await;
+    let again = kitchen.save("egg", json!({ "steps": ["boil"] })).await;
+    assert!(again.already_existed);
+    assert_eq!(again.version, first.version);
+    let digest = kitchen.catalog.check("recipe", &spelled_out).unwrap();
+    assert_eq!(digest, first.version.digest);
 }
 
 async fn versions_and_diff(kitchen: &Kitchen) {

@@ -43,6 +43,10 @@ pub fn routes() -> Vec<Route> {
 /// Apps, as the catalog knows them.
 pub fn kind() -> Kind {
     Kind {
+        normal: |content| match AppDocument::parse(content) {
+            Ok(document) => json!(document),
+            Err(_) => content.clone(),
+        },
         references,
         ..Kind::new(APP, || json!(schemars::schema_for!(AppDocument)), validate)
     }

@@ -57,6 +57,10 @@ pub fn routes() -> Vec<Route> {
 /// Prompts, as the catalog knows them.
 pub fn kind() -> Kind {
     Kind {
+        normal: |content| match PromptDocument::parse(content) {
+            Ok(document) => document.to_value(),
+            Err(_) => content.clone(),
+        },
         references,
         ..Kind::new(
             KIND,
