@@ -12,32 +12,33 @@
 //! upstream connection at once: no task and no channel stand in between.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use base::{Clock, NanoUsd, Usage};
+use base::{SpanId, Usage};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use http_body::{Body, Frame};
 use serde_json::{Map, Value};
-use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
+use crate::app;
 use crate::body::{GatewayBody, TRACE_ID_HEADER, trace_header};
-use crate::context::CallContext;
+use crate::context::{CallContext, PromptRef};
 use crate::egress::{Allow, read_capped};
 use crate::error::ApiError;
+use crate::experiment;
 use crate::failure::{Again, Failure, Wait};
+use crate::guard::{About, Guard, Part, Settled};
 use crate::local::LocalKind;
-use crate::meter::{Meter, estimate_tokens};
-use crate::plan::{Plan, Principal, Protocol, Provider, Timeouts};
+use crate::meter::Meter;
+use crate::plan::{Plan, Principal, ProjectPlan, Protocol, Provider, Timeouts};
 use crate::prompt;
 use crate::providers::local::{self, LocalSource};
-use crate::providers::{Dialect, HttpSource, Piece, anthropic, openai};
-use crate::record::{Busy, CallError, CallKind, CallStatus, Permit, Record, RecordKind};
+use crate::providers::{Dialect, HttpSource, anthropic, openai};
+use crate::record::{Busy, CallKind, CallStatus, Permit, Record, RecordKind};
+use crate::relay::{Relay, Source, Stream};
 use crate::request::{Changes, Request};
 use crate::{Inner, models};
 
@@ -61,33 +62,70 @@ async fn place_for_record(gateway: &Inner, longest: Duration) -> Result<Permit, 
     }
 }
 
-/// Runs one call to the point where its response begins.
-pub(crate) async fn run(
+/// Reserves the place of a record and begins it.
+///
+/// # Errors
+/// The queue of records is full.
+pub(crate) async fn begin(
     gateway: &Inner,
-    kind: CallKind,
     plan: &Arc<Plan>,
-    principal: &Principal,
+    about: &About<'_>,
+) -> Result<Guard, ApiError> {
+    let permit = place_for_record(gateway, plan.limits.admission_wait).await;
+    let permit = permit.map_err(|busy| {
+        let message = "the record of this call could not be kept now; try again shortly";
+        let mut error = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message);
+        error.retry_after_s = Some(busy.retry_after_s);
+        error
+    })?;
+    Ok(Guard::new(gateway, permit, plan, about))
+}
+
+/// Runs one call to the point where its response begins. `part` says what it is a
+/// part of, where it is a copy of another call.
+pub(crate) async fn run(
+    caller: Caller<'_>,
+    kind: CallKind,
     context: CallContext,
     body: Bytes,
+    part: Part,
 ) -> Response<GatewayBody> {
+    let Caller {
+        gateway,
+        plan,
+        principal,
+    } = caller;
     let trace_id = context.trace_id;
-    let permit = match place_for_record(gateway, plan.limits.admission_wait).await {
-        Ok(permit) => permit,
-        Err(busy) => {
-            let message = "the record of this call could not be kept now; try again shortly";
-            let mut error = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message);
-            error.retry_after_s = Some(busy.retry_after_s);
-            return error.into_response(Some(trace_id));
-        }
+    let pinned = part.pinned;
+    let about = About {
+        kind: kind.into(),
+        principal,
+        context: &context,
+        part,
+        request_bytes: body.len(),
     };
-    let mut guard = Guard::new(gateway, permit, kind, plan, principal, &context, body.len());
+    let mut guard = match begin(gateway, plan, &about).await {
+        Ok(guard) => guard,
+        Err(error) => return error.into_response(Some(trace_id)),
+    };
     let call = Call {
         gateway,
         kind,
         plan,
         principal,
+        pinned,
     };
-    match Box::pin(call.answer(context, body, &mut guard)).await {
+    let read = match read_request(plan, body, &mut guard) {
+        Ok(read) => read,
+        Err(failure) => return refuse(trace_id, &mut guard, failure),
+    };
+    if kind == CallKind::Chat
+        && let Some(found) = app::find(caller, &read)
+    {
+        let serving = app::serve(caller, found, context, read.request, guard);
+        return Box::pin(serving).await;
+    }
+    match Box::pin(call.answer(read, context, &mut guard)).await {
         Ok(Answer::Whole { body, status }) => {
             guard.delivered(body.len(), true);
             guard.settle(CallStatus::Ok, None);
@@ -98,35 +136,134 @@ pub(crate) async fn run(
                 GatewayBody::full(body),
             )
         }
-        Ok(Answer::Stream {
-            source,
-            held,
-            limits,
-            deadline,
-        }) => {
-            let relay = Relay {
-                source: Some(source),
-                held,
-                guard,
-                limits,
-                total: Box::pin(sleep_until(deadline)),
-                idle: None,
-            };
-            respond(
-                trace_id,
-                StatusCode::OK,
-                "text/event-stream",
-                GatewayBody::new(relay),
-            )
+        Ok(Answer::Stream(stream)) => respond(
+            trace_id,
+            StatusCode::OK,
+            "text/event-stream",
+            GatewayBody::new(Relay::new(stream, guard)),
+        ),
+        Err(failure) => refuse(trace_id, &mut guard, failure),
+    }
+}
+
+/// Settles a call that did not work, and says so.
+pub(crate) fn refuse(
+    trace_id: base::TraceId,
+    guard: &mut Guard,
+    failure: Failure,
+) -> Response<GatewayBody> {
+    guard.fail(&failure);
+    failure.error.into_response(Some(trace_id))
+}
+
+/// Whose call it is and what serves it.
+#[derive(Clone, Copy)]
+pub(crate) struct Caller<'a> {
+    pub gateway: &'a Arc<Inner>,
+    pub plan: &'a Arc<Plan>,
+    pub principal: &'a Principal,
+}
+
+/// What a model answered, for callers in this process.
+#[derive(Debug)]
+pub(crate) struct Collected {
+    /// The message of the first choice, in the OpenAI shape.
+    pub message: Value,
+    pub finish_reason: Option<String>,
+    pub settled: Settled,
+}
+
+impl Caller<'_> {
+    /// A chat call of a step: its own record, the whole answer.
+    pub(crate) async fn collect(
+        &self,
+        context: &CallContext,
+        part: Part,
+        body: Bytes,
+    ) -> Result<Collected, Failure> {
+        let (mut guard, answer) = self.open(context, part, body).await?;
+        match answer {
+            Answer::Whole { body, .. } => guard.delivered(body.len(), true),
+            // A body of ours never asks for a stream here; if it did, its end would be the same.
+            Answer::Stream(stream) => {
+                if let Err(failure) = run_out(stream.source, &mut guard).await {
+                    guard.fail(&failure);
+                    return Err(failure);
+                }
+            }
         }
-        Err(failure) => {
-            guard.fail(&failure);
-            failure.error.into_response(Some(trace_id))
+        let message = guard.meter.messages().into_iter().next();
+        let finish_reason = guard.meter.finish_reasons().into_iter().next();
+        guard.settle(CallStatus::Ok, None);
+        Ok(Collected {
+            message: message.unwrap_or_default(),
+            finish_reason,
+            settled: guard.settled().cloned().unwrap_or_default(),
+        })
+    }
+
+    /// A chat call of a step whose answer is the caller's: its own record, as a stream.
+    pub(crate) async fn stream(
+        &self,
+        context: &CallContext,
+        part: Part,
+        body: Bytes,
+    ) -> Result<Relay, Failure> {
+        let (mut guard, answer) = self.open(context, part, body).await?;
+        match answer {
+            Answer::Stream(stream) => Ok(Relay::new(stream, guard)),
+            Answer::Whole { .. } => {
+                let name = guard.record_mut().provider.clone().unwrap_or_default();
+                let failure = Failure::garbage(&name, "was asked for a stream and sent none");
+                guard.fail(&failure);
+                Err(failure)
+            }
+        }
+    }
+
+    async fn open(
+        &self,
+        context: &CallContext,
+        part: Part,
+        body: Bytes,
+    ) -> Result<(Guard, Answer), Failure> {
+        let about = About {
+            kind: RecordKind::Chat,
+            principal: self.principal,
+            context,
+            part,
+            request_bytes: body.len(),
+        };
+        let mut guard = begin(self.gateway, self.plan, &about).await?;
+        let call = Call {
+            gateway: self.gateway,
+            kind: CallKind::Chat,
+            plan: self.plan,
+            principal: self.principal,
+            pinned: None,
+        };
+        let read = read_request(self.plan, body, &mut guard);
+        let answer = match read {
+            Ok(read) => Box::pin(call.answer(read, context.clone(), &mut guard)).await,
+            Err(failure) => Err(failure),
+        };
+        match answer {
+            Ok(answer) => Ok((guard, answer)),
+            Err(failure) => {
+                guard.fail(&failure);
+                Err(failure)
+            }
         }
     }
 }
 
-fn respond(
+/// A request, with the model that it names.
+pub(crate) struct Read {
+    pub request: Request,
+    pub model: Option<String>,
+}
+
+pub(crate) fn respond(
     trace_id: base::TraceId,
     status: StatusCode,
     content_type: &'static str,
@@ -142,16 +279,8 @@ fn respond(
 }
 
 enum Answer {
-    Whole {
-        body: Bytes,
-        status: StatusCode,
-    },
-    Stream {
-        source: Source,
-        held: VecDeque<Piece>,
-        limits: Timeouts,
-        deadline: Instant,
-    },
+    Whole { body: Bytes, status: StatusCode },
+    Stream(Stream),
 }
 
 enum Target {
@@ -159,39 +288,71 @@ enum Target {
     Remote(Arc<Provider>, String),
 }
 
-/// The upstream side of a stream.
-enum Source {
-    Http(Box<HttpSource>),
-    Local(Box<LocalSource>),
+/// A copy of a call whose answer nobody sees. Boxed, because it is started from
+/// inside of the call that it copies.
+fn copy(
+    gateway: Arc<Inner>,
+    plan: Arc<Plan>,
+    principal: Principal,
+    context: CallContext,
+    body: Bytes,
+    part: Part,
+) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(async move {
+        let caller = Caller {
+            gateway: &gateway,
+            plan: &plan,
+            principal: &principal,
+        };
+        let response = run(caller, CallKind::Chat, context, body, part).await;
+        response.into_body().collect_bytes().await;
+    })
 }
 
-impl Source {
-    fn poll_piece(
-        &mut self,
-        cx: &mut Context<'_>,
-        meter: &mut Meter,
-    ) -> Poll<Option<Result<Piece, Failure>>> {
-        let polled = match self {
-            Self::Http(source) => source.poll_piece(cx, meter),
-            Self::Local(source) => source.poll_piece(cx, meter),
-        };
-        if let Poll::Ready(Some(Ok(piece))) = &polled {
-            meter.generated_chunks += u64::from(piece.real);
-        }
-        polled
-    }
+/// Reads a body as far as its model's name.
+pub(crate) fn read_request(plan: &Plan, body: Bytes, guard: &mut Guard) -> Result<Read, Failure> {
+    let request = Request::read(body, &plan.limits)?;
+    let model: Option<String> = request.field("model", "a text")?;
+    guard.record_mut().request_model = model.clone().unwrap_or_default();
+    Ok(Read { request, model })
+}
 
-    async fn next_piece(&mut self, meter: &mut Meter) -> Option<Result<Piece, Failure>> {
-        std::future::poll_fn(|cx| self.poll_piece(cx, meter)).await
+/// Takes over what a request attaches to its call, and gives its other fields out.
+pub(crate) fn attach(
+    request: &Request,
+    model: Option<&str>,
+    context: &mut CallContext,
+    guard: &mut Guard,
+) -> Result<Map<String, Value>, ApiError> {
+    context.merge(request.extension()?);
+    context.merge_prompt(request.prompt_fields()?, model)?;
+    let fields = request.parameters(&["model", "messages", "input"]);
+    if context.user.is_none() {
+        context.user = fields
+            .get("user")
+            .and_then(Value::as_str)
+            .map(str::to_owned);
     }
+    if let Some(Value::Object(metadata)) = fields.get("metadata") {
+        for (name, value) in metadata {
+            context
+                .metadata
+                .entry(name.clone())
+                .or_insert_with(|| value.clone());
+        }
+    }
+    guard.set_context(context);
+    Ok(fields)
 }
 
 /// What stays the same from the beginning to the end of a call.
 struct Call<'a> {
-    gateway: &'a Inner,
+    gateway: &'a Arc<Inner>,
     kind: CallKind,
     plan: &'a Arc<Plan>,
     principal: &'a Principal,
+    /// The prompt's version, where this is a copy for that version.
+    pinned: Option<i64>,
 }
 
 /// A request that was read and understood. Its messages and parameters live in
@@ -209,13 +370,11 @@ struct Prepared {
 impl Call<'_> {
     async fn answer(
         &self,
+        read: Read,
         context: CallContext,
-        body: Bytes,
         guard: &mut Guard,
     ) -> Result<Answer, Failure> {
-        let request = Request::read(body, &self.plan.limits)?;
-        let model: Option<String> = request.field("model", "a text")?;
-        guard.record_mut().request_model = model.clone().unwrap_or_default();
+        let Read { request, model } = read;
         let prepared = self.prepare(request, model.as_deref(), context, guard)?;
         let model = prompt::model_of_call(model, &prepared.prompt)?;
         let asked = &mut guard.record_mut().request_model;
@@ -245,27 +404,10 @@ impl Call<'_> {
         mut context: CallContext,
         guard: &mut Guard,
     ) -> Result<Prepared, ApiError> {
-        context.merge(request.extension()?);
-        context.merge_prompt(request.prompt_fields()?, model)?;
+        let fields = attach(&request, model, &mut context, guard)?;
         if model.is_none_or(str::is_empty) && context.prompt.is_none() {
             return Err(ApiError::invalid("model", "\"model\" is missing"));
         }
-        let fields = request.parameters(&["model", "messages", "input"]);
-        if context.user.is_none() {
-            context.user = fields
-                .get("user")
-                .and_then(Value::as_str)
-                .map(str::to_owned);
-        }
-        if let Some(Value::Object(metadata)) = fields.get("metadata") {
-            for (name, value) in metadata {
-                context
-                    .metadata
-                    .entry(name.clone())
-                    .or_insert_with(|| value.clone());
-            }
-        }
-        guard.set_context(&context);
         guard.record_mut().parameters = fields;
         let mut prepared = Prepared {
             request,
@@ -304,6 +446,14 @@ impl Call<'_> {
         let mut messages =
             messages.ok_or_else(|| ApiError::invalid("messages", "\"messages\" is missing"))?;
         if let Some(wanted) = &context.prompt {
+            let pinned;
+            let wanted = match self.pinned {
+                Some(number) => {
+                    pinned = wanted.pinned(number);
+                    &pinned
+                }
+                None => wanted,
+            };
             let project = self.plan.projects.get(&self.principal.project);
             let empty = crate::plan::ProjectPlan::default();
             let project = project.map_or(&empty, |project| project.as_ref());
@@ -316,6 +466,9 @@ impl Call<'_> {
                 self.plan.limits.prompt_bytes,
             )?;
             messages = rendered.around(&messages);
+            if let Some(label) = &found.used.label {
+                self.copy_call(project, wanted, label, request, context, guard.span());
+            }
             let record = guard.record_mut();
             record.prompt = Some(found.used);
             record.arm = record.arm.take().or(found.arm);
@@ -334,6 +487,45 @@ impl Call<'_> {
         let options = record.parameters.get("stream_options");
         prepared.wants_usage = options.is_some_and(|options| options["include_usage"] == true);
         Ok(())
+    }
+
+    /// Starts copies of the call for the versions that stand in the shadow of the
+    /// served one.
+    fn copy_call(
+        &self,
+        project: &ProjectPlan,
+        wanted: &PromptRef,
+        label: &str,
+        request: &Request,
+        context: &CallContext,
+        span: SpanId,
+    ) {
+        if project.experiments.is_empty() {
+            return;
+        }
+        let target = experiment::Target::Prompt {
+            name: wanted.name.clone(),
+            label: label.to_owned(),
+        };
+        let Some(experiment) = project.experiments.get(&target) else {
+            return;
+        };
+        for (arm, used) in experiment.shadows(&context.unit(experiment.unit)) {
+            let part = Part {
+                parent: Some(span),
+                arm: Some(used),
+                pinned: Some(arm.number),
+                ..Part::default()
+            };
+            self.gateway.shadows.start(copy(
+                self.gateway.clone(),
+                self.plan.clone(),
+                self.principal.clone(),
+                context.clone(),
+                request.body(),
+                part,
+            ));
+        }
     }
 
     /// Finds the model, or says which one was probably meant.
@@ -707,12 +899,12 @@ async fn hold(
             break;
         }
     }
-    Ok(Answer::Stream {
+    Ok(Answer::Stream(Stream {
         source,
         held,
         limits,
         deadline,
-    })
+    }))
 }
 
 /// Runs a source to its end for an answer that is not streamed.
@@ -723,347 +915,4 @@ async fn run_out(mut source: Source, guard: &mut Guard) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// The committed stream: gives out pieces, watches the clock, settles at the end.
-struct Relay {
-    /// Gone once the stream is over in any way.
-    source: Option<Source>,
-    held: VecDeque<Piece>,
-    guard: Guard,
-    limits: Timeouts,
-    total: Pin<Box<Sleep>>,
-    /// Runs only while the provider is waited for: a client that reads slowly is
-    /// not the provider's fault.
-    idle: Option<Idle>,
-}
-
-struct Idle {
-    sleep: Pin<Box<Sleep>>,
-    running: bool,
-}
-
-impl Relay {
-    fn deliver(&mut self, piece: Piece) -> Frame<Bytes> {
-        if piece.real {
-            self.guard.first_token();
-        }
-        self.guard.delivered(piece.bytes.len(), piece.real);
-        if piece.last {
-            // The client may hang up at `[DONE]`; the call has ended well by then.
-            self.guard.settle(CallStatus::Ok, None);
-        }
-        Frame::data(piece.bytes)
-    }
-
-    /// The one way a committed stream ends badly: an error event and no `[DONE]`.
-    fn break_off(&mut self, failure: &Failure) -> Frame<Bytes> {
-        self.source = None;
-        let event = failure.error.stream_event();
-        self.guard.delivered(event.len(), false);
-        self.guard.fail(failure);
-        Frame::data(event)
-    }
-
-    fn provider(&self) -> &str {
-        self.guard
-            .record
-            .as_ref()
-            .and_then(|record| record.provider.as_deref())
-            .unwrap_or_default()
-    }
-
-    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let end = |idle: Duration| Instant::now() + idle;
-        let limit = self.limits.idle;
-        let idle = self.idle.get_or_insert_with(|| Idle {
-            sleep: Box::pin(sleep_until(end(limit))),
-            running: true,
-        });
-        if !idle.running {
-            idle.sleep.as_mut().reset(end(limit));
-            idle.running = true;
-        }
-        idle.sleep.as_mut().poll(cx)
-    }
-
-    fn stop_idle(&mut self) {
-        if let Some(idle) = &mut self.idle {
-            idle.running = false;
-        }
-    }
-}
-
-impl Body for Relay {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let this = &mut *self;
-        if let Some(piece) = this.held.pop_front() {
-            return Poll::Ready(Some(Ok(this.deliver(piece))));
-        }
-        let Some(source) = &mut this.source else {
-            return Poll::Ready(None);
-        };
-        let settled = this.guard.is_settled();
-        // Also while pieces come without a pause, when nothing ever waits for the timer.
-        if !settled && Instant::now() >= this.total.deadline() {
-            let failure = Failure::timeout(this.provider(), Wait::Total);
-            return Poll::Ready(Some(Ok(this.break_off(&failure))));
-        }
-        match source.poll_piece(cx, &mut this.guard.meter) {
-            Poll::Ready(Some(Ok(piece))) => {
-                this.stop_idle();
-                Poll::Ready(Some(Ok(this.deliver(piece))))
-            }
-            Poll::Ready(Some(Err(failure))) if !settled => {
-                Poll::Ready(Some(Ok(this.break_off(&failure))))
-            }
-            Poll::Ready(_) => {
-                this.source = None;
-                Poll::Ready(None)
-            }
-            Poll::Pending if settled => Poll::Pending,
-            Poll::Pending => {
-                let wait = match (this.total.as_mut().poll(cx), this.poll_idle(cx)) {
-                    (Poll::Ready(()), _) => Wait::Total,
-                    (_, Poll::Ready(())) => Wait::Idle,
-                    _ => return Poll::Pending,
-                };
-                let failure = Failure::timeout(this.provider(), wait);
-                Poll::Ready(Some(Ok(this.break_off(&failure))))
-            }
-        }
-    }
-}
-
-/// Owns the record and settles it exactly once; a drop without a settlement is a
-/// client that went away, a stopped process, or a panic.
-pub(crate) struct Guard {
-    permit: Option<Permit>,
-    record: Option<Box<Record>>,
-    meter: Meter,
-    clock: Arc<dyn Clock>,
-    plan: Arc<Plan>,
-    model: String,
-}
-
-impl Guard {
-    fn new(
-        gateway: &Inner,
-        permit: Permit,
-        kind: CallKind,
-        plan: &Arc<Plan>,
-        principal: &Principal,
-        context: &CallContext,
-        request_bytes: usize,
-    ) -> Self {
-        let now = gateway.clock.now_us();
-        let record = Record {
-            trace_id: context.trace_id,
-            span_id: gateway.ids.make(),
-            parent_span_id: context.parent_span_id,
-            parent: None,
-            project: principal.project,
-            environment: principal.environment.clone(),
-            key_id: principal.key_id,
-            caller: principal.user_id,
-            kind: kind.into(),
-            protocol: None,
-            provider: None,
-            request_model: String::new(),
-            response_model: None,
-            response_id: None,
-            provider_request_id: None,
-            prompt: None,
-            app: None,
-            arm: None,
-            session: context.session.clone(),
-            step: context.step,
-            user: context.user.clone(),
-            tags: context.tags.clone(),
-            metadata: context.metadata.clone(),
-            parameters: Map::new(),
-            input: Vec::new(),
-            output: Vec::new(),
-            finish_reasons: Vec::new(),
-            usage: None,
-            cost: None,
-            price_version: None,
-            status: CallStatus::Cancelled,
-            error: None,
-            http_status: 499,
-            streamed: false,
-            started_at: now,
-            first_token_at: None,
-            ended_at: now,
-            request_bytes: u64::try_from(request_bytes).unwrap_or(u64::MAX),
-            response_bytes: 0,
-            plan_revision: plan.revision.clone(),
-            attempts: 0,
-            generated_chunks: 0,
-            delivered_chunks: 0,
-        };
-        Self {
-            permit: Some(permit),
-            record: Some(Box::new(record)),
-            meter: Meter::default(),
-            clock: gateway.clock.clone(),
-            plan: plan.clone(),
-            model: String::new(),
-        }
-    }
-
-    /// The record that is being filled.
-    #[expect(
-        clippy::expect_used,
-        reason = "a settled guard is not written to: a bug of ours, never input"
-    )]
-    fn record_mut(&mut self) -> &mut Record {
-        self.record.as_mut().expect("the call is not settled yet")
-    }
-
-    fn is_settled(&self) -> bool {
-        self.permit.is_none()
-    }
-
-    fn started_s(&self) -> i64 {
-        self.record
-            .as_ref()
-            .map_or(0, |record| record.started_at / 1_000_000)
-    }
-
-    fn set_target(&mut self, protocol: &'static str, provider: &str, model: &str) {
-        model.clone_into(&mut self.model);
-        let record = self.record_mut();
-        record.protocol = Some(protocol);
-        record.provider = Some(provider.to_owned());
-    }
-
-    fn set_context(&mut self, context: &CallContext) {
-        let record = self.record_mut();
-        record.session.clone_from(&context.session);
-        record.step = context.step;
-        record.user.clone_from(&context.user);
-        record.tags.clone_from(&context.tags);
-        record.metadata.clone_from(&context.metadata);
-    }
-
-    fn first_token(&mut self) {
-        let now = self.clock.now_us();
-        if let Some(record) = &mut self.record {
-            record.first_token_at.get_or_insert(now);
-        }
-    }
-
-    fn delivered(&mut self, bytes: usize, real: bool) {
-        if let Some(record) = &mut self.record {
-            record.response_bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
-            record.delivered_chunks += u64::from(real);
-        }
-    }
-
-    fn fail(&mut self, failure: &Failure) {
-        let error = CallError {
-            kind: failure.error.code.clone(),
-            message: match &failure.detail {
-                Some(detail) => detail.to_string(),
-                None => failure.error.message.clone(),
-            },
-        };
-        self.settle_with(
-            CallStatus::Error,
-            Some(error),
-            failure.error.status.as_u16(),
-        );
-    }
-
-    fn settle(&mut self, status: CallStatus, error: Option<CallError>) {
-        self.settle_with(status, error, 200);
-    }
-
-    fn settle_with(&mut self, status: CallStatus, error: Option<CallError>, http_status: u16) {
-        let (Some(permit), Some(mut record)) = (self.permit.take(), self.record.take()) else {
-            return;
-        };
-        record.status = status;
-        record.error = error;
-        record.http_status = http_status;
-        record.ended_at = self.clock.now_us();
-        record.output = match record.kind {
-            RecordKind::Embedding => Vec::new(),
-            _ => self.meter.messages(),
-        };
-        record.finish_reasons = self.meter.finish_reasons();
-        record.response_model = self.meter.response_model.take();
-        record.response_id = self.meter.response_id.take();
-        record.generated_chunks = self.meter.generated_chunks;
-        record.usage = self.usage(&record);
-        (record.cost, record.price_version) = self.price(&record);
-        permit.settle(*record);
-    }
-
-    /// The provider's counts; where it sent none, or not the last ones, ours.
-    fn usage(&self, record: &Record) -> Option<Usage> {
-        let whole = record.status == CallStatus::Ok || self.meter.has_finished();
-        match self.meter.usage {
-            Some(usage) if whole => Some(usage),
-            Some(usage) => {
-                let output = usage.output.max(self.meter.estimated_output());
-                Some(Usage {
-                    output,
-                    estimated: true,
-                    ..usage
-                })
-            }
-            // A cancelled call was sent, so its input was probably read and will be charged.
-            None if self.meter.has_output()
-                || (record.status == CallStatus::Cancelled && record.attempts > 0) =>
-            {
-                let input = record
-                    .input
-                    .iter()
-                    .map(|message| estimate_tokens(&message.to_string()))
-                    .sum();
-                Some(Usage {
-                    input,
-                    output: self.meter.estimated_output(),
-                    estimated: true,
-                    ..Usage::default()
-                })
-            }
-            None => None,
-        }
-    }
-
-    fn price(&self, record: &Record) -> (Option<NanoUsd>, Option<String>) {
-        let project = self.plan.projects.get(&record.project);
-        let (Some(project), Some(usage), Some(provider)) =
-            (project, &record.usage, &record.provider)
-        else {
-            return (None, None);
-        };
-        match project.prices.find(provider, &self.model) {
-            Some(row) => (Some(row.cost(usage)), Some(project.prices.version.clone())),
-            None => (None, None),
-        }
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let error = CallError {
-                kind: "panic".to_owned(),
-                message: "the call stopped by a bug".to_owned(),
-            };
-            self.settle_with(CallStatus::Error, Some(error), 500);
-        } else {
-            self.settle_with(CallStatus::Cancelled, None, 499);
-        }
-    }
 }

@@ -86,6 +86,15 @@ impl PromptRef {
         (!wanted.name.is_empty() && (says || !selected)).then_some(wanted)
     }
 
+    /// The same prompt at this version.
+    pub(crate) fn pinned(&self, version: i64) -> Self {
+        Self {
+            name: self.name.clone(),
+            version: Some(version),
+            ..Self::default()
+        }
+    }
+
     /// Takes a selector: a version number, a digest or a label.
     fn select(&mut self, selector: &str) {
         self.digest = selector.parse().ok();

@@ -18,6 +18,7 @@ pub mod egress;
 mod error;
 mod experiment;
 mod failure;
+mod guard;
 mod local;
 mod meter;
 mod plan;
@@ -25,7 +26,9 @@ mod problem;
 mod prompt;
 mod providers;
 mod record;
+mod relay;
 mod request;
+mod shadow;
 pub mod sse;
 
 use std::sync::Arc;
@@ -35,6 +38,9 @@ use base::{Clock, Ids};
 use bytes::Bytes;
 use http::Response;
 use serde::Serialize;
+
+use call::Caller;
+use guard::Part;
 
 pub use app::{
     AgentLimits, AgentStep, AppDocument, AppReference, AppVersion, ChainStep, Graph, GraphEdge,
@@ -51,8 +57,8 @@ pub use local::{
     LocalKind, LocalModel, LocalModels, LocalStream, TokenLogprob,
 };
 pub use plan::{
-    App, KeyProblem, Limits, Plan, PriceRow, PriceTable, Principal, ProjectPlan, Prompt, Protocol,
-    Provider, Quirks, Release, Retry, Timeouts,
+    App, KeyProblem, Limits, PinnedPrompt, Plan, PriceRow, PriceTable, Principal, ProjectPlan,
+    Prompt, Protocol, Provider, Quirks, Release, Retry, Timeouts,
 };
 pub use problem::DocumentProblem;
 pub use prompt::{
@@ -79,6 +85,9 @@ struct Inner {
     recorder: Arc<dyn Recorder>,
     clock: Arc<dyn Clock>,
     ids: Ids,
+    /// Releases that conversations began with.
+    conversations: app::Sticky,
+    shadows: shadow::Shadows,
 }
 
 impl Gateway {
@@ -99,6 +108,8 @@ impl Gateway {
                 recorder,
                 clock,
                 ids,
+                conversations: app::Sticky::default(),
+                shadows: shadow::Shadows::new(),
             }),
         }
     }
@@ -129,7 +140,37 @@ impl Gateway {
         context: CallContext,
         body: Bytes,
     ) -> Response<GatewayBody> {
-        call::run(&self.inner, CallKind::Chat, plan, principal, context, body).await
+        let caller = self.caller(plan, principal);
+        call::run(caller, CallKind::Chat, context, body, Part::default()).await
+    }
+
+    /// Runs a release that is not in the plan, for an editor that tries a draft
+    /// out: as a chat completion, recorded without a release's number. The body is
+    /// that of a chat completion; its `model` does not matter.
+    pub async fn run_draft(
+        &self,
+        plan: &Arc<Plan>,
+        principal: &Principal,
+        context: CallContext,
+        release: Arc<Release>,
+        body: Bytes,
+    ) -> Response<GatewayBody> {
+        let caller = self.caller(plan, principal);
+        Box::pin(app::serve_draft(caller, context, &release, body)).await
+    }
+
+    fn caller<'a>(&'a self, plan: &'a Arc<Plan>, principal: &'a Principal) -> Caller<'a> {
+        Caller {
+            gateway: &self.inner,
+            plan,
+            principal,
+        }
+    }
+
+    /// Waits a moment for what runs beside the calls, then ends it. To be called
+    /// once no more calls come, and before the recorder closes.
+    pub async fn close(&self) {
+        self.inner.shadows.close().await;
     }
 
     /// `POST /v1/embeddings`.
@@ -140,18 +181,11 @@ impl Gateway {
         context: CallContext,
         body: Bytes,
     ) -> Response<GatewayBody> {
-        call::run(
-            &self.inner,
-            CallKind::Embedding,
-            plan,
-            principal,
-            context,
-            body,
-        )
-        .await
+        let caller = self.caller(plan, principal);
+        call::run(caller, CallKind::Embedding, context, body, Part::default()).await
     }
 
-    /// `GET /v1/models`: local models, then each provider's listed ones.
+    /// `GET /v1/models`: local models, each provider's listed ones, the project's apps.
     pub fn models(&self, plan: &Plan, principal: &Principal) -> Vec<ModelEntry> {
         models(&self.inner, plan, principal)
     }
@@ -180,7 +214,14 @@ fn models(gateway: &Inner, plan: &Plan, principal: &Principal) -> Vec<ModelEntry
             owned_by: provider.name.clone(),
         })
     });
-    local.chain(remote).collect()
+    let apps = project.into_iter().flat_map(|project| project.apps.keys());
+    let apps = apps.map(|name| ModelEntry {
+        id: name.clone(),
+        object: "model",
+        created: 0,
+        owned_by: "app".to_owned(),
+    });
+    local.chain(remote).chain(apps).collect()
 }
 
 /// The known name that is most like a wrong one, if any is like it.
@@ -208,7 +249,7 @@ pub struct ModelEntry {
     pub object: &'static str,
     /// Seconds since the epoch; 0 when unknown.
     pub created: i64,
-    /// `local` or the provider's name.
+    /// `local`, `app` or the provider's name.
     pub owned_by: String,
 }
 

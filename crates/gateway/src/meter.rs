@@ -142,6 +142,12 @@ impl From<&OpenAiUsage> for Usage {
     }
 }
 
+/// The counts that an answer or a chunk tells, if it does.
+pub(crate) fn read_usage(value: &Value) -> Option<Usage> {
+    let usage = Option::<OpenAiUsage>::deserialize(value).ok()??;
+    Some((&usage).into())
+}
+
 /// The counts in OpenAI's shape.
 pub(crate) fn usage_json(usage: &Usage) -> Value {
     json!({

@@ -227,9 +227,18 @@ pub struct Release {
     pub app: Arc<AppVersion>,
     /// What the app's references stand for, transitively: the text of the reference
     /// (`prompt:geo/who@production`) → the prompt.
-    pub prompts: HashMap<String, Arc<PromptVersion>>,
+    pub prompts: HashMap<String, PinnedPrompt>,
     /// Credentials of its tools, resolved: `env:MEGURI_TOOL_NAME` → the secret.
     pub credentials: HashMap<String, Secret<String>>,
+}
+
+/// The version of a prompt that a release keeps.
+#[derive(Debug, Clone)]
+pub struct PinnedPrompt {
+    /// The version's number.
+    pub number: i64,
+    /// The version.
+    pub version: Arc<PromptVersion>,
 }
 
 /// Caps that hold for everybody.

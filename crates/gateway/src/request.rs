@@ -103,6 +103,11 @@ impl Request {
         Ok(Self { body, members })
     }
 
+    /// The whole body, to read it again.
+    pub(crate) fn body(&self) -> Bytes {
+        self.body.clone()
+    }
+
     fn member(&self, name: &str) -> Option<&Member> {
         self.members.iter().find(|member| member.name == name)
     }

@@ -240,6 +240,7 @@ impl App {
 
     /// Ends in order: background work has stopped, records are on disk, connections closed.
     pub async fn close(&self) {
+        self.gateway.close().await;
         match tokio::time::timeout(CLOSE, crate::keys::write_last_used(self)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {

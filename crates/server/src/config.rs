@@ -56,6 +56,8 @@ pub struct Egress {
     /// Whether people in the UI and API may add providers on loopback and
     /// private addresses. The command line always may.
     pub allow_private: bool,
+    /// Whether tools of apps may call loopback and private addresses.
+    pub allow_private_tools: bool,
     /// Where `hf:` models come from; default is Hugging Face.
     pub hub_url: Option<String>,
 }

@@ -101,6 +101,7 @@ pub async fn build(app: &App, revision: i64, memory: &mut Memory) -> anyhow::Res
     }
     let limits = Limits {
         request_bytes: app.config.file.limits.inference_body_bytes,
+        private_tools: app.config.file.egress.allow_private_tools,
         ..Limits::default()
     };
     Ok(Plan {

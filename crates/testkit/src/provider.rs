@@ -96,6 +96,20 @@ impl Answer {
         }
     }
 
+    /// This text, in one piece.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self {
+            text: vec![text.into()],
+            ..Self::default()
+        }
+    }
+
+    /// Exactly this JSON, for whoever is no model.
+    pub fn json(value: &Value) -> Self {
+        let body = Bytes::from(value.to_string());
+        Self::faulty(Fault::Raw("application/json", vec![body]))
+    }
+
     /// An error status with this body.
     pub fn status(status: u16, body: impl Into<String>) -> Self {
         Self::faulty(Fault::Status(status, Vec::new(), body.into()))
@@ -135,6 +149,7 @@ pub struct FakeProvider {
 struct State {
     next: Mutex<VecDeque<Answer>>,
     always: Mutex<Answer>,
+    rules: Mutex<Vec<(String, Answer)>>,
     seen: Mutex<Vec<Seen>>,
     open: AtomicUsize,
     connections: AtomicUsize,
@@ -198,6 +213,12 @@ impl FakeProvider {
     /// Answers every request that has nothing queued like this.
     pub fn always(&self, answer: Answer) {
         *lock(&self.state.always) = answer;
+    }
+
+    /// Answers every request whose path or body holds this text like this, whatever
+    /// is queued; the newest rule that fits counts.
+    pub fn when(&self, text: impl Into<String>, answer: Answer) {
+        lock(&self.state.rules).push((text.into(), answer));
     }
 
     /// Requests so far, oldest first.
@@ -286,13 +307,23 @@ async fn answer(
         body,
     };
     let request = seen.json();
+    let plan = choose(&state, &seen);
     lock(&state.seen).push(seen);
-    let queued = lock(&state.next).pop_front();
-    let plan = queued.unwrap_or_else(|| lock(&state.always).clone());
     if plan.fault == Fault::StallBeforeHeaders {
         std::future::pending::<()>().await;
     }
     Ok(respond(head.uri.path(), &request, &plan, open))
+}
+
+fn choose(state: &State, seen: &Seen) -> Answer {
+    let text = format!("{} {}", seen.path, String::from_utf8_lossy(&seen.body));
+    let rules = lock(&state.rules);
+    if let Some((_, answer)) = rules.iter().rev().find(|(part, _)| text.contains(part)) {
+        return answer.clone();
+    }
+    drop(rules);
+    let queued = lock(&state.next).pop_front();
+    queued.unwrap_or_else(|| lock(&state.always).clone())
 }
 
 fn respond(path: &str, request: &Value, plan: &Answer, open: Open) -> Response<FakeBody> {

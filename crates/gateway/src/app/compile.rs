@@ -7,7 +7,9 @@
 //! outside, the chain itself waits for.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
+use base::Digest;
 use jsonschema::{PatternOptions, Validator};
 use serde_json::{Map, Value, json};
 
@@ -17,6 +19,7 @@ use super::document::{
 };
 use super::expr::{Expression, Mentions, with_room};
 use crate::problem::DocumentProblem;
+use crate::prompt::{Dialect, PromptDocument, PromptVersion};
 
 /// Steps of one app, those in chains included.
 const MOST_STEPS: usize = 100;
@@ -96,11 +99,18 @@ pub(crate) enum Work {
 /// A prompt and the models that may answer it.
 #[derive(Debug)]
 pub(crate) struct ModelWork {
-    pub prompt: PromptSource,
+    pub prompt: Source,
     pub variables: Vec<(String, Expression)>,
     /// The models to try; empty means the prompt's own.
     pub models: Vec<String>,
     pub parameters: Map<String, Value>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// Found in the release.
+    Reference(String),
+    Inline(Arc<PromptVersion>),
 }
 
 #[derive(Debug)]
@@ -446,14 +456,14 @@ impl Compiler<'_> {
             };
         let work = match step {
             Step::Prompt(step) => Work::Prompt(ModelWork {
-                prompt: step.prompt.clone(),
+                prompt: self.prompt(path, &step.prompt, &step.variables),
                 variables: named("variables", &step.variables),
                 models: self.models(path, step.model.as_deref(), &step.prompt),
                 parameters: self.parameters(path, &step.parameters),
             }),
             Step::Agent(step) => Work::Agent {
                 model: ModelWork {
-                    prompt: step.prompt.clone(),
+                    prompt: self.prompt(path, &step.prompt, &step.variables),
                     variables: named("variables", &step.variables),
                     models: self.models(path, step.model.as_deref(), &step.prompt),
                     parameters: self.parameters(path, &step.parameters),
@@ -573,15 +583,44 @@ impl Compiler<'_> {
         false
     }
 
+    fn prompt(
+        &mut self,
+        path: &str,
+        prompt: &PromptSource,
+        variables: &BTreeMap<String, String>,
+    ) -> Source {
+        let path = format!("{path}/prompt");
+        let document = match prompt {
+            PromptSource::Reference(text) => {
+                self.named_reference(&path, "prompt", text);
+                return Source::Reference(text.clone());
+            }
+            PromptSource::Inline(document) => document,
+        };
+        let value = document.to_value();
+        if let Err(problems) = PromptDocument::parse(&value) {
+            for problem in problems {
+                self.problem(format!("{path}{}", problem.path), problem.message);
+            }
+        } else if document.inputs.is_none() {
+            for variable in document.variables() {
+                let name = variable.name.split('.').next().unwrap_or_default();
+                if !variables.contains_key(name) && document.dialect == Dialect::Jinja {
+                    let message = format!("the prompt uses {name:?}, which variables do not give");
+                    self.problem(&path, message);
+                }
+            }
+        }
+        let digest = Digest::of(value.to_string().as_bytes());
+        Source::Inline(Arc::new(PromptVersion::new(digest, (**document).clone())))
+    }
+
     /// The models that a step tries.
     fn models(&mut self, path: &str, model: Option<&str>, prompt: &PromptSource) -> Vec<String> {
-        match prompt {
-            PromptSource::Reference(text) => {
-                self.named_reference(&format!("{path}/prompt"), "prompt", text);
-            }
-            PromptSource::Inline(document) => self.inline_prompt(path, document, model),
-        }
         let Some(model) = model else {
+            if matches!(prompt, PromptSource::Inline(document) if document.model.is_none()) {
+                self.problem(path, "a model is missing, and the prompt names none");
+            }
             return Vec::new();
         };
         if let Some(route) = self.document.models.get(model) {
@@ -595,12 +634,6 @@ impl Compiler<'_> {
             self.problem(format!("{path}/model"), message);
         }
         vec![model.to_owned()]
-    }
-
-    fn inline_prompt(&mut self, path: &str, document: &Map<String, Value>, model: Option<&str>) {
-        if model.is_none() && document.get("model").is_none_or(Value::is_null) {
-            self.problem(path, "a model is missing, and the prompt names none");
-        }
     }
 
     fn named_reference(&mut self, path: &str, kind: &str, text: &str) {

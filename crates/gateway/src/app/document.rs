@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::problem::DocumentProblem;
+use crate::prompt::PromptDocument;
 
 /// Steps that call prompts, tools and models, run as one call.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -289,7 +290,7 @@ pub enum PromptSource {
     /// `prompt:NAME@SELECTOR`.
     Reference(String),
     /// A prompt's document.
-    Inline(Map<String, Value>),
+    Inline(Box<PromptDocument>),
 }
 
 /// What the app answers.

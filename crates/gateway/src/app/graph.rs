@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::compile::{Group, Work, compile};
+use super::compile::{Group, Source, Work, compile};
 use super::document::AppDocument;
 
 /// What there is to draw.
@@ -130,10 +130,9 @@ fn layers(group: &Group) -> Vec<usize> {
 }
 
 fn describe(work: &Work) -> (&'static str, String, bool) {
-    use super::document::PromptSource;
-    let prompt = |source: &PromptSource| match source {
-        PromptSource::Reference(text) => text.clone(),
-        PromptSource::Inline(_) => String::new(),
+    let prompt = |source: &Source| match source {
+        Source::Reference(text) => text.clone(),
+        Source::Inline(_) => String::new(),
     };
     match work {
         Work::Prompt(model) => ("prompt", prompt(&model.prompt), false),

@@ -1,12 +1,22 @@
 //! Apps: steps that call prompts, tools and models, run as one call.
 //!
-//! `document.rs` is what people write, `compile.rs` what runs, `expr.rs` the
-//! expressions between them.
+//! `document.rs` is what people write, `compile.rs` what it becomes, `expr.rs` the
+//! expressions in between. A call goes through `choose.rs` (which release), `ask.rs`
+//! (its inputs), `run.rs` (the steps; `tool.rs` and `agent.rs` are two kinds of
+//! them) and `answer.rs`; `serve.rs` leads it there.
 
+mod agent;
+mod answer;
+mod ask;
+mod choose;
 mod compile;
 mod document;
 mod expr;
 mod graph;
+mod run;
+mod serve;
+mod sticky;
+mod tool;
 
 use std::sync::OnceLock;
 
@@ -18,6 +28,10 @@ pub use document::{
     OutputKind, PromptSource, PromptStep, RetrieveStep, Step, Tool, ToolStep,
 };
 pub use graph::{Graph, GraphEdge, GraphNode};
+
+pub(crate) use choose::find;
+pub(crate) use serve::{serve, serve_draft};
+pub(crate) use sticky::Sticky;
 
 use crate::problem::DocumentProblem;
 use compile::Compiled;
@@ -80,7 +94,11 @@ fn add_references(path: &str, steps: &[Step], found: &mut Vec<AppReference>) {
             Step::Prompt(PromptStep { prompt, .. }) | Step::Agent(AgentStep { prompt, .. }) => {
                 match prompt {
                     PromptSource::Reference(text) => add("prompt", text),
-                    PromptSource::Inline(_) => {}
+                    PromptSource::Inline(document) => {
+                        for mention in document.references() {
+                            add(&format!("prompt{}", mention.path), &mention.reference);
+                        }
+                    }
                 }
             }
             Step::Retrieve(step) => add("index", &step.index),

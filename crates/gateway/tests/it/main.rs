@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
+mod apps;
 mod attachments;
 mod egress;
 mod life_cycle;

@@ -143,12 +143,22 @@ impl Rig {
             },
         };
         change(&mut project);
+        self.set_plan(|plan| {
+            plan.projects
+                .insert(self.principal.project, Arc::new(project));
+        });
+    }
+
+    /// Changes the plan and swaps it.
+    pub(crate) fn set_plan(&self, change: impl FnOnce(&mut Plan)) {
+        let old = self.gateway.plan();
         let mut plan = Plan {
             revision: "r1".to_owned(),
-            ..Plan::default()
+            keys: old.keys.clone(),
+            projects: old.projects.clone(),
+            limits: old.limits,
         };
-        plan.projects
-            .insert(self.principal.project, Arc::new(project));
+        change(&mut plan);
         self.gateway.set_plan(plan);
     }
 

@@ -63,7 +63,12 @@ pub(super) fn span_of(mut record: Record) -> Span {
     }
     span.environment = record.environment;
     span.provider = record.provider;
-    span.request_model = Some(record.request_model);
+    // A tool or a chain is no model, and must not stand among them in figures.
+    let of_model = matches!(
+        record.kind,
+        RecordKind::Chat | RecordKind::Embedding | RecordKind::App
+    );
+    span.request_model = of_model.then_some(record.request_model);
     span.response_model = record.response_model;
     span.prompt = record.prompt.map(prompt_ref);
     span.session_id = record.session;
@@ -91,9 +96,10 @@ pub(super) fn span_of(mut record: Record) -> Span {
     span
 }
 
-/// A step is known by its id, an app by its name, a plain call by its model.
+/// A step is known by its id, an app and a tool by their names, a plain call by its model.
 fn name(record: &Record) -> String {
     let what = match &record.app {
+        Some(_) if record.kind == RecordKind::Tool => &record.request_model,
         Some(app) => app.step.as_deref().unwrap_or(&app.name),
         None => &record.request_model,
     };

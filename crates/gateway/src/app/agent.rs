@@ -1,0 +1,261 @@
+//! An agent: a model that calls tools until it has an answer, or a limit is reached.
+//!
+//! The loop is bounded four ways: calls of the model, cost, time, and the same
+//! call of a tool again and again. What a tool answers, errors included, is given
+//! to the model as it is: it may try something else.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::time::Duration;
+
+use base::{NanoUsd, SpanId};
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+use super::compile::ModelWork;
+use super::document::AgentLimits;
+use super::expr::as_text;
+use super::run::{Run, Said};
+use crate::call::Collected;
+use crate::error::ApiError;
+use crate::failure::Failure;
+use crate::guard::Settled;
+use crate::record::{CallStatus, RecordKind};
+
+const DEFAULT_STEPS: u32 = 8;
+const DEFAULT_SECONDS: u32 = 120;
+/// Tool calls of one turn that run at a time.
+const PARALLEL_TOOLS: usize = 4;
+/// Tool calls of one turn.
+const MOST_TOOL_CALLS: usize = 32;
+/// The same call of the same tool so often is a circle.
+const MOST_REPEATS: usize = 3;
+
+type Pending<'a> = Pin<Box<dyn Future<Output = Value> + Send + 'a>>;
+
+/// Why an agent stopped before it had an answer.
+struct Limit(String);
+
+impl Run<'_> {
+    /// Runs an agent to its answer.
+    pub(crate) async fn run_agent(
+        &self,
+        step: &str,
+        work: &ModelWork,
+        variables: Map<String, Value>,
+        tools: &[String],
+        limits: &AgentLimits,
+        parent: SpanId,
+    ) -> Result<Said, Failure> {
+        let mut guard = self.begin(RecordKind::Agent, parent, step).await?;
+        let record = guard.record_mut();
+        record.input = vec![Value::Object(variables.clone())];
+        record.request_model = step.to_owned();
+        let span = guard.span();
+        let run = self.turns(step, work, variables, tools, limits, span);
+        match Box::pin(run).await {
+            Ok(said) => {
+                guard.output = vec![json!({"role": "assistant", "content": said.text})];
+                guard.settle(CallStatus::Ok, None);
+                Ok(said)
+            }
+            Err(failure) => {
+                guard.fail(&failure);
+                Err(failure)
+            }
+        }
+    }
+
+    async fn turns(
+        &self,
+        step: &str,
+        work: &ModelWork,
+        variables: Map<String, Value>,
+        tools: &[String],
+        limits: &AgentLimits,
+        span: SpanId,
+    ) -> Result<Said, Failure> {
+        let mut prepared = self.render(work, &variables)?;
+        let definitions = self.tool_definitions(tools);
+        if !definitions.is_empty() {
+            prepared
+                .parameters
+                .insert("tools".to_owned(), definitions.into());
+        }
+        let seconds = limits.seconds.unwrap_or(DEFAULT_SECONDS);
+        let end = Instant::now() + Duration::from_secs(seconds.into());
+        let mut spent = NanoUsd(0);
+        let mut seen: HashMap<String, usize> = HashMap::new();
+        let mut last_text = String::new();
+        let steps = limits.steps.unwrap_or(DEFAULT_STEPS);
+        for _ in 0..steps {
+            let turn = self.ask_models(step, &prepared, span);
+            let Ok(answer) = tokio::time::timeout_at(end, turn).await else {
+                return stopped(last_text, &Limit(format!("it took {seconds} s")));
+            };
+            let Collected {
+                message,
+                finish_reason,
+                settled,
+            } = answer?;
+            spent = spent + cost(&settled);
+            let text = message["content"].as_str().unwrap_or_default().to_owned();
+            let calls = message["tool_calls"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            if calls.is_empty() {
+                return Ok(Said {
+                    text,
+                    finish: finish_reason.unwrap_or_else(|| "stop".to_owned()),
+                });
+            }
+            if !text.is_empty() {
+                last_text = text;
+            }
+            if let Some(limit) = over(limits, spent, &calls, &mut seen) {
+                return stopped(last_text, &limit);
+            }
+            prepared.messages.push(message);
+            let answers = self.call_tools(step, &calls, tools, span);
+            let Ok(answers) = tokio::time::timeout_at(end, answers).await else {
+                return stopped(last_text, &Limit(format!("it took {seconds} s")));
+            };
+            prepared.messages.extend(answers);
+        }
+        stopped(
+            last_text,
+            &Limit(format!("it called its model {steps} times")),
+        )
+    }
+
+    /// The tools as the model is told of them.
+    fn tool_definitions(&self, names: &[String]) -> Vec<Value> {
+        let known = names.iter().filter_map(|name| {
+            let tool = &self.compiled.tools.get(name)?.http;
+            let mut parameters = tool.parameters.clone();
+            parameters.entry("type").or_insert("object".into());
+            parameters.entry("properties").or_insert(json!({}));
+            Some(json!({
+                "type": "function",
+                "function": {
+                    "name": name,
+                    "description": tool.description,
+                    "parameters": parameters,
+                },
+            }))
+        });
+        known.collect()
+    }
+
+    /// Calls tools as the model asks, some at a time, answers in the order of the calls.
+    async fn call_tools(
+        &self,
+        step: &str,
+        calls: &[Value],
+        allowed: &[String],
+        span: SpanId,
+    ) -> Vec<Value> {
+        // Boxed one by one: the compiler cannot tell that a closure's futures are `Send` here.
+        let answers = calls
+            .iter()
+            .map(|call| self.tool_message(step, call, allowed, span));
+        let answers: Vec<Pending<'_>> = answers.map(|answer| Box::pin(answer) as _).collect();
+        let answers = stream::iter(answers).buffered(PARALLEL_TOOLS);
+        answers.collect().await
+    }
+
+    async fn tool_message(
+        &self,
+        step: &str,
+        call: &Value,
+        allowed: &[String],
+        span: SpanId,
+    ) -> Value {
+        let content = match self.asked_tool(step, call, allowed, span).await {
+            Ok(answer) => as_text(&answer),
+            Err(failure) => json!({ "error": failure.error.message }).to_string(),
+        };
+        json!({ "role": "tool", "tool_call_id": call["id"], "content": content })
+    }
+
+    async fn asked_tool(
+        &self,
+        step: &str,
+        call: &Value,
+        allowed: &[String],
+        span: SpanId,
+    ) -> Result<Value, Failure> {
+        let invalid = |message: String| {
+            Failure::from(ApiError::new(
+                StatusCode::BAD_REQUEST,
+                "tool_arguments_invalid",
+                message,
+            ))
+        };
+        let name = call["function"]["name"].as_str().unwrap_or_default();
+        if !allowed.iter().any(|tool| tool == name) {
+            let known = allowed.join(", ");
+            return Err(invalid(format!(
+                "there is no tool {name:?}; there are: {known}"
+            )));
+        }
+        let text = call["function"]["arguments"].as_str().unwrap_or_default();
+        let text = if text.trim().is_empty() { "{}" } else { text };
+        let arguments: Map<String, Value> = serde_json::from_str(text)
+            .map_err(|error| invalid(format!("the arguments are no JSON object: {error}")))?;
+        let _place = self.place().await?;
+        self.call_tool(name, arguments, span, step).await
+    }
+}
+
+fn cost(settled: &Settled) -> NanoUsd {
+    settled.cost.unwrap_or_default()
+}
+
+/// The limit that the next turn would break.
+fn over(
+    limits: &AgentLimits,
+    spent: NanoUsd,
+    calls: &[Value],
+    seen: &mut HashMap<String, usize>,
+) -> Option<Limit> {
+    const NANOS: f64 = 1e9;
+    if let Some(most) = limits.cost_usd
+        && spent.0 as f64 >= most * NANOS
+    {
+        return Some(Limit(format!("it cost {spent}")));
+    }
+    if calls.len() > MOST_TOOL_CALLS {
+        return Some(Limit(format!("it asked for {} calls at once", calls.len())));
+    }
+    for call in calls {
+        let function = &call["function"];
+        let count = seen.entry(function.to_string()).or_default();
+        *count += 1;
+        if *count > MOST_REPEATS {
+            let name = function["name"].as_str().unwrap_or_default();
+            return Some(Limit(format!(
+                "it called {name:?} the same way again and again"
+            )));
+        }
+    }
+    None
+}
+
+/// What it has said so far is an answer that was cut off; nothing is an error.
+fn stopped(last_text: String, limit: &Limit) -> Result<Said, Failure> {
+    if last_text.is_empty() {
+        let message = format!("the agent was stopped before it had an answer: {}", limit.0);
+        let error = ApiError::new(StatusCode::BAD_GATEWAY, "agent_limit", message);
+        return Err(error.into());
+    }
+    tracing::debug!(limit = limit.0, "an agent was stopped");
+    Ok(Said {
+        text: last_text,
+        finish: "length".to_owned(),
+    })
+}

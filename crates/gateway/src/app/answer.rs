@@ -1,0 +1,183 @@
+//! What an app says, in the OpenAI shape: whole, as a stream of its own, or as the
+//! stream of its last step with the app's name on every chunk.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use base::Usage;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Response};
+use http_body::{Body, Frame};
+use serde_json::{Value, json};
+
+use crate::body::GatewayBody;
+use crate::guard::Guard;
+use crate::meter::usage_json;
+use crate::plan::Release;
+use crate::record::CallStatus;
+use crate::relay::Relay;
+
+/// Which release answered.
+const RELEASE_HEADER: HeaderName = HeaderName::from_static("x-meguri-release");
+/// And its identity.
+const DIGEST_HEADER: HeaderName = HeaderName::from_static("x-meguri-release-digest");
+
+/// Characters of one chunk of an answer that was there before its stream began.
+const CHUNK_CHARS: usize = 400;
+
+/// What stands on every answer of one call.
+#[derive(Debug, Clone)]
+pub(crate) struct Envelope {
+    pub id: String,
+    pub model: String,
+    pub created_s: i64,
+}
+
+impl Envelope {
+    /// A whole answer.
+    pub(crate) fn completion(&self, text: &str, finish: &str, usage: &Usage) -> Value {
+        json!({
+            "id": self.id,
+            "object": "chat.completion",
+            "created": self.created_s,
+            "model": self.model,
+            "choices": [{
+                "index": 0,
+                "message": { "role": "assistant", "content": text, "refusal": null },
+                "logprobs": null,
+                "finish_reason": finish,
+            }],
+            "usage": usage_json(usage),
+        })
+    }
+
+    /// A whole answer as the events of a stream.
+    pub(crate) fn events(&self, text: &str, finish: &str, usage: Option<&Usage>) -> Bytes {
+        let mut out = String::new();
+        let mut add = |value: Value| out.push_str(&format!("data: {value}\n\n"));
+        add(self.chunk(json!({ "role": "assistant", "content": "" }), None));
+        let chars: Vec<char> = text.chars().collect();
+        for piece in chars.chunks(CHUNK_CHARS) {
+            let piece: String = piece.iter().collect();
+            add(self.chunk(json!({ "content": piece }), None));
+        }
+        add(self.chunk(json!({}), Some(finish)));
+        if let Some(usage) = usage {
+            let mut chunk = self.chunk(json!({}), None);
+            chunk["choices"] = json!([]);
+            chunk["usage"] = usage_json(usage);
+            add(chunk);
+        }
+        out.push_str("data: [DONE]\n\n");
+        out.into()
+    }
+
+    fn chunk(&self, delta: Value, finish: Option<&str>) -> Value {
+        json!({
+            "id": self.id,
+            "object": "chat.completion.chunk",
+            "created": self.created_s,
+            "model": self.model,
+            "choices": [{ "index": 0, "delta": delta, "finish_reason": finish }],
+        })
+    }
+}
+
+/// Says which release answered.
+pub(crate) fn name_release(
+    response: &mut Response<GatewayBody>,
+    release: &Release,
+    number: Option<i64>,
+) {
+    let number = number.map_or("draft".to_owned(), |number| number.to_string());
+    let name = format!("{}@{number}", release.name);
+    // Names may be in any script, which a header carries as bytes.
+    if let Ok(value) = HeaderValue::from_bytes(name.as_bytes()) {
+        response.headers_mut().insert(RELEASE_HEADER, value);
+    }
+    if let Ok(value) = HeaderValue::from_str(&release.digest.to_string()) {
+        response.headers_mut().insert(DIGEST_HEADER, value);
+    }
+}
+
+/// The last step's stream as the app's own. Owns both records: the step's, inside
+/// the relay, and the app's, which ends as the step ends.
+pub(crate) struct LastStep {
+    pub relay: Relay,
+    pub guard: Guard,
+    pub envelope: Envelope,
+    /// What the steps before used.
+    pub before: Usage,
+}
+
+impl LastStep {
+    /// An event of the step as one of the app.
+    fn rewrite(&self, event: Bytes) -> Bytes {
+        let data = event.strip_prefix(b"data:").map(<[u8]>::trim_ascii);
+        let chunk = data.and_then(|data| serde_json::from_slice::<Value>(data).ok());
+        let Some(mut chunk) = chunk.filter(|chunk| chunk["choices"].is_array()) else {
+            return event;
+        };
+        chunk["id"] = self.envelope.id.clone().into();
+        chunk["model"] = self.envelope.model.clone().into();
+        let own = crate::meter::read_usage(&chunk["usage"]);
+        if let Some(own) = own {
+            chunk["usage"] = usage_json(&sum(&self.before, &own));
+        }
+        Bytes::from(format!("data: {chunk}\n\n"))
+    }
+
+    /// The app's record ends when the step's has ended.
+    fn settle(&mut self) {
+        if self.guard.is_settled() {
+            return;
+        }
+        let Some(settled) = self.relay.guard().settled() else {
+            return;
+        };
+        let (status, error) = (settled.status, settled.error.clone());
+        self.guard.output.clone_from(&settled.output);
+        self.guard.settle_with(
+            status.unwrap_or(CallStatus::Error),
+            error,
+            settled.http_status,
+        );
+    }
+}
+
+impl Body for LastStep {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let polled = Pin::new(&mut self.relay).poll_frame(cx);
+        let answer = match polled {
+            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                Ok(event) => {
+                    let event = self.rewrite(event);
+                    self.guard.delivered(event.len(), true);
+                    Poll::Ready(Some(Ok(Frame::data(event))))
+                }
+                Err(frame) => Poll::Ready(Some(Ok(frame))),
+            },
+            other => other,
+        };
+        self.settle();
+        answer
+    }
+}
+
+pub(crate) fn sum(one: &Usage, other: &Usage) -> Usage {
+    Usage {
+        input: one.input.saturating_add(other.input),
+        output: one.output.saturating_add(other.output),
+        cache_read: one.cache_read.saturating_add(other.cache_read),
+        cache_write: one.cache_write.saturating_add(other.cache_write),
+        reasoning: one.reasoning.saturating_add(other.reasoning),
+        estimated: one.estimated || other.estimated,
+    }
+}

@@ -1,0 +1,318 @@
+//! A call of an app from its request to its answer.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use base::Usage;
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use super::answer::{Envelope, LastStep, name_release};
+use super::ask::{Asked, ask, inputs};
+use super::choose::{Found, choose};
+use super::compile::{Compiled, ModelWork, Work};
+use super::run::{AT_A_TIME, Run, Said, Tally};
+use crate::body::GatewayBody;
+use crate::call::{Caller, Read, begin, read_request, refuse, respond};
+use crate::context::CallContext;
+use crate::error::ApiError;
+use crate::experiment::ArmUsed;
+use crate::failure::Failure;
+use crate::guard::{About, Guard, Part};
+use crate::plan::{Plan, Principal, Release};
+use crate::record::{AppUsed, CallStatus, RecordKind};
+use crate::relay::Relay;
+use crate::{Inner, request::Request};
+
+/// The longest that an app may take to the beginning of its answer.
+const LONGEST: Duration = Duration::from_secs(900);
+
+/// Serves a call that means an app. The guard is the app's own record.
+pub(crate) async fn serve(
+    caller: Caller<'_>,
+    found: Found,
+    mut context: CallContext,
+    request: Request,
+    mut guard: Guard,
+) -> Response<GatewayBody> {
+    let trace_id = context.trace_id;
+    guard.record_mut().kind = RecordKind::App;
+    let asked = ask(&request, &mut context, &mut guard);
+    let chosen = asked.and_then(|asked| Ok((asked, choose(caller, &found, &context)?)));
+    let (asked, chosen) = match chosen {
+        Ok(chosen) => chosen,
+        Err(error) => return refuse(trace_id, &mut guard, error.into()),
+    };
+    for (release, arm) in chosen.shadows {
+        let copy = Copy {
+            plan: caller.plan.clone(),
+            principal: caller.principal.clone(),
+            context: context.clone(),
+            body: request.body(),
+            release,
+            arm,
+            parent: guard.span(),
+        };
+        let gateway = caller.gateway.clone();
+        caller
+            .gateway
+            .shadows
+            .start(async move { copy.run(&gateway).await });
+    }
+    guard.record_mut().arm = chosen.arm;
+    let call = AppCall {
+        caller,
+        release: &chosen.release,
+        number: Some(chosen.release.number),
+        dry: false,
+    };
+    call.serve(asked, context, guard).await
+}
+
+/// Runs a release that is not in the plan: a draft that is tried out.
+pub(crate) async fn serve_draft(
+    caller: Caller<'_>,
+    mut context: CallContext,
+    release: &Release,
+    body: Bytes,
+) -> Response<GatewayBody> {
+    let trace_id = context.trace_id;
+    let about = About {
+        kind: RecordKind::App,
+        principal: caller.principal,
+        context: &context,
+        part: Part::default(),
+        request_bytes: body.len(),
+    };
+    let mut guard = match begin(caller.gateway, caller.plan, &about).await {
+        Ok(guard) => guard,
+        Err(error) => return error.into_response(Some(trace_id)),
+    };
+    let asked = read_request(caller.plan, body, &mut guard)
+        .and_then(|Read { request, .. }| Ok(ask(&request, &mut context, &mut guard)?));
+    match asked {
+        Ok(asked) => {
+            let call = AppCall {
+                caller,
+                release,
+                number: None,
+                dry: false,
+            };
+            call.serve(asked, context, guard).await
+        }
+        Err(failure) => refuse(trace_id, &mut guard, failure),
+    }
+}
+
+/// A copy of a call for a release whose answer nobody sees.
+struct Copy {
+    plan: Arc<Plan>,
+    principal: Principal,
+    context: CallContext,
+    body: Bytes,
+    release: Arc<Release>,
+    arm: ArmUsed,
+    /// The served call, in whose trace the copy stands.
+    parent: base::SpanId,
+}
+
+impl Copy {
+    async fn run(mut self, gateway: &Arc<Inner>) {
+        let about = About {
+            kind: RecordKind::App,
+            principal: &self.principal,
+            context: &self.context,
+            part: Part {
+                parent: Some(self.parent),
+                arm: Some(self.arm),
+                ..Part::default()
+            },
+            request_bytes: self.body.len(),
+        };
+        let Ok(mut guard) = begin(gateway, &self.plan, &about).await else {
+            return;
+        };
+        let asked = read_request(&self.plan, self.body, &mut guard)
+            .and_then(|Read { request, .. }| Ok(ask(&request, &mut self.context, &mut guard)?));
+        match asked {
+            Ok(asked) => {
+                let call = AppCall {
+                    caller: Caller {
+                        gateway,
+                        plan: &self.plan,
+                        principal: &self.principal,
+                    },
+                    release: &self.release,
+                    number: Some(self.release.number),
+                    dry: true,
+                };
+                let asked = Asked {
+                    stream: false,
+                    ..asked
+                };
+                call.serve(asked, self.context, guard).await;
+            }
+            Err(failure) => guard.fail(&failure),
+        }
+    }
+}
+
+/// A release that serves a call.
+struct AppCall<'a> {
+    caller: Caller<'a>,
+    release: &'a Release,
+    /// None for a draft.
+    number: Option<i64>,
+    dry: bool,
+}
+
+/// What came out of a run.
+enum Outcome {
+    Computed(Said, Usage),
+    Streaming(Box<Relay>, Usage),
+}
+
+impl AppCall<'_> {
+    async fn serve(
+        &self,
+        asked: Asked,
+        context: CallContext,
+        mut guard: Guard,
+    ) -> Response<GatewayBody> {
+        let trace_id = context.trace_id;
+        let used = AppUsed {
+            name: self.release.name.clone(),
+            release: self.number,
+            digest: self.release.digest,
+            step: None,
+        };
+        guard.record_mut().app = Some(used.clone());
+        let run = Box::pin(self.run(&asked, &context, used, guard.span()));
+        let outcome = match tokio::time::timeout(LONGEST, run).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(ApiError::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "app_timeout",
+                format!(
+                    "the app did not begin its answer in {} s",
+                    LONGEST.as_secs()
+                ),
+            )
+            .into()),
+        };
+        let envelope = Envelope {
+            id: format!("chatcmpl-{}", guard.span()),
+            model: self.release.name.clone(),
+            created_s: guard.started_s(),
+        };
+        let mut response = match outcome {
+            Ok(Outcome::Computed(said, usage)) => {
+                answer(trace_id, &asked, &envelope, &said, &usage, guard)
+            }
+            Ok(Outcome::Streaming(relay, before)) => {
+                let body = LastStep {
+                    relay: *relay,
+                    guard,
+                    envelope,
+                    before,
+                };
+                let body = GatewayBody::new(body);
+                respond(trace_id, StatusCode::OK, "text/event-stream", body)
+            }
+            Err(failure) => refuse(trace_id, &mut guard, failure),
+        };
+        name_release(&mut response, self.release, self.number);
+        response
+    }
+
+    async fn run(
+        &self,
+        asked: &Asked,
+        context: &CallContext,
+        used: AppUsed,
+        root: base::SpanId,
+    ) -> Result<Outcome, Failure> {
+        let compiled = self.release.app.compiled().map_err(|problems| {
+            let first = problems.first().map(ToString::to_string);
+            let message = format!(
+                "the app {:?} cannot run: {}",
+                self.release.name,
+                first.unwrap_or_default()
+            );
+            ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "app_broken", message)
+        })?;
+        let run = Run {
+            caller: self.caller,
+            context: of_steps(context),
+            release: self.release,
+            compiled,
+            inputs: inputs(&compiled.inputs, asked)?,
+            messages: &asked.messages,
+            used,
+            dry: self.dry,
+            places: Semaphore::new(AT_A_TIME),
+            tally: Mutex::new(Tally::default()),
+        };
+        let last = asked.stream.then(|| streamed_step(compiled)).flatten();
+        let mut results = run.steps(root, last.map(|(at, _)| at)).await?;
+        if let Some((at, work)) = last {
+            let step = &compiled.group.steps[at];
+            let opened = run.stream_last(step, work, &results, root, asked.wants_usage);
+            if let Some(relay) = opened.await? {
+                return Ok(Outcome::Streaming(Box::new(relay), run.tally().usage));
+            }
+            let skipped = json!({"text": "", "json": null, "skipped": true, "error": null});
+            results.steps.insert(step.id.clone(), Arc::new(skipped));
+        }
+        Ok(Outcome::Computed(run.output(&results)?, run.tally().usage))
+    }
+}
+
+/// What the records of steps carry: the app's own record has the rest.
+fn of_steps(context: &CallContext) -> CallContext {
+    CallContext {
+        step: None,
+        prompt: None,
+        variables: serde_json::Map::new(),
+        metadata: serde_json::Map::new(),
+        ..context.clone()
+    }
+}
+
+/// The step whose stream can be the app's: a prompt whose text is the answer and
+/// which nothing waits for.
+fn streamed_step(compiled: &Compiled) -> Option<(usize, &ModelWork)> {
+    let at = compiled.output.step?;
+    let steps = &compiled.group.steps;
+    match &steps.get(at)?.work {
+        Work::Prompt(work) if !steps.iter().any(|step| step.needs.contains(&at)) => {
+            Some((at, work))
+        }
+        _ => None,
+    }
+}
+
+/// An answer that is all there, in the shape that was asked for.
+fn answer(
+    trace_id: base::TraceId,
+    asked: &Asked,
+    envelope: &Envelope,
+    said: &Said,
+    usage: &Usage,
+    mut guard: Guard,
+) -> Response<GatewayBody> {
+    let (kind, body) = if asked.stream {
+        let usage = asked.wants_usage.then_some(usage);
+        let events = envelope.events(&said.text, &said.finish, usage);
+        ("text/event-stream", events)
+    } else {
+        let whole = envelope.completion(&said.text, &said.finish, usage);
+        ("application/json", Bytes::from(whole.to_string()))
+    };
+    guard.output = vec![json!({"role": "assistant", "content": said.text})];
+    guard.delivered(body.len(), true);
+    guard.settle(CallStatus::Ok, None);
+    respond(trace_id, StatusCode::OK, kind, GatewayBody::full(body))
+}
