@@ -853,6 +853,7 @@ apps-runs = Runs in
 apps-runs-nowhere = Runs nowhere
 apps-description = What for
 apps-steps = Steps
+apps-none = No app has “{ $q }” in its name.
 apps-count = { $n ->
     [one] 1 app
    *[other] { $n } apps

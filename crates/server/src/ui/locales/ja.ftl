@@ -834,6 +834,7 @@ apps-runs = 動いている環境
 apps-runs-nowhere = どの環境でも動いていません
 apps-description = 用途
 apps-steps = ステップ
+apps-none = 名前に「{ $q }」を含むアプリはありません。
 apps-count = { $n } 件のアプリ
 apps-calls = 呼び出し（7日間）
 apps-traces = トレース
