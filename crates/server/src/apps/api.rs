@@ -8,14 +8,14 @@ use db::catalog::{NameFilter, Selector};
 use db::{PageRequest, SavedVersion, Version};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{APP, DocumentChange, RELEASE, ReleaseContent, parse_name};
 use crate::app::App;
 use crate::auth::{Identity, Permission};
 use crate::error::{AppError, Result};
 use crate::extract::{Json, Query};
-use crate::http::{Access, Route};
+use crate::http::{Access, RequestContext, Route};
 use crate::openapi::Doc;
 
 pub(super) fn routes() -> Vec<Route> {
@@ -27,6 +27,9 @@ pub(super) fn routes() -> Vec<Route> {
         Route::post("/api/v1/apps", write, save)
             .body_limit(5 << 20)
             .doc(Doc::new("apps", "Save a version of an app; the same content again gives the version that holds it").body::<Save>().answer::<Saved>().status(201)),
+        Route::post("/api/v1/apps/try", write, try_draft)
+            .body_limit(5 << 20)
+            .doc(Doc::new("apps", "Run an app's document as it is, saved or not; the calls are recorded like any other").body::<Try>().answer::<Tried>()),
         Route::get("/api/v1/apps/{name}/versions/{version}", read, version)
             .doc(Doc::new("apps", "One version of an app with its document: a number, `latest` or a digest").answer::<AppVersionDetail>()),
         Route::get("/api/v1/apps/{name}/releases", read, releases)
@@ -325,5 +328,40 @@ async fn changes(
         base: before.number,
         version: after.number,
         items: super::compare(&old, &new),
+    }))
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Try {
+    /// The document to run.
+    content: Value,
+    /// Its inputs.
+    #[serde(default)]
+    inputs: Map<String, Value>,
+}
+
+/// How a trial ended.
+#[derive(Serialize, JsonSchema)]
+struct Tried {
+    /// Whether it answered.
+    ok: bool,
+    /// The answer, or what went wrong.
+    text: String,
+    /// The trace of the run and all its steps.
+    trace_id: String,
+}
+
+async fn try_draft(
+    State(app): State<App>,
+    identity: Identity,
+    request: RequestContext,
+    Json(draft): Json<Try>,
+) -> Result<Answer<Tried>> {
+    let tried = super::run_draft(&app, &identity, request.id, &draft.content, draft.inputs).await?;
+    Ok(Answer(Tried {
+        ok: tried.is_ok,
+        text: tried.text,
+        trace_id: tried.trace_id.to_string(),
     }))
 }

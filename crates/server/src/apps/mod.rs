@@ -7,6 +7,7 @@
 //! an environment cannot be called there.
 
 mod api;
+mod draft;
 mod graph;
 mod locate;
 mod pages;
@@ -23,6 +24,7 @@ use crate::app::App;
 use crate::error::{AppError, Result};
 use crate::http::Route;
 
+pub use draft::{Tried, run_draft};
 pub(crate) use pages::{change_href, change_rows, document_href, encode, show_href};
 pub use plan::{Compiled, for_plan};
 pub use release::{

@@ -22,7 +22,7 @@ use crate::app::App;
 use crate::auth::{Identity, Permission};
 use crate::error::{AppError, Result};
 use crate::extract::{Form, Query};
-use crate::http::{Access, Route};
+use crate::http::{Access, RequestContext, Route};
 use crate::setup::form_errors;
 use crate::ui::{PageContext, redirect};
 
@@ -724,10 +724,37 @@ fn as_text(value: &Value) -> String {
     }
 }
 
+/// The inputs that a form sent, each read as its schema says.
+fn typed_inputs(
+    content: &Value,
+    typed: &BTreeMap<String, String>,
+) -> std::result::Result<Map<String, Value>, db::Problem> {
+    let mut inputs = Map::new();
+    for (name, schema, _) in input_fields(content) {
+        let Some(text) = typed.get(&format!("in.{name}")) else {
+            continue;
+        };
+        let is_text = matches!(schema["type"].as_str(), Some("string") | None);
+        let value = if is_text {
+            json!(text.replace("\r\n", "\n"))
+        } else {
+            serde_json::from_str(text).map_err(|error| {
+                db::Problem::new(
+                    format!("/inputs/properties/{name}"),
+                    format!("{text:?} cannot be read as its type says: {error}"),
+                )
+            })?
+        };
+        inputs.insert(name, value);
+    }
+    Ok(inputs)
+}
+
 async fn submit(
     State(app): State<App>,
     page: PageContext,
     identity: Identity,
+    request: RequestContext,
     Form(mut draft): Form<Draft>,
 ) -> Result<Response> {
     draft.document = draft.document.replace("\r\n", "\n");
@@ -743,6 +770,7 @@ async fn submit(
     }
     match draft.action.as_str() {
         "save" => save(&app, &page, &identity, &draft, &content).await,
+        "try" => try_out(&app, &page, &identity, request, &draft, &content).await,
         _ => {
             let outcome = Outcome {
                 is_checked: true,
@@ -798,6 +826,31 @@ async fn save(
         }
         Err(error) => Err(error),
     }
+}
+
+async fn try_out(
+    app: &App,
+    page: &PageContext,
+    identity: &Identity,
+    request: RequestContext,
+    draft: &Draft,
+    content: &Value,
+) -> Result<Response> {
+    let inputs = match typed_inputs(content, &draft.inputs) {
+        Ok(inputs) => inputs,
+        Err(problem) => return refuse(page, draft, vec![problem]).await,
+    };
+    let began = app.clock.now_us();
+    let tried = super::run_draft(app, identity, request.id, content, inputs).await?;
+    let result = json!({
+        "ok": tried.is_ok, "text": tried.text, "ms": app.clock.now_us() - began,
+        "trace_href": format!("{}/traces/{}", page.root(), tried.trace_id),
+    });
+    let outcome = Outcome {
+        result: Some(result),
+        ..Outcome::default()
+    };
+    render_edit(page, draft, None, outcome).await
 }
 
 #[derive(Deserialize)]

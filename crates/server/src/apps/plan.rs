@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use base::{Digest, ProjectId, Secret};
-use gateway::{AppDocument, AppVersion, Experiment, PromptDocument, PromptVersion, Target};
+use gateway::{
+    AppDocument, AppVersion, Experiment, PinnedPrompt, PromptDocument, PromptVersion, Target,
+};
 use serde::Deserialize as _;
 use serde_json::Value;
 
@@ -219,8 +221,12 @@ impl Loading<'_> {
                     return None;
                 };
                 // A document may leave the usual label out; the gateway looks up what is written.
+                let prompt = PinnedPrompt {
+                    number: pinned.number,
+                    version: prompt,
+                };
                 if let Some(bare) = reference.strip_suffix("@production") {
-                    prompts.insert(bare.to_owned(), Arc::clone(&prompt));
+                    prompts.insert(bare.to_owned(), prompt.clone());
                 }
                 prompts.insert(reference.clone(), prompt);
             }

@@ -340,6 +340,7 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     // Apps, releases, the pages of promotion and of the audit log.
     ("GET", "/api/v1/apps", "admin editor viewer caller"),
     ("POST", "/api/v1/apps", "admin editor"),
+    ("POST", "/api/v1/apps/try", "admin editor"),
     (
         "GET",
         "/api/v1/apps/{name}/versions/{version}",
