@@ -350,7 +350,7 @@ async fn foreign_rows(
         "SELECT id, COALESCE(seq, 0) FROM audit
          WHERE chain = $1 AND (seq IS NULL OR seq < 1 OR COALESCE(project, '') <> $1
             OR seq > COALESCE((SELECT h.seq FROM audit_heads h WHERE h.chain = $1), 0))
-         ORDER BY at, id LIMIT 1",
+         ORDER BY COALESCE(seq, 0), id LIMIT 1",
     )
     .bind(chain)
     .fetch_optional(connection)
