@@ -888,16 +888,17 @@ async fn ten_thousand_names_are_listed_in_pages(f: Fixture) {
         .version
         .digest;
     fill(&w, &digest.to_string(), 10_000).await;
-    let began = std::time::Instant::now();
+    if w.f.url_text.starts_with("postgres") {
+        // As PostgreSQL does by itself a minute after so many rows have come.
+        let mut tx = w.f.db.begin_write().await.unwrap();
+        sqlx::raw_sql("ANALYZE").execute(tx.conn()).await.unwrap();
+        tx.commit().await.unwrap();
+    }
     let page_of = async |filter: &NameFilter, limit: u32| {
-        let began = std::time::Instant::now();
-        let listed = w
-            .catalog
+        w.catalog
             .list_names(w.scope, "prompt", filter, &page(limit))
             .await
-            .unwrap();
-        eprintln!("page {filter:?}: {:?}", began.elapsed());
-        listed
+            .unwrap()
     };
     let first = page_of(&NameFilter::default(), 200).await;
     assert_eq!(first.items.len(), 200);
@@ -913,17 +914,12 @@ async fn ten_thousand_names_are_listed_in_pages(f: Fixture) {
         ..NameFilter::default()
     };
     assert_eq!(page_of(&search, 50).await.items.len(), 1);
-    let t = std::time::Instant::now();
     let folders = w.catalog.folders(w.scope, "prompt", None).await.unwrap();
-    eprintln!("folders {:?}", t.elapsed());
     assert_eq!((folders.folders.len(), folders.names_here), (100, 1));
     let project = w.scope.project;
-    let t = std::time::Instant::now();
     let index = w.catalog.version_index(project, "prompt").await.unwrap();
     let pointers = w.catalog.pointer_index(project, "prompt").await.unwrap();
-    eprintln!("index {:?}", t.elapsed());
     assert_eq!((index.len(), pointers.len()), (10_001, 10_000));
-    eprintln!("all {:?}", began.elapsed());
 }
 
 /// Names, versions and pointers by the shortest way: saving them one by one is not what is tested.
