@@ -152,6 +152,7 @@ pub fn routes() -> Vec<Route> {
         crate::sdk::routes(),
         crate::catalog::routes(),
         crate::experiments::routes(),
+        crate::gitops::routes(),
         crate::models::routes(),
         crate::providers::routes(),
         crate::prices::routes(),

@@ -35,7 +35,7 @@ pub use diff::{Change, diff};
 pub use index::{IndexRow, PointerIndexRow};
 pub use kinds::{Kind, Kinds, Problem, TextFile};
 pub use name::{Label, Name};
-pub use names::{DeleteRequest, Deleted, Folder, FolderListing, Listed, NameFilter};
+pub use names::{DeleteRequest, Deleted, Folder, FolderListing, Listed, NameFilter, clean_tags};
 pub use pointers::{
     Authority, Move, MoveAction, MoveOutcome, MoveRequest, Pointer, RemoveOutcome, RemoveRequest,
 };

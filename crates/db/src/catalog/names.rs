@@ -429,7 +429,11 @@ async fn with_versions(
 }
 
 /// Tags as they are kept: trimmed, in normal form, sorted, each once.
-fn clean_tags(tags: &[String]) -> Result<Vec<String>, CatalogError> {
+/// Tags as they are kept: trimmed, in normal form, sorted, each once.
+///
+/// # Errors
+/// Each tag that cannot be one, with its place (`/tags/3`).
+pub fn clean_tags(tags: &[String]) -> Result<Vec<String>, CatalogError> {
     let mut problems = Vec::new();
     let mut clean = Vec::new();
     for (index, tag) in tags.iter().enumerate() {

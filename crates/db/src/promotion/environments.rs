@@ -48,6 +48,21 @@ impl Promotion {
         name: &Label,
     ) -> Result<Environments, PromotionError> {
         let mut tx = self.db.begin_write().await?;
+        self.add_environment_in(&mut tx, scope, name).await?;
+        tx.commit().await?;
+        self.environments(scope).await
+    }
+
+    /// [`Promotion::add_environment`] in the caller's transaction.
+    ///
+    /// # Errors
+    /// As there; after a database error the transaction cannot be used further.
+    pub async fn add_environment_in(
+        &self,
+        tx: &mut WriteTx,
+        scope: Scope,
+        name: &Label,
+    ) -> Result<(), PromotionError> {
         tx.serialise().await?;
         let names = store::environments(tx.conn(), scope.project).await?;
         if names.iter().any(|known| known == name.as_str()) {
@@ -61,15 +76,14 @@ impl Promotion {
         }
         let (position, now) = (names.len() as i64, self.db.now_us());
         // Positions may have gaps; whatever they are, this one comes last.
-        number_positions(&mut tx, scope.project, &names).await?;
+        number_positions(tx, scope.project, &names).await?;
         store::insert_environment(tx.conn(), scope.project, name.as_str(), position, now).await?;
         let line = Line::new(scope, "environment.add", name.as_str());
         line.detail(json!({ "position": position }))
-            .write(&mut tx)
+            .write(tx)
             .await?;
         tx.bump_plan().await?;
-        tx.commit().await?;
-        self.environments(scope).await
+        Ok(())
     }
 
     /// Puts the environments in this order; every one must be named once.
@@ -82,6 +96,21 @@ impl Promotion {
         names: &[String],
     ) -> Result<Environments, PromotionError> {
         let mut tx = self.db.begin_write().await?;
+        self.order_environments_in(&mut tx, scope, names).await?;
+        tx.commit().await?;
+        self.environments(scope).await
+    }
+
+    /// [`Promotion::order_environments`] in the caller's transaction.
+    ///
+    /// # Errors
+    /// As there; after a database error the transaction cannot be used further.
+    pub async fn order_environments_in(
+        &self,
+        tx: &mut WriteTx,
+        scope: Scope,
+        names: &[String],
+    ) -> Result<(), PromotionError> {
         tx.serialise().await?;
         let before = store::environments(tx.conn(), scope.project).await?;
         let sorted = |names: &[String]| {
@@ -93,12 +122,11 @@ impl Promotion {
             let message = format!("name each environment once: {}", before.join(", "));
             return Err(Problem::new("names", message).into());
         }
-        number_positions(&mut tx, scope.project, names).await?;
+        number_positions(tx, scope.project, names).await?;
         let line = Line::new(scope, "environment.order", "environments");
         let detail = json!({ "before": before, "after": names });
-        line.detail(detail).write(&mut tx).await?;
-        tx.commit().await?;
-        self.environments(scope).await
+        line.detail(detail).write(tx).await?;
+        Ok(())
     }
 
     /// Sets what protects a label, environment or not. Proposals that wait keep the
@@ -113,8 +141,27 @@ impl Promotion {
         rules: Rules,
         expected: Option<i64>,
     ) -> Result<Protection, PromotionError> {
-        rules.check().map_err(crate::CatalogError::Invalid)?;
         let mut tx = self.db.begin_write().await?;
+        let protection = self
+            .protect_in(&mut tx, scope, label, rules, expected)
+            .await?;
+        tx.commit().await?;
+        Ok(protection)
+    }
+
+    /// [`Promotion::protect`] in the caller's transaction.
+    ///
+    /// # Errors
+    /// As there; after a database error the transaction cannot be used further.
+    pub async fn protect_in(
+        &self,
+        tx: &mut WriteTx,
+        scope: Scope,
+        label: &Label,
+        rules: Rules,
+        expected: Option<i64>,
+    ) -> Result<Protection, PromotionError> {
+        rules.check().map_err(crate::CatalogError::Invalid)?;
         tx.serialise().await?;
         let before = store::protection(tx.conn(), scope.project, label.as_str()).await?;
         let revision = before.as_ref().map_or(0, |known| known.revision);
@@ -128,8 +175,7 @@ impl Promotion {
             updated_by: scope.actor.to_string(),
             updated_at: self.db.now_us(),
         };
-        write(&mut tx, scope, before.map(|known| known.rules), &protection).await?;
-        tx.commit().await?;
+        write(tx, scope, before.map(|known| known.rules), &protection).await?;
         Ok(protection)
     }
 }

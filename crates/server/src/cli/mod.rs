@@ -5,16 +5,22 @@
 //! Commands work on the data directory, with or without a running server; a
 //! running one follows within a quarter of a second.
 
+mod apply;
 mod audit;
 mod doctor;
 mod experiment;
+mod export;
+mod import;
 mod key;
 mod model;
+mod plan;
 mod promotion;
 mod provider;
 mod release;
+mod schema;
 mod serve;
 mod traces;
+mod validate;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -73,6 +79,18 @@ enum Command {
     /// Verify, list and export the audit log.
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Write the project's documents as a tree of files.
+    Export(export::Export),
+    /// Check a tree of files, without a database.
+    Validate(validate::Validate),
+    /// Show what applying a tree of files would do.
+    Plan(plan::PlanCommand),
+    /// Apply a tree of files, or a plan.
+    Apply(apply::Apply),
+    /// Print the JSON Schemas of the files of a tree.
+    Schema(schema::Schema),
+    /// Import prompts of dotprompt, Langfuse, MLflow or promptfoo.
+    Import(import::Import),
     /// Check a data directory and this machine.
     Doctor(doctor::Doctor),
     /// Print the version.
@@ -152,6 +170,12 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Proposals(proposals) => proposals.run().await,
         Command::Rollback(rollback) => rollback.run().await,
         Command::Audit(audit) => audit.run().await,
+        Command::Export(export) => export.run().await,
+        Command::Validate(validate) => validate.run(),
+        Command::Plan(plan) => plan.run().await,
+        Command::Apply(apply) => apply.run().await,
+        Command::Schema(schema) => schema.run(),
+        Command::Import(import) => import.run().await,
         Command::Doctor(doctor) => doctor.run().await,
         Command::Version(version) => {
             let value = env!("CARGO_PKG_VERSION");

@@ -10,9 +10,13 @@
 //! an old version the newest again. Where the content of a tree's main document
 //! is an older version, it stays that version, and only labels can name it.
 
+mod api;
+mod apply;
 mod files;
+pub mod import;
 mod parse;
 mod paths;
+mod plan;
 mod render;
 mod schema;
 mod store;
@@ -28,18 +32,20 @@ use db::{Problem, Reference};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use apply::{Applied, ApplyRequest, Proposed, apply};
 pub use files::{Writing, Written, read_directory, write_directory};
 pub use parse::{Checked, parse};
 pub use paths::Layout;
+pub use plan::{Action, Options, PLAN_FORMAT, Plan, SavedPlan, Step, plan};
 pub use render::{export, render};
-pub use schema::{file_schema, schema_files};
+pub use schema::{file_schema, schema_files, schema_of};
 pub use text::{PROMPT_TEXT, read_messages, write_messages};
 
 use crate::http::Route;
 
 /// The API.
 pub fn routes() -> Vec<Route> {
-    Vec::new()
+    api::routes()
 }
 
 /// The file that holds the environments and what protects them.
@@ -209,6 +215,12 @@ impl fmt::Display for Finding {
             None => Ok(()),
         }
     }
+}
+
+/// The folders of a tree that hold documents.
+pub fn kind_folders(kinds: &db::Kinds) -> std::collections::BTreeSet<String> {
+    let layout = Layout::new(kinds);
+    layout.iter().map(|(folder, _)| folder.to_owned()).collect()
 }
 
 /// Whether any of these keeps the tree from being applied.

@@ -484,11 +484,20 @@ impl Found<'_> {
             findings.push(self.locate_toml("/tags", "tags are a list of texts"));
             return Vec::new();
         };
-        texts
-            .into_iter()
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect()
+        match db::catalog::clean_tags(&texts) {
+            Ok(tags) => tags,
+            Err(db::CatalogError::Invalid(problems)) => {
+                let problems = problems.iter();
+                findings.extend(
+                    problems.map(|problem| self.locate_toml(&problem.path, &problem.message)),
+                );
+                Vec::new()
+            }
+            Err(error) => {
+                findings.push(self.locate_toml("/tags", &error.to_string()));
+                Vec::new()
+            }
+        }
     }
 
     fn pointer_texts(

@@ -62,6 +62,7 @@ pub fn kind() -> Kind {
             Err(_) => content.clone(),
         },
         references,
+        text: Some(crate::gitops::PROMPT_TEXT),
         ..Kind::new(
             KIND,
             || json!(schemars::schema_for!(PromptDocument)),

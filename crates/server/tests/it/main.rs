@@ -13,6 +13,7 @@ mod bad_input;
 mod catalog;
 mod cli;
 mod experiments;
+mod gitops;
 mod keys;
 mod life;
 mod models;

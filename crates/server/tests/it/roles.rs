@@ -460,6 +460,10 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("POST", "/{project}/members/invite/revoke", "admin"),
     ("POST", "/{project}/members/role", "admin"),
     ("POST", "/{project}/members/remove", "admin"),
+    // Trees of files.
+    ("GET", "/api/v1/gitops/export", "admin editor viewer caller"),
+    ("POST", "/api/v1/gitops/plan", "admin editor"),
+    ("POST", "/api/v1/gitops/apply", "admin editor"),
 ];
 
 /// An address on this route that no row has.

@@ -1,0 +1,400 @@
+//! Carrying out a plan: one transaction, in which the plan is made again first.
+//! Nothing is half applied, and nothing is done that was not shown.
+//!
+//! Protected labels are not moved but asked for: such a step ends as a proposal.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, anyhow};
+use base::Digest;
+use db::audit::Line;
+use db::catalog::{Catalog, CatalogError, DeleteRequest, Label, RemoveOutcome, RemoveRequest};
+use db::promotion::{PromotionError, Requested};
+use db::{Db, MoveRequest, NewVersion, Promotion, Scope, WriteTx};
+use serde::Serialize;
+use serde_json::json;
+
+use super::plan::{Action, Options, Plan, Step, plan_on, snapshot_of};
+use super::store::{self, State};
+use super::{Finding, Key, Severity, Tree};
+use crate::error::{AppError, Result};
+
+/// What to apply.
+#[derive(Debug, Clone, Copy)]
+pub struct ApplyRequest<'a> {
+    /// The tree.
+    pub tree: &'a Tree,
+    /// What may be done beyond adding and moving.
+    pub options: Options,
+    /// The plan that somebody saw, as [`Plan::identity`]; `None` applies whatever the plan is now.
+    pub expected: Option<Digest>,
+    /// Why, for the versions and moves.
+    pub message: &'a str,
+    /// Whether this is the tree of the project, so that later changes of the project are
+    /// drift from it. Not so for an import.
+    pub is_source: bool,
+}
+
+/// What applying did.
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+pub struct Applied {
+    /// The plan that was carried out.
+    pub plan: Plan,
+    /// The moves that wait for approvals or gates.
+    pub proposals: Vec<Proposed>,
+}
+
+/// A move that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+pub struct Proposed {
+    /// The proposal.
+    pub id: String,
+    /// What is to move: `prompt support/answer@prod`.
+    pub object: String,
+}
+
+/// Applies a tree.
+///
+/// # Errors
+/// The tree cannot be applied, the project is no longer as the expected plan saw
+/// it, or the database failed. Nothing was written then.
+pub async fn apply(
+    db: &Db,
+    catalog: &Catalog,
+    scope: Scope,
+    request: ApplyRequest<'_>,
+) -> Result<Applied> {
+    let mut tx = db.begin_write().await?;
+    tx.serialise().await?;
+    let kinds = catalog.kinds();
+    let (plan, state) = plan_on(
+        tx.conn(),
+        scope.project,
+        kinds,
+        request.tree,
+        request.options,
+    )
+    .await?;
+    check_expected(&plan, request.expected)?;
+    if !plan.is_possible() {
+        return Err(impossible(&plan.findings));
+    }
+    let mut applying = Applying {
+        promotion: Promotion::new(db.clone(), catalog.clone()),
+        catalog,
+        scope,
+        request,
+        state: &state,
+        numbers: BTreeMap::new(),
+        proposals: Vec::new(),
+    };
+    applying.run(&mut tx, &plan).await?;
+    let proposals = applying.proposals;
+    let after = store::read_state(tx.conn(), scope.project).await?;
+    if request.is_source {
+        let actor = scope.actor.to_string();
+        let snapshot = snapshot_of(&after, kinds, &plan, actor, db.now_us());
+        store::write_snapshot(&mut tx, scope, &snapshot).await?;
+    }
+    if !plan.is_empty() {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for step in &plan.steps {
+            *counts.entry(step.action.name()).or_default() += 1;
+        }
+        let line = Line::new(scope, "gitops.apply", &plan.tree);
+        let detail = json!({"steps": counts, "proposals": proposals.len()});
+        line.detail(detail)
+            .reason(request.message)
+            .write(&mut tx)
+            .await?;
+    }
+    tx.commit().await?;
+    Ok(Applied { plan, proposals })
+}
+
+fn check_expected(plan: &Plan, expected: Option<Digest>) -> Result<()> {
+    let Some(expected) = expected else {
+        return Ok(());
+    };
+    if plan.identity()? == expected {
+        return Ok(());
+    }
+    let steps: Vec<String> = plan.steps.iter().take(20).map(Step::in_words).collect();
+    let now = match steps.as_slice() {
+        [] => "now there would be nothing to do".to_owned(),
+        steps => format!("now it would: {}", steps.join("; ")),
+    };
+    let message = format!("the project is no longer as this plan saw it; {now}");
+    Err(AppError::conflict(message)
+        .code("state_moved")
+        .hint("make a new plan"))
+}
+
+/// The refusal that lists what is wrong.
+pub(super) fn impossible(findings: &[Finding]) -> AppError {
+    let errors: Vec<String> = findings
+        .iter()
+        .filter(|finding| finding.severity == Severity::Error)
+        .map(ToString::to_string)
+        .collect();
+    AppError::invalid(format!(
+        "the tree cannot be applied:\n{}",
+        errors.join("\n")
+    ))
+    .code("tree_refused")
+}
+
+struct Applying<'a> {
+    promotion: Promotion,
+    catalog: &'a Catalog,
+    scope: Scope,
+    request: ApplyRequest<'a>,
+    state: &'a State,
+    /// The numbers of versions that were saved here.
+    numbers: BTreeMap<(Key, Digest), i64>,
+    proposals: Vec<Proposed>,
+}
+
+impl Applying<'_> {
+    async fn run(&mut self, tx: &mut WriteTx, plan: &Plan) -> Result<()> {
+        let mut deletes = Vec::new();
+        for step in &plan.steps {
+            match step.action {
+                Action::Create | Action::Update => self.save(tx, step).await?,
+                Action::Move => self.move_label(tx, step).await?,
+                Action::Tag => self.tag(tx, step).await?,
+                Action::Remove => self.remove(tx, step).await?,
+                Action::Delete => deletes.push(step),
+                Action::Environment => self.environment(tx, step).await?,
+            }
+        }
+        self.delete(tx, deletes).await
+    }
+
+    async fn save(&mut self, tx: &mut WriteTx, step: &Step) -> Result<()> {
+        let key = key_of(step)?;
+        let digest = digest_of(step)?;
+        let entry = self.request.tree.names.get(&key);
+        let document = entry
+            .and_then(|entry| entry.documents().find(|known| known.digest == digest))
+            .with_context(|| format!("{key} is not in the tree"))?;
+        let new = NewVersion {
+            kind: &key.kind,
+            name: &key.name,
+            content: &document.content,
+            message: self.request.message,
+        };
+        let saved = self
+            .catalog
+            .save_version_in(tx, self.scope, new)
+            .await
+            .map_err(|error| in_step(step, error))?;
+        self.numbers.insert((key, digest), saved.version.number);
+        Ok(())
+    }
+
+    async fn move_label(&mut self, tx: &mut WriteTx, step: &Step) -> Result<()> {
+        let key = key_of(step)?;
+        let digest = digest_of(step)?;
+        let label = label_of(step)?;
+        let known = self
+            .state
+            .names
+            .get(&key)
+            .and_then(|name| name.versions.get(&digest));
+        let saved = self.numbers.get(&(key.clone(), digest));
+        let number = saved
+            .or(known)
+            .with_context(|| format!("{key} has no version {digest}"))?;
+        let request = MoveRequest {
+            kind: &key.kind,
+            name: &key.name,
+            label: &label,
+            to: *number,
+            expected: None,
+            reason: self.request.message,
+        };
+        let requested = self
+            .promotion
+            .request_move_in(tx, self.scope, request)
+            .await;
+        match requested.map_err(|error| refused(step, error))? {
+            Requested::Moved(_) | Requested::Unchanged(_) => {}
+            Requested::Proposed(proposal) => self.proposals.push(Proposed {
+                id: proposal.id.clone(),
+                object: format!("{key}@{label}"),
+            }),
+            Requested::Conflict(_) => {
+                let message = format!("{}: somebody else moved it first", step.in_words());
+                return Err(AppError::conflict(message).code("state_moved"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn tag(&self, tx: &mut WriteTx, step: &Step) -> Result<()> {
+        let key = key_of(step)?;
+        let Some(entry) = self.request.tree.names.get(&key) else {
+            return Ok(());
+        };
+        self.catalog
+            .set_tags_in(tx, self.scope, &key.kind, &key.name, &entry.tags)
+            .await
+            .map_err(|error| in_step(step, error))?;
+        Ok(())
+    }
+
+    async fn remove(&self, tx: &mut WriteTx, step: &Step) -> Result<()> {
+        let key = key_of(step)?;
+        let label = label_of(step)?;
+        let request = RemoveRequest {
+            kind: &key.kind,
+            name: &key.name,
+            label: &label,
+            expected: None,
+            reason: self.request.message,
+            force: false,
+        };
+        let removed = self
+            .catalog
+            .remove_pointer_in(tx, self.scope, request)
+            .await;
+        match removed.map_err(|error| in_step(step, error))? {
+            RemoveOutcome::Removed(_) => Ok(()),
+            RemoveOutcome::Conflict(_) => {
+                let message = format!("{}: somebody else moved it first", step.in_words());
+                Err(AppError::conflict(message).code("state_moved"))
+            }
+        }
+    }
+
+    /// What others refer to goes after them, so the order is found by trying.
+    async fn delete(&self, tx: &mut WriteTx, steps: Vec<&Step>) -> Result<()> {
+        let mut left = steps;
+        while !left.is_empty() {
+            let mut refused = Vec::new();
+            let mut why = None;
+            let before = left.len();
+            for step in left {
+                let key = key_of(step)?;
+                let request = DeleteRequest {
+                    kind: &key.kind,
+                    name: &key.name,
+                    reason: self.request.message,
+                    force: false,
+                };
+                match self.catalog.delete_name_in(tx, self.scope, request).await {
+                    Ok(_) => {}
+                    Err(error @ CatalogError::Referenced { .. }) => {
+                        why = Some(in_step(step, error));
+                        refused.push(step);
+                    }
+                    Err(error) => return Err(in_step(step, error)),
+                }
+            }
+            if let Some(why) = why.filter(|_| refused.len() == before) {
+                return Err(why);
+            }
+            left = refused;
+        }
+        Ok(())
+    }
+
+    async fn environment(&self, tx: &mut WriteTx, step: &Step) -> Result<()> {
+        let wanted = self.request.tree.environments.as_deref().unwrap_or(&[]);
+        let scope = self.scope;
+        if step.name.is_empty() {
+            return self.order_environments(tx, step).await;
+        }
+        let Some(environment) = wanted.iter().find(|known| known.name == step.name) else {
+            return Ok(());
+        };
+        let label: Label = environment
+            .name
+            .parse()
+            .map_err(|problem: db::Problem| in_step(step, problem.into()))?;
+        let is_new = self
+            .state
+            .environments
+            .iter()
+            .all(|known| known.name != environment.name);
+        if is_new {
+            let added = self.promotion.add_environment_in(tx, scope, &label).await;
+            added.map_err(|error| refused(step, error))?;
+        }
+        if !step.changes.is_empty() {
+            let rules = store::rules_of(environment).map_err(AppError::invalid)?;
+            let set = self
+                .promotion
+                .protect_in(tx, scope, &label, rules, None)
+                .await;
+            set.map_err(|error| refused(step, error))?;
+        }
+        Ok(())
+    }
+
+    /// Those of the tree in its order, then the others in theirs.
+    async fn order_environments(&self, tx: &mut WriteTx, step: &Step) -> Result<()> {
+        let wanted = self.request.tree.environments.as_deref().unwrap_or(&[]);
+        let others = self
+            .state
+            .environments
+            .iter()
+            .filter(|known| wanted.iter().all(|other| other.name != known.name));
+        let names: Vec<String> = wanted
+            .iter()
+            .chain(others)
+            .map(|environment| environment.name.clone())
+            .collect();
+        let ordered = self
+            .promotion
+            .order_environments_in(tx, self.scope, &names)
+            .await;
+        ordered.map_err(|error| refused(step, error))?;
+        Ok(())
+    }
+}
+
+fn key_of(step: &Step) -> Result<Key> {
+    let name = step
+        .name
+        .parse()
+        .map_err(|problem: db::Problem| anyhow!("{problem}"))?;
+    Ok(Key {
+        kind: step.kind.clone(),
+        name,
+    })
+}
+
+fn digest_of(step: &Step) -> Result<Digest> {
+    let text = step.after.as_deref().unwrap_or_default();
+    Ok(text
+        .parse()
+        .with_context(|| format!("{text:?} is no digest"))?)
+}
+
+fn label_of(step: &Step) -> Result<Label> {
+    let text = step.label.as_deref().unwrap_or_default();
+    text.parse()
+        .map_err(|problem: db::Problem| anyhow!("{problem}").into())
+}
+
+/// A refusal of the catalog, with the step that it belongs to.
+fn in_step(step: &Step, error: CatalogError) -> AppError {
+    let mut error = AppError::from(error);
+    error.message = match &step.file {
+        Some(file) => format!("{file}: {}: {}", step.in_words(), error.message),
+        None => format!("{}: {}", step.in_words(), error.message),
+    };
+    error
+}
+
+fn refused(step: &Step, error: PromotionError) -> AppError {
+    match error {
+        PromotionError::Catalog(error) => in_step(step, error),
+        other => {
+            let message = format!("{}: {other}", step.in_words());
+            AppError::conflict(message).code("refused")
+        }
+    }
+}

@@ -1,0 +1,1045 @@
+//! Trees of files: what they say, what applying them does, and that the way there
+//! and back changes no byte, for every kind and for kinds that only this test knows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use base::Digest;
+use db::catalog::{Catalog, Label, Name};
+use db::{Actor, Db, Kind, Kinds, Problem, Reference, Scope, TextFile};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use serde_json::{Value, json};
+use server::gitops::{
+    self, ApplyRequest, Entry, Files, Key, Options, Plan, Tree, TreeDocument, parse, render,
+};
+
+use crate::harness::{Database, Place, encode, on_both_databases};
+
+/// Every kind of the product, and three that nobody else knows: one with free content, one
+/// with a text file, one that refers to others.
+fn all_kinds() -> Kinds {
+    let known = server::app::kinds();
+    let known = known.iter().copied();
+    Kinds::new(known.chain([note(), page(), index()]))
+}
+
+fn any_object(content: &Value) -> Result<(), Vec<Problem>> {
+    match content {
+        Value::Object(_) => Ok(()),
+        _ => Err(vec![Problem::new("", "a note is a table")]),
+    }
+}
+
+fn note() -> Kind {
+    Kind::new("note", || json!({"type": "object"}), any_object)
+}
+
+fn page() -> Kind {
+    Kind {
+        text: Some(TextFile {
+            suffix: "txt",
+            split: |document| match document.as_object_mut()?.shift_remove("body") {
+                Some(Value::String(body)) => Some(body),
+                Some(other) => {
+                    document["body"] = other;
+                    None
+                }
+                None => None,
+            },
+            join: |document, text| {
+                document["body"] = json!(text);
+                Ok(())
+            },
+        }),
+        ..Kind::new("page", || json!({"type": "object"}), any_object)
+    }
+}
+
+fn index() -> Kind {
+    Kind {
+        references: |content| {
+            let list = content["pages"].as_array().cloned().unwrap_or_default();
+            let reference = |(index, text): (usize, &Value)| {
+                Reference::parse_at(&format!("/pages/{index}"), text.as_str()?).ok()
+            };
+            list.iter().enumerate().filter_map(reference).collect()
+        },
+        ..Kind::new(
+            "index",
+            || {
+                json!({
+                    "type": "object",
+                    "additionalProperties": false,
+                    "properties": {"pages": {"type": "array", "items": {"type": "string"}}, "seed": {"type": "integer"}},
+                })
+            },
+            any_object,
+        )
+    }
+}
+
+// Documents of every kind.
+
+/// Lines that a file format could trip over.
+const LINES: &[&str] = &[
+    "plain text",
+    "",
+    "--- user ---",
+    "\\--- system ---",
+    "\\\\--- placeholder x ---",
+    "--- not one",
+    "<<<<<<< HEAD",
+    "=======",
+    ">>>>>>> branch",
+    "\"\"\"three quotes\"\"\"\"",
+    "back\\slash \\n \\u0041",
+    "\ttab and trailing space ",
+    "carriage return\r",
+    "日本語と「引用」",
+    "👩‍👩‍👧 e\u{301} \u{200b}hidden \u{202e}turned",
+    "[document]",
+    "# no comment",
+    "{{ question }}",
+    "key = 'value'",
+];
+
+fn text(seed: u64) -> String {
+    let mut lines = Vec::new();
+    let mut seed = seed;
+    for _ in 0..=(seed % 5) {
+        seed = next(seed);
+        lines.push(LINES[usize::try_from(seed % LINES.len() as u64).unwrap()]);
+    }
+    lines.join("\n")
+}
+
+fn next(seed: u64) -> u64 {
+    let mixed = (seed ^ (seed >> 29)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ (mixed >> 32)).wrapping_add(0x1234_5678_9abc_def1)
+}
+
+/// JSON of any shape.
+fn any_json(seed: u64, depth: usize) -> Value {
+    let seed = next(seed);
+    let child = |index: u64| any_json(seed.wrapping_add(index * 7919), depth + 1);
+    match seed % if depth > 3 { 7 } else { 10 } {
+        0 => Value::Null,
+        1 => json!(seed % 3 == 0),
+        2 => json!(i64::try_from(seed % (1 << 50)).unwrap() - (1 << 49)),
+        3 => json!((seed % 100_000) as f64 / 64.0),
+        4 => json!(1e21 * (seed % 9) as f64 + 1e-7),
+        5 => json!(text(seed)),
+        6 => json!(""),
+        7 => (0..seed % 4).map(child).collect(),
+        8 => {
+            let inner = [json!("null"), json!(1), child(1)];
+            json!({"$json": inner[usize::try_from(seed / 16 % 3).unwrap()]})
+        }
+        _ => {
+            let keys = [
+                "a",
+                "b.c",
+                "",
+                "日本",
+                "with space",
+                "quote\"",
+                "new\nline",
+                "~/x",
+                "type",
+            ];
+            (0..seed % 5)
+                .map(|index| {
+                    let at = (seed / 8 + index * 5) % keys.len() as u64;
+                    (keys[usize::try_from(at).unwrap()].to_owned(), child(index))
+                })
+                .collect()
+        }
+    }
+}
+
+/// What documents of a tree may refer to.
+#[derive(Debug, Default)]
+struct Known {
+    /// Reference texts by kind.
+    references: BTreeMap<String, Vec<String>>,
+    digests: BTreeMap<String, Vec<(String, String)>>,
+}
+
+impl Known {
+    fn pick(&self, kind: &str, seed: u64) -> Option<&String> {
+        let all = self.references.get(kind)?;
+        all.get(usize::try_from(seed % all.len() as u64).unwrap())
+    }
+}
+
+/// A document of this kind; `None` where there is nothing that it could refer to. A kind
+/// without a line here fails the tests: whoever adds one says how its documents look.
+fn document(kind: &str, seed: u64, known: &Known) -> Option<Value> {
+    Some(match kind {
+        "prompt" => prompt(seed, known),
+        "experiment" => experiment(seed, known)?,
+        "app" => json!({
+            "description": format!("app {seed}"),
+            "steps": [{
+                "id": "one", "type": "prompt", "model": "openai/gpt-5",
+                "prompt": known.pick("prompt", seed)?,
+            }],
+        }),
+        "release" => {
+            let apps = known.digests.get("app")?;
+            let (name, digest) = &apps[usize::try_from(seed % apps.len() as u64).unwrap()];
+            json!({"app": {"name": name, "number": 1 + seed % 3, "digest": digest}, "documents": {}})
+        }
+        "note" => {
+            json!({"seed": seed, "value": any_json(seed, 0), "more": any_json(next(seed), 0)})
+        }
+        // A text file with the marker of a conflict is refused, so a kind that keeps any text
+        // in a file must escape it; this one has none.
+        "page" if seed % 3 == 0 => {
+            json!({"title": text(seed), "body": any_json(seed, 2), "seed": seed})
+        }
+        "page" => {
+            json!({"title": text(seed), "body": text(seed).replace("<<<<<<<", "<").replace(">>>>>>>", ">"), "seed": seed})
+        }
+        "index" => {
+            let pages: Vec<&String> = known.pick("page", seed).into_iter().collect();
+            json!({"pages": pages, "seed": seed % (1 << 40)})
+        }
+        other => panic!("there is no generator of documents for the kind {other:?}: add one"),
+    })
+}
+
+fn prompt(seed: u64, known: &Known) -> Value {
+    let content = |seed: u64| format!("{seed} {}", text(seed));
+    let messages: Vec<Value> = (0..=seed % 3)
+        .map(|index| {
+            let role =
+                ["system", "user", "assistant"][usize::try_from((seed + index) % 3).unwrap()];
+            json!({"role": role, "content": content(seed + index)})
+        })
+        .collect();
+    let mut prompt = json!({"messages": messages});
+    if server::gitops::schema_of(&gitops::Layout::new(&all_kinds()), "prompt").is_some_and(
+        |schema| {
+            schema["properties"]["document"]["properties"]
+                .get("template")
+                .is_some()
+        },
+    ) {
+        if seed % 4 == 0 {
+            prompt = json!({"type": "text", "template": content(seed)});
+        }
+        if seed % 5 == 0 {
+            prompt["config"] = any_json(seed, 1);
+            prompt["parameters"] = json!({"temperature": 0.5, "max_tokens": 10});
+        }
+        if let Some(partial) = known.pick("prompt", seed).filter(|_| seed % 7 == 0) {
+            prompt["partials"] = json!({"shared": partial});
+        }
+    }
+    // What says nothing has no second spelling.
+    if prompt.get("config").is_some_and(Value::is_null) {
+        prompt.as_object_mut().unwrap().shift_remove("config");
+    }
+    prompt
+}
+
+/// Between two labels of a prompt that has two.
+fn experiment(seed: u64, known: &Known) -> Option<Value> {
+    let mut labels: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for reference in known.references.get("prompt")? {
+        let (name, label) = reference.strip_prefix("prompt:")?.split_once('@')?;
+        if label != "latest" {
+            labels.entry(name).or_default().push(label);
+        }
+    }
+    let (name, labels) = labels.into_iter().find(|(_, labels)| labels.len() > 1)?;
+    Some(json!({
+        "description": format!("{seed} {}", text(seed)),
+        "target": {"kind": "prompt", "name": name, "label": labels[0]},
+        "arms": [
+            {"name": "control", "label": labels[0], "weight": 50.0},
+            {"name": "candidate", "label": labels[1], "weight": 50.0},
+        ],
+        "metric": {"kind": "score", "name": "thumbs"},
+    }))
+}
+
+/// What a random tree has under one name.
+#[derive(Debug, Clone)]
+struct Spec {
+    kind: usize,
+    name: String,
+    seeds: Vec<u64>,
+    /// Label → which of the documents.
+    labels: BTreeMap<String, usize>,
+    tags: BTreeSet<String>,
+}
+
+fn names() -> impl Strategy<Value = String> {
+    let part = prop_oneof![
+        3 => "[a-z]{1,6}",
+        2 => "[aA][bB]?",
+        1 => "(con|PRN|nul|com1|lpt9|Aux)(\\.[a-z]{1,3})?",
+        1 => "\\.?[a-c]{1,2}(\\.toml|\\.prompt\\.md|\\.)?",
+        1 => "[日本語ßſςÜüÉéİı]{1,4}",
+        1 => "[A-Zあ-ん]{60,90}",
+    ];
+    proptest::collection::vec(part, 1..3)
+        .prop_map(|parts| parts.join("/"))
+        .prop_filter("names of ours", |text| text.parse::<Name>().is_ok())
+}
+
+fn specs(kinds: usize) -> impl Strategy<Value = Vec<Spec>> {
+    let labels = prop_oneof![
+        Just("staging"),
+        Just("production"),
+        Just("本番"),
+        Just("Weird.Label_1")
+    ];
+    let labels = proptest::collection::btree_map(labels.prop_map(str::to_owned), 0usize..3, 0..4);
+    let tags = prop_oneof![Just("geo"), Just("a-b"), Just("タグ")].prop_map(str::to_owned);
+    let tags = proptest::collection::btree_set(tags, 0..3);
+    let seeds = proptest::collection::vec(any::<u64>().prop_map(|seed| seed >> 12), 1..4);
+    let spec = (0..kinds, names(), seeds, labels, tags);
+    let spec = spec.prop_map(|(kind, name, seeds, labels, tags)| Spec {
+        kind,
+        name,
+        seeds,
+        labels,
+        tags,
+    });
+    proptest::collection::vec(spec, 1..10)
+}
+
+/// The tree of these specs. Kinds are in an order in which each refers only to those before it.
+fn tree_of(kinds: &Kinds, mut specs: Vec<Spec>) -> Tree {
+    let order = [
+        "note",
+        "page",
+        "prompt",
+        "app",
+        "release",
+        "experiment",
+        "index",
+    ];
+    let list: Vec<Kind> = kinds.iter().copied().collect();
+    let rank = |spec: &Spec| {
+        let name = list[spec.kind].name;
+        order
+            .iter()
+            .position(|known| *known == name)
+            .unwrap_or(usize::MAX)
+    };
+    specs.sort_by_key(rank);
+    let mut tree = Tree::default();
+    let mut known = Known::default();
+    for spec in specs {
+        let kind = list[spec.kind];
+        let name: Name = spec.name.parse().unwrap();
+        let key = Key {
+            kind: kind.name.to_owned(),
+            name: name.clone(),
+        };
+        if tree.names.contains_key(&key) {
+            continue;
+        }
+        let mut documents: Vec<TreeDocument> = Vec::new();
+        for seed in &spec.seeds {
+            let Some(content) = document(kind.name, *seed, &known) else {
+                continue;
+            };
+            (kind.validate)(&content)
+                .unwrap_or_else(|problems| panic!("{content:#}: {problems:?}"));
+            let digest = Digest::of_json(&content).unwrap();
+            // The catalog keeps documents as their canonical form reads.
+            let content = serde_json::from_slice(&base::canonical_json(&content).unwrap()).unwrap();
+            if documents.iter().all(|other| other.digest != digest) {
+                documents.push(TreeDocument {
+                    references: (kind.references)(&content),
+                    content,
+                    digest,
+                    file: String::new(),
+                });
+            }
+        }
+        let Some(main) = documents.pop() else {
+            continue;
+        };
+        let digests: Vec<Digest> = [main.digest]
+            .into_iter()
+            .chain(documents.iter().map(|other| other.digest))
+            .collect();
+        let pointers: BTreeMap<Label, Digest> = spec
+            .labels
+            .iter()
+            .map(|(label, at)| (label.parse().unwrap(), digests[at % digests.len()]))
+            .collect();
+        // Only what something points to is in a tree.
+        documents.retain(|other| pointers.values().any(|digest| *digest == other.digest));
+        documents.sort_by_key(|other| other.digest);
+        let references = known.references.entry(key.kind.clone()).or_default();
+        references.push(format!("{}:{name}@latest", key.kind));
+        references.extend(
+            pointers
+                .keys()
+                .map(|label| format!("{}:{name}@{label}", key.kind)),
+        );
+        known
+            .digests
+            .entry(key.kind.clone())
+            .or_default()
+            .push((name.to_string(), main.digest.to_string()));
+        let entry = Entry {
+            main,
+            pinned: documents,
+            tags: spec.tags.into_iter().collect(),
+            pointers,
+        };
+        tree.names.insert(key, entry);
+    }
+    tree
+}
+
+// The way there and back.
+
+async fn add_project(db: &Db) -> Scope {
+    let project: base::ProjectId = db.ids().make();
+    let mut tx = db.begin_write().await.unwrap();
+    db::sqlx::query("INSERT INTO projects (id, name, created_at) VALUES ($1, $2, 0)")
+        .bind(project.to_string())
+        .bind(format!("project-{project}"))
+        .execute(tx.conn())
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    Scope {
+        project,
+        actor: Actor::Operator,
+    }
+}
+
+async fn apply(db: &Db, catalog: &Catalog, scope: Scope, tree: &Tree, options: Options) -> Plan {
+    let request = ApplyRequest {
+        tree,
+        options,
+        expected: None,
+        message: "test",
+        is_source: true,
+    };
+    let applied = gitops::apply(db, catalog, scope, request).await;
+    applied.unwrap_or_else(|error| panic!("{error}")).plan
+}
+
+fn read(files: &Files, kinds: &Kinds) -> Tree {
+    let checked = parse(files, kinds);
+    assert!(
+        !gitops::has_errors(&checked.findings),
+        "{:#?}\n{files:#?}",
+        checked.findings
+    );
+    checked.tree
+}
+
+async fn exported(db: &Db, catalog: &Catalog, scope: Scope) -> Files {
+    let tree = gitops::export(db, catalog, scope).await.unwrap();
+    let mut files = render(&tree, catalog.kinds());
+    // The projects of this test have no environments.
+    files.remove("environments.toml");
+    files
+}
+
+/// A tree applied is there, a second plan is empty, and its export makes the same project elsewhere.
+async fn check_there_and_back(db: &Db, kinds: &Kinds, specs: Vec<Spec>) {
+    let catalog = Catalog::new(db.clone(), kinds.clone());
+    let files = render(&tree_of(kinds, specs), kinds);
+    let folded: BTreeSet<String> = files
+        .keys()
+        .map(|path| path.to_uppercase().to_lowercase())
+        .collect();
+    assert_eq!(
+        folded.len(),
+        files.len(),
+        "files that a system without case confuses: {files:#?}"
+    );
+    let tree = read(&files, kinds);
+    let first = add_project(db).await;
+    apply(db, &catalog, first, &tree, Options::default()).await;
+    let again = gitops::plan(
+        db,
+        &catalog,
+        first,
+        &tree,
+        Options {
+            allow_delete: true,
+            ..Options::default()
+        },
+    )
+    .await
+    .unwrap();
+    assert!(
+        again.is_empty() && again.not_deleted.is_empty() && again.drift.is_empty(),
+        "{again:#?}"
+    );
+    assert_eq!(exported(db, &catalog, first).await, files);
+    let second = add_project(db).await;
+    let read_again = read(&exported(db, &catalog, first).await, kinds);
+    apply(db, &catalog, second, &read_again, Options::default()).await;
+    assert_eq!(exported(db, &catalog, second).await, files);
+}
+
+fn run_there_and_back(place: &Place, cases: u32) {
+    let kinds = all_kinds();
+    place.database(async |db| {
+        let mut runner = proptest::test_runner::TestRunner::new_with_rng(
+            ProptestConfig {
+                cases,
+                failure_persistence: None,
+                ..ProptestConfig::default()
+            },
+            proptest::test_runner::TestRng::deterministic_rng(
+                proptest::test_runner::RngAlgorithm::ChaCha,
+            ),
+        );
+        let strategy = specs(kinds.iter().count());
+        for _ in 0..cases {
+            let specs = strategy.new_tree(&mut runner).unwrap().current();
+            check_there_and_back(db, &kinds, specs).await;
+        }
+        // One of each kind at least, whatever chance brought.
+        let each = (0..kinds.iter().count()).map(|kind| Spec {
+            kind,
+            name: "Each/one.v1".to_owned(),
+            seeds: vec![7, 35, 12],
+            labels: BTreeMap::from([("staging".to_owned(), 1), ("production".to_owned(), 0)]),
+            tags: BTreeSet::from(["geo".to_owned()]),
+        });
+        let tree = tree_of(&kinds, each.clone().collect());
+        for kind in kinds.iter() {
+            assert!(
+                tree.names.keys().any(|key| key.kind == kind.name),
+                "no document of {}",
+                kind.name
+            );
+        }
+        check_there_and_back(db, &kinds, each.collect()).await;
+    });
+}
+
+#[test]
+fn a_tree_there_and_back_sqlite() {
+    run_there_and_back(&Place::on(Database::Sqlite), 60);
+}
+
+#[test]
+fn a_tree_there_and_back_postgres() {
+    run_there_and_back(&Place::on(Database::Postgres), 12);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn messages_come_back_byte_by_byte(contents in proptest::collection::vec((0usize..4, "\\PC{0,8}|(\n|\r|\\\\|--- |---| ---|x|<<<<<<< ){0,12}"), 1..5)) {
+        let messages: Vec<Value> = contents.iter().map(|(role, content)| match role {
+            3 => json!({"placeholder": "history"}),
+            role => {
+                let role = ["system", "user", "assistant"][*role];
+                json!({"role": role, "content": content})
+            }
+        }).collect();
+        let text = gitops::write_messages(&messages).unwrap();
+        prop_assert_eq!(gitops::read_messages(&text).unwrap(), messages);
+    }
+}
+
+// The command line and the API.
+
+fn write(dir: &std::path::Path, path: &str, text: &str) {
+    let full = dir.join(path);
+    std::fs::create_dir_all(full.parent().unwrap()).unwrap();
+    std::fs::write(full, text).unwrap();
+}
+
+fn read_dir(dir: &std::path::Path) -> Files {
+    gitops::read_directory(dir).unwrap().0
+}
+
+const ANSWER: &str = "tags = [\"support\"]\n\n[pointers]\nstaging = \"this\"\n\n[document]\nmodel = \"openai/gpt-5\"\n";
+
+on_both_databases!(a_project_in_files);
+
+fn a_project_in_files(place: Place) {
+    let (tree, again) = (place.beside("tree"), place.beside("again"));
+    let shown = |path: &std::path::Path| path.display().to_string();
+    let dir = shown(&tree);
+    write(&tree, "prompts/サポート/Answer.toml", ANSWER);
+    write(
+        &tree,
+        "prompts/サポート/Answer.prompt.md",
+        "--- system ---\nYou answer for {{ team }}.\n",
+    );
+    write(&tree, "README.md", "not part of the tree");
+    place.meguri(&["key", "list"]).assert_done();
+    assert_eq!(
+        place
+            .run(place.command().args(["validate", &dir, "--json"]))
+            .json()["ok"],
+        true
+    );
+
+    // Nobody is there to ask.
+    let asked = place.meguri(&["apply", &dir]);
+    assert!(
+        asked.code == 1 && asked.stderr.contains("--yes"),
+        "{asked:?}"
+    );
+    let plan = place.meguri(&["plan", &dir, "--json"]).json();
+    let words: Vec<_> = plan["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|step| step["action"].clone())
+        .collect();
+    assert_eq!(words, ["create", "move", "tag"]);
+    place.meguri(&["apply", &dir, "--yes"]).assert_done();
+    let empty = place
+        .meguri(&["plan", &dir, "--json", "--allow-delete"])
+        .json();
+    assert_eq!(
+        (&empty["steps"], &empty["drift"]),
+        (&json!([]), &json!([])),
+        "{empty:#}"
+    );
+
+    // Exports are the same bytes, and replace nothing that somebody else wrote.
+    let refused = place.meguri(&["export", &dir]);
+    assert!(
+        refused.code == 1 && refused.stderr.contains("was not exported"),
+        "{refused:?}"
+    );
+    place.meguri(&["export", &shown(&again)]).assert_done();
+    let first = read_dir(&again);
+    let repeated = place.meguri(&["export", &shown(&again), "--json"]).json();
+    assert_eq!(repeated["written"], json!([]));
+    assert!(
+        first["prompts/サポート/Answer.toml"].starts_with("#:schema ../../.schemas/prompt.json\n"),
+        "{first:#?}"
+    );
+    assert!(again.join(".schemas/prompt.json").is_file());
+    assert_eq!(
+        place.meguri(&["plan", &shown(&again), "--json"]).json()["steps"],
+        json!([])
+    );
+
+    // An edit is a version with its fields; the label of this file follows.
+    write(
+        &tree,
+        "prompts/サポート/Answer.prompt.md",
+        "--- system ---\nYou answer briefly for {{ team }}.\n",
+    );
+    let plan_file = shown(&place.beside("plan.json"));
+    let plan = place
+        .meguri(&["plan", &dir, "--json", "--out", &plan_file])
+        .json();
+    assert_eq!(
+        plan["steps"][0]["changes"][0]["path"], "/messages/0/content",
+        "{plan:#}"
+    );
+    assert_eq!(plan["steps"][1]["action"], "move");
+
+    // The project moves on: the plan that was looked at is refused, nothing is half done.
+    let other = place.beside("other");
+    write(
+        &other,
+        "prompts/サポート/Answer.toml",
+        "[pointers]\nstaging = \"this\"\n[document]\n",
+    );
+    write(
+        &other,
+        "prompts/サポート/Answer.prompt.md",
+        "--- system ---\nSomebody else.\n",
+    );
+    place
+        .meguri(&["apply", &shown(&other), "--yes"])
+        .assert_done();
+    let refused = place.meguri(&["apply", &plan_file, "--yes"]);
+    assert!(
+        refused.code == 1 && refused.stderr.contains("no longer"),
+        "{refused:?}"
+    );
+    place.meguri(&["apply", &dir, "--yes"]).assert_done();
+
+    // What somebody changes in the project is drift, and is not undone without being told to.
+    let server = place.start();
+    let live = server.with_key(&place.make_key("default", "admin").1);
+    let label = format!(
+        "/api/v1/prompts/{}/labels/staging",
+        encode("サポート/Answer")
+    );
+    let moved = live.put(&label, &json!({"version": 1}));
+    assert_eq!(moved.status, 200, "{moved:?}");
+    let plan = place.meguri(&["plan", &dir, "--json"]);
+    assert_eq!(plan.code, 1);
+    let plan: Value = serde_json::from_str(&plan.stdout).unwrap();
+    assert_eq!(plan["drift"][0]["object"], "prompt サポート/Answer@staging");
+    place
+        .meguri(&["apply", &dir, "--yes", "--overwrite-drift"])
+        .assert_done();
+
+    // Deletes need a flag.
+    std::fs::remove_dir_all(tree.join("prompts")).unwrap();
+    let kept = place.meguri(&["plan", &dir, "--json"]).json();
+    assert_eq!(
+        (&kept["steps"], &kept["not_deleted"][0]["object"]),
+        (&json!([]), &json!("prompt サポート/Answer"))
+    );
+    place
+        .meguri(&["apply", &dir, "--yes", "--allow-delete"])
+        .assert_done();
+    let stale = place
+        .meguri(&["export", &shown(&again), "--remove-stale", "--json"])
+        .json();
+    assert_eq!(stale["stale"].as_array().unwrap().len(), 3, "{stale:#}");
+
+    // The same over HTTP, with a protected label: a proposal, and an empty plan after it.
+    let sent = json!({"files": {
+        "prompts/a.toml": "[pointers]\nprod = \"this\"\n[document]\n",
+        "prompts/a.prompt.md": "--- user ---\nhello\n",
+    }});
+    let plan = live.post("/api/v1/gitops/plan", &sent).json();
+    assert_eq!(plan["steps"][1]["needs"]["approvals"], 1, "{plan:#}");
+    let mut stale = sent.clone();
+    stale["expected"] = json!(Digest::of(b"another").to_string());
+    assert_eq!(live.post("/api/v1/gitops/apply", &stale).status, 409);
+    let applied = live.post("/api/v1/gitops/apply", &sent).json();
+    assert_eq!(
+        applied["proposals"][0]["object"], "prompt a@prod",
+        "{applied:#}"
+    );
+    let plan = live.post("/api/v1/gitops/plan", &sent).json();
+    assert_eq!(
+        (&plan["steps"], plan["waiting"].as_array().unwrap().len()),
+        (&json!([]), 1),
+        "{plan:#}"
+    );
+    let exported = live.get("/api/v1/gitops/export").json();
+    assert_eq!(
+        exported["files"]["prompts/a.prompt.md"],
+        "--- user ---\nhello\n"
+    );
+    let mut wrong = sent;
+    wrong["files"]["prompts/a.toml"] = json!("[document]\nmodle = \"x\"\n");
+    let refused = live.post("/api/v1/gitops/apply", &wrong);
+    assert!(
+        refused.status == 400 && refused.text().contains("did you mean model?"),
+        "{refused:?}"
+    );
+}
+
+/// What validating these files finds: `file:line:column: severity: message (hint)`.
+fn findings(files: &[(&str, &str)]) -> Vec<String> {
+    let files: Files = files
+        .iter()
+        .map(|(path, text)| ((*path).to_owned(), (*text).to_owned()))
+        .collect();
+    parse(&files, &all_kinds())
+        .findings
+        .iter()
+        .map(ToString::to_string)
+        .collect()
+}
+
+#[test]
+fn everything_wrong_is_found_at_once_with_its_place() {
+    let good = ("prompts/good.prompt.md", "--- user ---\nhello\n");
+    let found = findings(&[
+        (
+            "prompts/good.toml",
+            "tgas = []\n[pointers]\nprod = \"thsi\"\n",
+        ),
+        good,
+        ("prompts/broken.toml", "[document\n"),
+        ("prompts/conflict.toml", "<<<<<<< HEAD\n[document]\n"),
+        (
+            "prompts/key.toml",
+            "[document]\nmesages = []\nmodel = \"openai/x\"\n",
+        ),
+        ("prompts/orphan.prompt.md", "--- user ---\nx\n"),
+        ("prompts/dates.toml", "[document]\nmodel = 2020-01-01\n"),
+        ("prompts/text.toml", "[document]\n"),
+        ("prompts/text.prompt.md", "no heading\n"),
+        ("prompts/wrong.md", "x"),
+        ("prompst/a.toml", "[document]\n"),
+        (
+            "indexes/i.toml",
+            "[document]\npages = [\"page:missng@latest\", \"page:missing@stagng\", \"pgae:x@1\"]\n",
+        ),
+        (
+            "pages/missing.toml",
+            "[pointers]\nstaging = \"this\"\n[document]\n",
+        ),
+        ("environment.toml", ""),
+        (
+            "environments.toml",
+            "[[environment]]\nname = \"prod\"\n[environment.protection]\naprovals = 1\n",
+        ),
+    ]);
+    let text = found.join("\n");
+    for wanted in [
+        "prompts/good.toml:1:1: error: unknown key \"tgas\" (did you mean tags?)",
+        "prompts/broken.toml:1:",
+        "prompts/conflict.toml:1: error: a merge conflict",
+        "prompts/key.toml:2:1: error: unknown key \"mesages\" (did you mean messages?)",
+        "prompts/orphan.prompt.md: error: the TOML file beside it is missing",
+        "prompts/dates.toml:2:9: error: a document has no dates",
+        "prompts/text.prompt.md:1: error: a text stands under no heading",
+        "prompts/wrong.md: error: it is not part of the tree",
+        "prompst: error: it is no kind of document (did you mean prompts?)",
+        "indexes/i.toml:2:10: warning: page missng is not in the tree; the project must have it already (did you mean missing?)",
+        "(did you mean staging?)",
+        "error: there is no kind \"pgae\" (did you mean page?)",
+        "environment.toml: error: the tree has no such file (did you mean environments.toml?)",
+        "environments.toml:4:1: error: unknown key \"aprovals\" (did you mean approvals?)",
+    ] {
+        assert!(text.contains(wanted), "{wanted}\nis not in\n{text}");
+    }
+    let found = findings(&[("prompts/good.toml", "[pointers]\nprod = \"thsi\"\n"), good]);
+    assert_eq!(found.len(), 1);
+    assert!(
+        found[0].ends_with("(did you mean this?)")
+            && found[0].starts_with("prompts/good.toml:2:8: error"),
+        "{found:?}"
+    );
+    // Two files of one name, in two spellings, and a pinned file that was edited.
+    let found = findings(&[
+        ("notes/cafe\u{301}.toml", "[document]\n"),
+        ("notes/caf\u{e9}.toml", "[document]\n"),
+        ("notes/b.toml", "[document]\n"),
+        ("notes/b@0123456789ab.toml", "[document]\nx = 1\n"),
+    ]);
+    assert!(
+        found.len() == 2
+            && found.iter().any(|line| line.contains("as well; keep one"))
+            && found.iter().any(|line| line.contains("no longer the one")),
+        "{found:#?}"
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn mlflow_2026_2614_links_out_of_the_tree_are_refused() {
+    let place = Place::on(Database::Sqlite);
+    let tree = place.beside("tree");
+    write(&tree, "prompts/a.toml", "[document]\n");
+    write(&place.beside("secret"), "key.toml", "[document]\n");
+    std::os::unix::fs::symlink(place.beside("secret"), tree.join("prompts/out")).unwrap();
+    std::fs::write(tree.join("prompts/bad.toml"), b"x = \"\xff\"").unwrap();
+    let (files, findings) = gitops::read_directory(&tree).unwrap();
+    assert_eq!(files.len(), 1);
+    let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    assert!(
+        lines[0].contains("not UTF-8") && lines[1].starts_with("prompts/out: error: it is a link"),
+        "{lines:?}"
+    );
+    // Nor does an export write through one.
+    let refused = place.meguri(&["export", &tree.display().to_string()]);
+    assert_eq!(refused.code, 0, "{refused:?}");
+    std::fs::remove_dir_all(tree.join(".schemas")).unwrap();
+    std::os::unix::fs::symlink(place.beside("secret"), tree.join(".schemas")).unwrap();
+    let refused = place.meguri(&["export", &tree.display().to_string()]);
+    assert!(
+        refused.code == 1 && refused.stderr.contains("is a link"),
+        "{refused:?}"
+    );
+}
+
+// Imports.
+
+fn imported(format: &str, files: &[(&str, &str)]) -> (BTreeMap<String, Value>, Vec<String>) {
+    let dir = tempfile::tempdir().unwrap();
+    for (path, text) in files {
+        write(dir.path(), path, text);
+    }
+    let format: gitops::import::Format = format.parse().unwrap();
+    let imported =
+        gitops::import::import(format, dir.path(), Some("in/"), &server::app::kinds()).unwrap();
+    let documents = imported.tree.names.iter().map(|(key, entry)| {
+        let labels: BTreeMap<_, _> = entry.pointers.iter().map(|(label, digest)| (label.to_string(), *digest == entry.main.digest)).collect();
+        let value = json!({"content": entry.main.content, "labels": labels, "tags": entry.tags, "others": entry.pinned.len()});
+        (key.name.to_string(), value)
+    });
+    (
+        documents.collect(),
+        imported.findings.iter().map(ToString::to_string).collect(),
+    )
+}
+
+#[test]
+fn dotprompt_files_become_prompts() {
+    let file = "---\nmodel: googleai/gemini\nconfig:\n  temperature: 0.3\n  topK: 4\ninput:\n  schema:\n    name: string, who asks\n    tags?(array): string\n    style(enum): [short, long]\noutput:\n  schema:\n    answer: string\n---\n{{role \"system\"}}\nAnswer {{name}} {{! a comment }}kindly.\n{{#each tags}}\n- {{this}} of {{../name}} ({{@index}})\n{{else}}\nnone\n{{/each}}\n{{history}}\n{{role \"user\"}}\n{{#if name}}{{>tone}}{{/if}} 100 {% of {{json style}}\n";
+    let (documents, found) = imported(
+        "dotprompt",
+        &[
+            ("team/hello.prompt", file),
+            ("team/hello.warm.prompt", "Hi {{name}}"),
+            ("team/_tone.prompt", "Be kind."),
+        ],
+    );
+    assert_eq!(found, Vec::<String>::new());
+    let hello = &documents["in/team/hello"];
+    assert_eq!(hello["labels"], json!({"warm": false}));
+    let content = &hello["content"];
+    assert_eq!(
+        content["messages"],
+        json!([
+            {"role": "system", "content": "Answer {{ name }} kindly.\n{% for item1 in tags | default([]) %}- {{ item1 }} of {{ name }} ({{ loop.index0 }})\n{% else %}none\n{% endfor %}"},
+            {"placeholder": "history"},
+            {"role": "user", "content": "{% if name %}{{ partials.tone }}{% endif %} 100 {{ \"{%\" }} of {{ style | tojson }}"},
+        ])
+    );
+    assert_eq!(
+        content["partials"],
+        json!({"tone": "prompt:in/team/tone@latest"})
+    );
+    assert_eq!(content["parameters"], json!({"temperature": 0.3}));
+    assert_eq!(content["config"], json!({"topK": 4}));
+    assert_eq!(content["inputs"]["required"], json!(["name", "style"]));
+    assert_eq!(
+        content["inputs"]["properties"]["name"],
+        json!({"type": "string", "description": "who asks"})
+    );
+    assert_eq!(
+        content["response_format"]["json_schema"]["schema"]["properties"]["answer"]["type"],
+        "string"
+    );
+
+    let (_, found) = imported(
+        "dotprompt",
+        &[(
+            "bad.prompt",
+            "---\nmodle: x\n---\nfine\n{{media url=photo}}\n{{#loop x}}{{/loop}}",
+        )],
+    );
+    assert_eq!(found.len(), 3, "{found:#?}");
+    assert!(
+        found[0].contains("did you mean model?")
+            && found[1].starts_with("bad.prompt:5: error")
+            && found[2].starts_with("bad.prompt:6: error"),
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn prompts_of_langfuse_mlflow_and_promptfoo_become_prompts() {
+    let versions = json!({"data": [
+        {"name": "my tone", "version": 1, "type": "text", "prompt": "Be {{mood}}.", "labels": [], "tags": [], "config": {}},
+        {"name": "my tone", "version": 2, "type": "text", "prompt": "Be very {{mood}}.", "labels": ["production", "latest"], "tags": ["a"], "config": {"model": "gpt-5"}},
+        {"name": "chat", "version": 1, "type": "chat", "prompt": [
+            {"role": "system", "content": "@@@langfusePrompt:name=my tone|version=1@@@ and @@@langfusePrompt:name=my tone|label=production@@@"},
+            {"type": "placeholder", "name": "history"}], "labels": ["production"]},
+    ]});
+    let (documents, found) = imported("langfuse", &[("all.json", &versions.to_string())]);
+    assert!(
+        found.len() == 1 && found[0].contains("is called prompt in/my-tone"),
+        "{found:?}"
+    );
+    let tone = &documents["in/my-tone"];
+    assert_eq!(
+        tone["content"],
+        json!({"type": "text", "dialect": "simple", "template": "Be very {{mood}}.", "config": {"model": "gpt-5"}})
+    );
+    assert_eq!(
+        (&tone["labels"], &tone["tags"], &tone["others"]),
+        (&json!({"production": true}), &json!(["a"]), &json!(1))
+    );
+    let chat = &documents["in/chat"]["content"];
+    assert_eq!(
+        chat["messages"],
+        json!([
+        {"role": "system", "content": "{{ partials.in_my_tone }} and {{ partials.in_my_tone_2 }}"}, {"placeholder": "history"}])
+    );
+    assert_eq!(
+        chat["partials"]["in_my_tone_2"],
+        "prompt:in/my-tone@production"
+    );
+    let (_, found) = imported(
+        "langfuse",
+        &[("list.json", r#"[{"name": "a", "versions": [1]}]"#)],
+    );
+    assert!(found[0].contains("without its text"), "{found:?}");
+
+    let prompts = json!([
+        {"name": "simple", "version": "2", "template": "Hi {{ name }}", "aliases": ["champion"], "tags": {"team": "x", "mlflow.prompt.is_prompt": "true"}},
+        {"name": "jinja", "tags": [{"key": "mlflow.prompt.text", "value": "{% if a %}x{% endif %}"}]},
+    ]);
+    let (documents, found) = imported("mlflow", &[("prompts.json", &prompts.to_string())]);
+    assert_eq!(found, Vec::<String>::new());
+    assert_eq!(
+        documents["in/simple"],
+        json!({"content": {"type": "text", "template": "Hi {{ name }}", "dialect": "simple"}, "labels": {"champion": true}, "tags": ["team:x"], "others": 0})
+    );
+    assert_eq!(
+        documents["in/jinja"]["content"],
+        json!({"type": "text", "template": "{% if a %}x{% endif %}"})
+    );
+
+    let config = "prompts:\n  - 'Translate {{text}}'\n  - file://prompts/*.txt\n  - {id: file://chat.json, label: talk}\n  - file://../secret.txt\n  - file://run.py\nproviders: [openai:gpt-5]\n";
+    let (documents, found) = imported(
+        "promptfoo",
+        &[
+            ("promptfooconfig.yaml", config),
+            ("prompts/one.txt", "One {{x}}\n---\nTwo {{x}}\n"),
+            (
+                "chat.json",
+                r#"[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "{{q}}"}]"#,
+            ),
+        ],
+    );
+    assert!(
+        found.len() == 2
+            && found[0].contains("leads out of the folder")
+            && found[1].contains("is a program"),
+        "{found:?}"
+    );
+    let names: Vec<&String> = documents.keys().collect();
+    assert_eq!(
+        names,
+        [
+            "in/prompt-1",
+            "in/prompts/one",
+            "in/prompts/one-2",
+            "in/talk"
+        ]
+    );
+    assert_eq!(
+        documents["in/talk"]["content"]["messages"][1]["content"],
+        "{{q}}"
+    );
+}
+
+#[test]
+fn an_import_is_saved_or_written() {
+    let place = Place::on(Database::Sqlite);
+    place.meguri(&["key", "list"]).assert_done();
+    let (from, out) = (place.beside("from"), place.beside("out"));
+    write(&from, "hello.prompt", "Hello {{name}}");
+    let (from, out) = (from.display().to_string(), out.display().to_string());
+    place
+        .meguri(&["import", "--from", "dotprompt", &from, "--out", &out])
+        .assert_done();
+    assert_eq!(
+        read_dir(out.as_ref())["prompts/hello.prompt.md"],
+        "--- user ---\nHello {{ name }}\n"
+    );
+    place
+        .meguri(&["import", "--from", "dotprompt", &from, "--yes"])
+        .assert_done();
+    assert_eq!(
+        place.meguri(&["plan", &out, "--json"]).json()["steps"],
+        json!([])
+    );
+    let schema = place.run(place.command().args(["schema", "prompt"])).json();
+    assert!(schema["properties"]["document"]["properties"]["messages"].is_object());
+    assert_eq!(place.run(place.command().args(["schema", "promt"])).code, 3);
+}
