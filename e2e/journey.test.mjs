@@ -159,27 +159,73 @@ for (const lang of ["en", "ja"]) {
       assertClean();
     });
 
-    test("a prompt: two versions, a label, a difference", async () => {
+    /** Replaces what the first text of the editor says. */
+    const write = async (text) => {
+      await page.locator(".cm-content").first().click();
+      await page.keyboard.press("Control+A");
+      await page.keyboard.insertText(text);
+    };
+    const saveDraft = async (message) => {
+      await button("editor-save").click();
+      const dialog = page.getByRole("dialog");
+      await dialog.getByLabel(t("editor-message-label")).fill(message);
+      await dialog.getByRole("button", { name: t("editor-save-submit") }).click();
+    };
+
+    test("a prompt: written with a live preview, two versions, a label, a difference", async () => {
       await menu("nav-prompts");
       await link("prompts-new").first().click();
-      await page.getByLabel(t("col-name"), { exact: true }).fill("support/answer");
-      await page.getByLabel(t("prompts-system")).fill("Be kind.\nAnswer in one sentence.");
-      await button("prompts-create").click();
+      await page.locator("a.start").nth(7).waitFor();
+      await link("prompts-blank").click();
+      await page.getByLabel(t("editor-name"), { exact: true }).fill("support/answer");
+      await write("Be kind to {{ who }}.\nAnswer in one sentence.");
+      await page.locator(".tpl-name", { hasText: "who" }).waitFor();
+      await page.getByRole("button", { name: t("editor-declare"), exact: true }).click();
+      await page.locator("#ed-s-who").fill("readers");
+      await page.locator(".ed-side .msg", { hasText: "Be kind to readers." }).waitFor();
+      await write("Be kind to {{ who.\nAnswer in one sentence.");
+      await page.locator(".ed-problems li").first().waitFor();
+      await write("Be kind to {{ who }}.\nAnswer in one sentence.");
+      await page.locator(".ed-problems").waitFor({ state: "detached" });
+      await saveDraft("first");
       await page.getByRole("heading", { name: t("prompts-version", { n: 1 }) }).waitFor();
-      await page.getByLabel(t("prompts-reason")).fill("first");
+      await page.getByLabel(t("prompts-reason")).fill("launch");
       await button("prompts-move-button").click();
-      await page.locator(".moves", { hasText: "production" }).getByText("first").waitFor();
+      await page.locator(".moves", { hasText: "production" }).getByText("launch").waitFor();
 
-      await page.locator("summary", { hasText: t("prompts-new-version") }).click();
-      await page.getByLabel(t("prompts-system")).fill("Be kind.\nAnswer in two sentences.");
-      await page.getByLabel(t("prompts-message"), { exact: true }).fill("longer");
-      await button("prompts-save-version").click();
+      await link("prompts-edit").click();
+      await page.locator(".cm-content", { hasText: "one sentence" }).waitFor();
+      await button("editor-save").click();
+      await page.getByRole("dialog").locator(".note.info").waitFor();
+      await page.getByRole("dialog").getByRole("button", { name: t("editor-cancel") }).click();
+      await write("Be kind to {{ who }}.\nAnswer in two sentences.");
+      await saveDraft("longer");
       await page.getByRole("heading", { name: t("prompts-version", { n: 2 }) }).waitFor();
       await page.locator(".versions").getByRole("link", { name: t("prompts-diff") }).first().click();
-      await page.locator("table.diff td.add", { hasText: "two sentences" }).waitFor();
-      await page.locator("table.diff td.del", { hasText: "one sentence" }).waitFor();
+      await page.locator("table.diff td.add", { hasText: "two sentences" }).first().waitFor();
+      await page.locator("table.diff td.del", { hasText: "one sentence" }).first().waitFor();
       await link("diff-split").click();
-      await page.locator("table.diff.split").waitFor();
+      await page.locator("table.diff.split").first().waitFor();
+      assertClean();
+    });
+
+    test("a draft beside a version: answers stream in for pasted rows", async () => {
+      await menu("nav-prompts");
+      await page.getByRole("link", { name: /support/ }).first().click();
+      await page.getByRole("link", { name: "answer", exact: true }).click();
+      await link("prompts-edit").click();
+      await page.locator(".cm-content", { hasText: "two sentences" }).waitFor();
+      await write("Say hello to {{ who }}.");
+      await button("editor-compare").click();
+      await page.locator(".cmp-col").nth(1).waitFor();
+      await page.locator(".cmp-bar").getByRole("button", { name: t("compare-paste") }).click();
+      const dialog = page.getByRole("dialog");
+      await dialog.getByLabel(t("compare-rows"), { exact: true }).fill("who,message\nAoi,Name one colour.");
+      await dialog.getByRole("button", { name: t("compare-rows-submit") }).click();
+      await button("compare-run").click();
+      await page.locator('.cmp-cell[data-state="done"]').nth(1).waitFor({ timeout: 120_000 });
+      await page.locator(".cmp-cell").first().getByRole("button", { name: t("compare-good") }).click();
+      await page.locator('.cmp-cell [aria-pressed="true"]').waitFor();
       assertClean();
     });
 
@@ -187,8 +233,8 @@ for (const lang of ["en", "ja"]) {
       await menu("nav-playground");
       await page.getByLabel(t("playground-catalog")).selectOption("support/answer");
       const system = page.locator("#pg-system");
-      await page.waitForFunction(() => document.querySelector("#pg-system").value.startsWith("Be kind."));
-      await system.fill("Be kind.\nAnswer in three sentences.");
+      await page.waitForFunction(() => document.querySelector("#pg-system").value.startsWith("Be kind"));
+      await system.fill("Be kind to {{ who }}.\nAnswer in three sentences.");
       await button("playground-save").click();
       const dialog = page.getByRole("dialog");
       await dialog.getByLabel(t("playground-save-message")).fill("even longer");
@@ -196,8 +242,8 @@ for (const lang of ["en", "ja"]) {
       await dialog.getByRole("button", { name: t("playground-save-submit") }).click();
       await page.locator(".toast").waitFor();
       assert.ok((await page.locator(".toast").textContent()).includes("3"));
-      await menu("nav-prompts");
-      await page.getByRole("row").filter({ hasText: "support/answer" }).getByText("production v3").waitFor();
+      await page.goto(`${server.url}/default/prompts?folder=support`);
+      await page.getByRole("row").filter({ hasText: "answer" }).getByText("production v3").waitFor();
       assertClean();
     });
 

@@ -25,30 +25,43 @@ test("setup", async () => {
 });
 
 test("a form with a fault comes back with the reason and what was typed", async () => {
-  await go("/prompts/new");
+  await go("/prompts/new?start=blank");
   await page.fill('[name="name"]', "Not A Name!");
-  await page.fill('[name="system"]', "x");
-  await button("prompts-create").click();
+  await page.fill('[name="content.0"]', "x");
+  await button("editor-save-submit").click();
   await page.locator('[name="name"][aria-invalid="true"]').waitFor();
-  assert.equal(await page.inputValue('[name="system"]'), "x", "what was typed is still there");
+  assert.equal(await page.inputValue('[name="content.0"]'), "x", "what was typed is still there");
 });
 
-test("prompt: create, version, label, undo, difference", async () => {
-  await go("/prompts/new");
+test("prompt: create, preview, version, label, undo, difference, tags, delete", async () => {
+  await go("/prompts/new?start=blank");
   await page.fill('[name="name"]', "plain");
-  await page.fill('[name="system"]', "One.");
-  await button("prompts-create").click();
+  await page.fill('[name="content.0"]', "One.");
+  await button("editor-add-message").click();
+  await page.fill('[name="content.1"]', "Two messages.");
+  await button("editor-preview").click();
+  await page.locator(".msg", { hasText: "Two messages." }).waitFor();
+  await button("editor-save-submit").click();
   await button("prompts-move-button").click();
-  await page.locator("summary", { hasText: t("prompts-new-version") }).click();
-  await page.fill('#f-system', "Two.");
-  await button("prompts-save-version").click();
+  await page.getByRole("link", { name: t("prompts-edit"), exact: true }).click();
+  await page.fill('[name="content.0"]', "Two.");
+  await button("editor-save-submit").click();
   await page.getByRole("heading", { name: t("prompts-version", { n: 2 }) }).waitFor();
   await button("prompts-move-button").click();
   await page.locator(".moves").getByText("v1 → v2").waitFor();
-  await button("prompts-undo", { n: 1 }).or(page.getByRole("button", { name: t("prompts-undo", { n: 1 }) })).first().click();
+  await page.getByRole("button", { name: t("prompts-undo", { n: 1 }) }).first().click();
   await page.locator(".moves").getByText("v2 → v1").waitFor();
+  await page.fill('[name="tags"]', "kept, plain");
+  await button("prompts-tags-save").click();
   await page.locator(".versions").getByRole("link", { name: t("prompts-diff") }).first().click();
-  await page.locator("td.add", { hasText: "Two." }).waitFor();
+  await page.locator("td.add", { hasText: "Two." }).first().waitFor();
+  await go("/prompts?tag=kept");
+  await page.getByRole("link", { name: "plain", exact: true }).click();
+  await button("prompts-delete").click();
+  const dialog = page.locator(".dialog:popover-open");
+  await dialog.getByRole("textbox").fill("plain");
+  await dialog.getByRole("button", { name: t("prompts-delete") }).click();
+  await page.getByRole("link", { name: "plain", exact: true }).waitFor({ state: "detached" });
 });
 
 test("key: create, see once, revoke", async () => {

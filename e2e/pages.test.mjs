@@ -74,6 +74,12 @@ const pages = [
   ["playground", () => [full, "/playground"]],
   ["prompts", () => [full, "/prompts"]],
   ["prompts-new", () => [full, "/prompts/new"]],
+  ["prompts-folder", () => [full, "/prompts?folder=support"]],
+  ["prompts-generate", () => [full, "/prompts/generate"]],
+  ["prompt-editor", () => [full, "/prompts/edit?name=support%2Fanswer"]],
+  ["prompt-editor-new", () => [full, "/prompts/new?start=few-shot"]],
+  ["compare", () => [full, "/compare?prompts=" + encodeURIComponent('["support/answer@v1","support/answer@v2"]')]],
+  ["compare-empty", () => [full, "/compare"]],
   ["prompt", () => [full, "/prompts/show?name=support%2Fanswer"]],
   ["prompt-diff", () => [full, "/prompts/diff?name=support%2Fanswer&base=1&version=2"]],
   ["prompt-diff-split", () => [full, "/prompts/diff?name=support%2Fanswer&base=1&version=2&mode=split"]],
@@ -93,7 +99,7 @@ const signedOut = [
 async function settled(page) {
   // Not "networkidle": the live tail of the trace list never is.
   await page.waitForLoadState("load");
-  await page.waitForFunction(() => [...document.querySelectorAll('[data-island="charts"], [data-island="playground"]')].every((el) => el.childElementCount > 0));
+  await page.waitForFunction(() => [...document.querySelectorAll('[data-island="charts"], [data-island="playground"], [data-island="editor"], [data-island="compare"]')].every((el) => el.childElementCount > 0 && !el.querySelector(".ed-plain, noscript")));
 }
 
 async function check(name, lang, theme, server, path, state, narrow) {

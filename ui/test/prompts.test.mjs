@@ -64,6 +64,11 @@ test("templates are read in pieces, half typed ones too", () => {
   assert.ok(template.tokens(long).length < 100_000, "what is behind the limit stays plain");
 });
 
+test("names that a template reads", () => {
+  assert.deepEqual(doc.namesIn("Answer in one word, {{ who }}. {% if not quiet %}{% for x in 名前 %}{{ x|upper }}{% endfor %}{% endif %}").sort(), ["quiet", "who", "x", "名前"]);
+  assert.deepEqual(doc.loopNamesIn("{% for a, b in c|items %}{% endfor %} for d in e"), ["a", "b"]);
+});
+
 test("completion knows where it stands", () => {
   const at = (text) => { const place = template.placeAt(text, text.length); return place && [place.list, place.word]; };
   assert.deepEqual(at("Hi {{ na"), ["names", "na"]);

@@ -49,9 +49,11 @@ const row = (data: RowData): Row => ({ id: nextId++, texts: signal(Object.fromEn
 
 function createState(props: Props) {
   const subjects = signal(props.given.map(subject));
-  const models = signal(props.chosen.length ? props.chosen : props.models.slice(0, 1).map((m) => m.id));
-  const first = props.given[0]?.document;
-  const rows = signal((props.rows.length ? props.rows : [{ inputs: first ? valuesOf(samplesOf(first.inputs), first.inputs) : {}, message: "" }]).map(row));
+  // Without any model there is still the one that a draft names itself.
+  const models = signal(props.chosen.length ? props.chosen : [props.models[0]?.id ?? ""]);
+  // What any column takes, with the samples of the first one that has them.
+  const samples = Object.assign({}, ...props.given.map((g) => valuesOf(samplesOf(g.document.inputs), g.document.inputs)).reverse()) as JsonObject;
+  const rows = signal((props.rows.length ? props.rows : [{ inputs: samples, message: "" }]).map(row));
   const columns = computed<Column[]>(() => subjects.value.flatMap((s) => models.value.map((model) => ({ key: `${s.id} ${model}`, subject: s, model }))));
   const inputs = computed(() => [...new Set(subjects.value.flatMap((s) => inputsOf(s.document.value)))]);
   return {
@@ -93,7 +95,7 @@ function callOf(column: Column, r: Row): { path: string; body: unknown } {
   const { subject: x, model } = column;
   const variables = valuesOf(r.texts.value, x.document.value.inputs);
   const messages = r.message.value.trim() ? [{ role: "user", content: r.message.value }] : [];
-  const common = { model, stream: true, stream_options: { include_usage: true } };
+  const common = { ...(model ? { model } : {}), stream: true, stream_options: { include_usage: true } };
   const meguri = { session, tags: ["compare"] };
   if (isSaved(x)) return { path: "/v1/chat/completions", body: { ...common, messages, meguri: { ...meguri, prompt: `${x.name}@v${x.version}`, variables } } };
   return { path: "/api/v1/prompts/try", body: { ...common, content: tidy(x.document.value), variables, messages, ...meguri } };
@@ -191,8 +193,8 @@ function Compare({ props, onUnmount }: { props: Props; onUnmount: (stop: () => v
         {props.can_save && <button class="btn" type="button" onClick={() => { s.dialog.value = "generate"; }}>{t("compare-generate")}</button>}
         <button class="btn" type="button" onClick={() => { s.dialog.value = "rows"; }}>{t("compare-paste")}</button>
         <span class="cmp-models row tight"><span class="muted small">{t("compare-models")}</span>
-          {s.models.value.map((model) => <button class="chip" type="button" key={model} aria-label={t("compare-remove-model", { name: model })} disabled={s.models.value.length < 2} onClick={() => { s.models.value = s.models.value.filter((m) => m !== model); }}><span class="clip">{model}</span>{s.models.value.length > 1 && <Icon name="close" />}</button>)}
-          <select class="select auto quiet" aria-label={t("compare-add-model")} value="" onChange={(e) => { const id = e.currentTarget.value; if (id && !s.models.value.includes(id)) s.models.value = [...s.models.value, id]; e.currentTarget.value = ""; }}><option value="">{t("compare-add-model")}</option><ModelOptions models={props.models.filter((m) => !s.models.value.includes(m.id))} local={t("compare-local")} /></select>
+          {s.models.value.filter((model) => model).map((model) => <button class="chip" type="button" key={model} aria-label={t("compare-remove-model", { name: model })} disabled={s.models.value.length < 2} onClick={() => { s.models.value = s.models.value.filter((m) => m !== model); }}><span class="clip">{model}</span>{s.models.value.length > 1 && <Icon name="close" />}</button>)}
+          <select class="select auto quiet" aria-label={t("compare-add-model")} value="" onChange={(e) => { const id = e.currentTarget.value; if (id && !s.models.value.includes(id)) s.models.value = [...s.models.value.filter((m) => m), id]; e.currentTarget.value = ""; }}><option value="">{t("compare-add-model")}</option><ModelOptions models={props.models.filter((m) => !s.models.value.includes(m.id))} local={t("compare-local")} /></select>
         </span>
         <span class="end row"><span class="muted small">{t("compare-calls", { n: calls })}</span>
           {s.running.value

@@ -4,11 +4,11 @@
 import { batch, effect, signal, type Signal } from "@preact/signals";
 import { render } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { ApiError, put } from "../core/api.js";
+import { ApiError } from "../core/api.js";
 import { int } from "../core/format.js";
 import { onKey } from "../core/keys.js";
 import { page, words, type Words } from "../core/page.js";
-import { findAlike, openWith, promptPath, renderDraft, saveVersion, type AlikeAnswer, type Problem, type Rendered } from "../prompts/api.js";
+import { findAlike, openWith, renderDraft, requestMove, saveVersion, type AlikeAnswer, type Problem, type Rendered } from "../prompts/api.js";
 import {
   ROLES, copyOf, isPlaceholder, placeOf, rowsOf, samplesOf, schemaOf, tidy, valuesOf, withType,
   type Json, type JsonObject, type Message, type PromptDocument,
@@ -367,7 +367,7 @@ function SaveDialog({ s }: { s: State }) {
     working.value = true;
     try {
       const saved = await saveVersion(name, current(s), message);
-      if (label) await put(`${promptPath(saved.name)}/labels/${encodeURIComponent(label)}`, { version: saved.version, reason: message });
+      if (label) await requestMove(saved.name, label, saved.version, message);
       s.changed.value = false;
       location.assign(`${page.root}/prompts/show?name=${encodeURIComponent(saved.name)}&version=${saved.version}`);
     } catch (problem) {

@@ -1,6 +1,6 @@
 // What the playground asks of the public API, and the shapes it relies on.
 
-import { events, failure, json, post, put, request, type Schemas } from "../core/api.js";
+import { events, failure, json, post, request, type Schemas } from "../core/api.js";
 import { isPlaceholder, type ChatMessage, type JsonObject, type PromptDocument } from "../prompts/document.js";
 
 /** One version in the list; its text is fetched when it is chosen. */
@@ -39,8 +39,9 @@ export function withSystem(document: PromptDocument | null, system: string): Pro
 export const saveVersion = (name: string, content: PromptDocument, message: string): Promise<Schemas["Saved"]> =>
   post(`${promptPath(name)}/versions`, { content, message });
 
-export const moveLabel = (name: string, label: string, version: number, reason: string): Promise<unknown> =>
-  put(`${promptPath(name)}/labels/${encodeURIComponent(label)}`, { version, reason } satisfies Schemas["MoveLabel"]);
+/** Moves a label; where it is protected, proposes the move: then there is a proposal. */
+export const moveLabel = (name: string, label: string, version: number, reason: string): Promise<{ proposal?: unknown }> =>
+  post("/api/v1/proposals", { kind: "prompt", name, label, version, reason });
 
 export const score = (trace_id: string, value: number, comment?: string): Promise<unknown> =>
   post("/api/v1/scores", { trace_id, name: "thumbs", value, ...(comment ? { comment } : {}) } satisfies Schemas["NewScore"]);

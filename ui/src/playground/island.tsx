@@ -363,11 +363,11 @@ function SaveDialog({ s }: { s: State }) {
     const [name, text, label] = ["name", "message", "label"].map((key) => String(data.get(key) ?? "").trim()) as [string, string, string];
     try {
       const { version, already_existed: same } = await saveVersion(name, withSystem(s.prompt.value ? s.document.value : null, s.system.value), text);
-      if (label) await moveLabel(name, label, version, text);
+      const moved = label ? await moveLabel(name, label, version, text) : null;
       await load(s, name, version);
       if (!s.prompts.value.includes(name)) s.prompts.value = [...s.prompts.value, name].sort();
       s.saving.value = false;
-      toast(label ? t("playground-saved-label", { label, version }) : t(same ? "playground-saved-same" : "playground-saved", { name, version }));
+      toast(moved?.proposal ? t("playground-proposed", { label, version }) : label ? t("playground-saved-label", { label, version }) : t(same ? "playground-saved-same" : "playground-saved", { name, version }));
     } catch (problem) {
       error.value = (problem as Error).message;
     }

@@ -17,7 +17,6 @@ export interface Alike { name: string; version: number; similarity: number }
 export interface AlikeAnswer { identical: { name: string; version: number }[]; similar: Alike[] }
 export interface Saved { name: string; version: number; already_existed: boolean }
 export interface Candidate { technique: string; document: PromptDocument | null; repairs: string[]; error: string | null; trace_id: string | null }
-export interface LabelAnswer { status?: string; proposal?: { id?: string } | string | null }
 
 export const promptPath = (name: string): string => `/api/v1/prompts/${encodeURIComponent(name)}`;
 
@@ -28,6 +27,10 @@ export const findAlike = (content: PromptDocument, name: string): Promise<AlikeA
 
 export const saveVersion = (name: string, content: PromptDocument, message: string): Promise<Saved> =>
   post(`${promptPath(name)}/versions`, { content, message });
+
+/** Moves a label; where it is protected, proposes the move. */
+export const requestMove = (name: string, label: string, version: number, reason: string): Promise<unknown> =>
+  post("/api/v1/proposals", { kind: "prompt", name, label, version, reason });
 
 export const generate = (body: unknown, signal: AbortSignal): Promise<{ candidates: Candidate[] }> =>
   json("/api/v1/prompts/generate", { method: "POST", body: JSON.stringify(body), signal });

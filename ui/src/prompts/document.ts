@@ -103,7 +103,7 @@ export function valuesOf(texts: Record<string, string>, schema: JsonObject | und
 
 /** The names that a template's expressions read; only a hint for completion, the server knows exactly. */
 export function namesIn(template: string): string[] {
-  const inside = [...template.matchAll(/\{\{-?\s*([\p{L}_][\p{L}\p{N}_]*)/gu), ...template.matchAll(/\bin\s+([\p{L}_][\p{L}\p{N}_]*)/gu)];
+  const inside = [...template.matchAll(/\{\{-?\s*([\p{L}_][\p{L}\p{N}_]*)/gu), ...template.matchAll(/\{%-?\s*for\s+[^%]*?\bin\s+([\p{L}_][\p{L}\p{N}_]*)/gu), ...template.matchAll(/\{%-?\s*(?:el)?if\s+(?:not\s+)?([\p{L}_][\p{L}\p{N}_]*)/gu)];
   return [...new Set(inside.map((m) => m[1]!))];
 }
 

@@ -45,6 +45,26 @@ function complete(names: FieldProps["names"], simple: boolean) {
   };
 }
 
+/** Its own style sheet stands outside of our layers, so what it colours is coloured here. */
+const look = EditorView.theme({
+  "&": { color: "var(--text)", backgroundColor: "transparent", fontSize: "var(--f-13)" },
+  "&.cm-focused": { outline: "2px solid var(--accent)", outlineOffset: "-2px", borderRadius: "0 0 var(--r-over) var(--r-over)" },
+  ".cm-scroller": { fontFamily: "var(--mono)", lineHeight: "1.6", minHeight: "64px" },
+  ".cm-content": { padding: "8px 0", caretColor: "var(--text)" },
+  ".cm-line": { padding: "0 12px 0 2px" },
+  ".cm-gutters": { backgroundColor: "transparent", border: "0", color: "var(--faint)" },
+  ".cm-gutter-lint": { width: "14px" },
+  ".cm-cursor": { borderLeftColor: "var(--text)" },
+  ".cm-placeholder": { color: "var(--faint)" },
+  "&.cm-focused .cm-selectionBackground, .cm-selectionBackground": { background: "color-mix(in srgb, var(--accent) 28%, transparent) !important" },
+  ".cm-tooltip": { backgroundColor: "var(--surface)", color: "var(--text)", border: "1px solid var(--line)", borderRadius: "var(--r)", boxShadow: "var(--shadow)" },
+  ".cm-tooltip.cm-tooltip-autocomplete > ul": { fontFamily: "var(--mono)", fontSize: "var(--f-12)", maxHeight: "220px" },
+  ".cm-tooltip.cm-tooltip-autocomplete > ul > li": { padding: "3px 8px" },
+  ".cm-tooltip-autocomplete ul li[aria-selected]": { background: "var(--accent-bg)", color: "var(--text)" },
+  ".cm-completionDetail": { color: "var(--faint)", fontStyle: "normal" },
+  ".cm-diagnostic": { padding: "4px 10px", borderLeft: "3px solid var(--err)", fontFamily: "var(--sans)", whiteSpace: "pre-wrap" },
+});
+
 /** The page's nonce lets the editor add its style sheet under the strict policy. */
 const nonce = (): string => document.querySelector<HTMLScriptElement>("script[nonce]")?.nonce ?? "";
 
@@ -61,7 +81,7 @@ export function Field(props: FieldProps) {
     const state = EditorState.create({
       doc: props.value,
       extensions: [
-        EditorView.cspNonce.of(nonce()), history(), closeBrackets(), EditorView.lineWrapping, lintGutter(),
+        EditorView.cspNonce.of(nonce()), look, history(), closeBrackets(), EditorView.lineWrapping, lintGutter(),
         language.current.of([painter(simple), autocompletion({ override: [complete(names, simple)], icons: false })]),
         keymap.of([...closeBracketsKeymap, ...completionKeymap, ...historyKeymap, ...defaultKeymap.filter((k) => k.key !== "Mod-Enter")]),
         ...(props.hint ? [placeholder(props.hint)] : []),

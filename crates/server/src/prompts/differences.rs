@@ -9,7 +9,7 @@ use gateway::PromptDocument;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::pages::{as_text, content_of, diff_href, show_href, versions_of};
+use super::pages::{content_of, conversation, diff_href, only_text, show_href, versions_of};
 use super::{KIND, diff, drafts, parse_name};
 use crate::app::App;
 use crate::auth::{Identity, Permission};
@@ -46,7 +46,15 @@ async fn show(
     let (old, old_document) = version(&app, &identity, &name, query.base).await?;
     let (new, new_document) = version(&app, &identity, &name, query.version).await?;
     let split = query.mode.as_deref() == Some("split");
-    let texts = sides(&as_text(&old_document), &as_text(&new_document), split);
+    // One message beside several: both under their roles, or everything would seem to have changed.
+    let texts = match (only_text(&old_document), only_text(&new_document)) {
+        (Some(old), Some(new)) => sides(old, new, split),
+        _ => sides(
+            &conversation(&old_document),
+            &conversation(&new_document),
+            split,
+        ),
+    };
     let changes = db::catalog::diff(&without_texts(&old_document), &without_texts(&new_document));
     let href = diff_href(&page, name.as_str(), query.base, query.version);
     let with_inputs = match &query.inputs {
@@ -158,7 +166,7 @@ fn rendered(
     let mut texts = Vec::new();
     for (version, document) in versions {
         match drafts::rendered(app, identity, document, &only_known(document, &inputs), &[]) {
-            Ok(rendered) => texts.push(conversation(&rendered.around(&[]))),
+            Ok(rendered) => texts.push(messages_text(&rendered.around(&[]))),
             Err(problems) if problem.is_null() => {
                 let why: Vec<String> = problems.iter().map(ToString::to_string).collect();
                 let args = [
@@ -198,7 +206,7 @@ fn only_known(document: &PromptDocument, inputs: &Map<String, Value>) -> Map<Str
         .collect()
 }
 
-fn conversation(messages: &[Value]) -> String {
+fn messages_text(messages: &[Value]) -> String {
     let text = |message: &Value| {
         let content = match &message["content"] {
             Value::String(text) => text.clone(),

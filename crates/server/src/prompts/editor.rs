@@ -8,13 +8,12 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use db::PageRequest;
 use db::catalog::{NameFilter, Selector};
-use gateway::PromptDocument;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::form::{DraftForm, json_texts};
 use super::generate::{Candidate, GenerateRequest, MOST};
-use super::{KIND, PRODUCTION, drafts, generate, library, parse_document, parse_name};
+use super::{KIND, drafts, generate, library, parse_document, parse_name};
 use crate::app::App;
 use crate::auth::{Identity, Permission};
 use crate::error::{AppError, Result};
@@ -439,16 +438,4 @@ fn examples(text: &str) -> std::result::Result<Vec<generate::GivenExample>, Stri
                 .ok_or_else(|| format!("example {}: an example has inputs and an output", at + 1))
         })
         .collect()
-}
-
-/// The document of a request that must be one, as the catalog keeps it.
-pub(super) fn sample_rows(document: &PromptDocument) -> Value {
-    json!([{"inputs": document.sample_inputs(), "message": ""}])
-}
-
-/// Labels that a save may move, the one that callers get first.
-pub(super) fn offered_labels(mut labels: Vec<String>) -> Vec<String> {
-    labels.retain(|label| label != PRODUCTION);
-    labels.insert(0, PRODUCTION.to_owned());
-    labels
 }

@@ -103,7 +103,7 @@ async fn list(
         "tag": query.tag.clone().unwrap_or_default(), "crumbs": crumbs(&page, query.folder.as_deref()),
         "top_href": format!("{}/prompts", page.root()),
         "folders": if narrowed { Vec::new() } else { folders(&page, &listing, query.folder.as_deref()) },
-        "tags": tags(&page, &listing, &query), "total": listing.names, "rows": rows,
+        "tags": tags(&page, &listing, &query), "total": if narrowed { rows.len() } else { listing.names }, "rows": rows,
         "any": listing.names > 0 || narrowed || query.folder.is_some(),
         "new_href": format!("{}/prompts/new{}", page.root(), new_name.unwrap_or_default()),
         "clear_href": query.href(&page, &[("q", ""), ("tag", "")]),

@@ -63,6 +63,7 @@ pub fn kind() -> Kind {
         },
         references,
         text: Some(crate::gitops::PROMPT_TEXT),
+        text_of,
         ..Kind::new(
             KIND,
             || json!(schemars::schema_for!(PromptDocument)),
@@ -87,6 +88,29 @@ fn validate(content: &Value) -> std::result::Result<(), Vec<Problem>> {
     } else {
         Err(problems)
     }
+}
+
+/// What near-duplicates are recognised by: the prompt as it reads with its own
+/// samples; its templates where it does not render by itself.
+fn text_of(content: &Value) -> String {
+    let Ok(document) = PromptDocument::deserialize(content) else {
+        return String::new();
+    };
+    let inputs = document.sample_inputs();
+    let with = gateway::RenderWith {
+        variables: &inputs,
+        messages: &[],
+        partials: &|_| None,
+        max_bytes: 1 << 20,
+    };
+    let Ok(rendered) = gateway::render_preview(&document, &with) else {
+        return as_text(&document);
+    };
+    let messages = rendered.around(&[]);
+    let texts = messages
+        .iter()
+        .filter_map(|message| message["content"].as_str());
+    texts.collect::<Vec<_>>().join("\n")
 }
 
 /// A document that a caller sent.
@@ -152,29 +176,41 @@ pub async fn save_version(
 /// What became of a move that somebody asked for.
 pub(crate) enum Asked {
     /// The label points there, in effect on the next request.
-    Moved(db::Pointer),
+    Moved,
     /// The label is protected: the move waits for approval.
-    #[expect(dead_code, reason = "made once labels can be protected")]
     Proposed,
 }
 
-/// Asks for a move of a label.
+/// Moves a label, or proposes the move where the label is protected.
 ///
 /// # Errors
-/// There is no such version, or somebody else moved the label first.
+/// There is no such version, it is quarantined, or somebody else moved the label first.
 pub(crate) async fn request_move(
     app: &App,
     scope: Scope,
     request: MoveRequest<'_>,
 ) -> Result<Asked> {
-    crate::catalog::move_pointer(app, scope, request)
-        .await
-        .map(Asked::Moved)
+    match crate::promotion::request_move(app, scope, request).await? {
+        (_, Some(_)) => Ok(Asked::Proposed),
+        (_, None) => Ok(Asked::Moved),
+    }
 }
 
 /// The moves of a prompt's labels that wait for approval.
-async fn waiting_moves(_app: &App, _scope: Scope, _name: &Name) -> Result<Vec<Value>> {
-    Ok(Vec::new())
+async fn waiting_moves(app: &App, scope: Scope, name: &Name) -> Result<Vec<Value>> {
+    let filter = db::promotion::ProposalFilter {
+        waiting: Some(true),
+        kind: Some(KIND.to_owned()),
+        name: Some(name.clone()),
+        ..db::promotion::ProposalFilter::default()
+    };
+    let page = db::PageRequest {
+        cursor: None,
+        limit: 20,
+    };
+    let waiting = app.promotion.proposals(scope, &filter, &page).await?.items;
+    let row = |proposal: db::promotion::Proposal| json!({"label": proposal.label, "version": proposal.number});
+    Ok(waiting.into_iter().map(row).collect())
 }
 
 /// Labels that forms offer: the usual ones, then the project's environments.

@@ -316,18 +316,31 @@ fn inputs(document: &PromptDocument) -> Vec<Value> {
     properties.iter().map(row).collect()
 }
 
-/// A prompt as one text: the system text alone, or every message under its role.
+/// A prompt as one text: the text alone where there is only one, or every message under its role.
 pub(crate) fn as_text(content: &PromptDocument) -> String {
+    only_text(content).map_or_else(|| conversation(content), str::to_owned)
+}
+
+/// The one text of a prompt that is nothing but a system message or a template.
+pub(super) fn only_text(content: &PromptDocument) -> Option<&str> {
+    match content.messages.as_slice() {
+        [] => Some(content.template.as_deref().unwrap_or_default()),
+        [PromptItem::Message(only)] if only.role == MessageRole::System => Some(&only.content),
+        _ => None,
+    }
+}
+
+/// Every message under its role.
+pub(super) fn conversation(content: &PromptDocument) -> String {
     let line = |item: &PromptItem| match item {
         PromptItem::Message(message) => {
             format!("[{}]\n{}\n", message.role.as_str(), message.content)
         }
         PromptItem::Placeholder(place) => format!("[{{{}}}]\n", place.placeholder),
     };
-    match content.messages.as_slice() {
-        [] => content.template.clone().unwrap_or_default(),
-        [PromptItem::Message(only)] if only.role == MessageRole::System => only.content.clone(),
-        many => many.iter().map(line).collect(),
+    match &content.template {
+        Some(template) => template.clone(),
+        None => content.messages.iter().map(line).collect(),
     }
 }
 
@@ -365,7 +378,7 @@ async fn move_label(
     let number = form.version.to_string();
     let args = [("label", label.as_str()), ("n", number.as_str())];
     match super::request_move(&app, identity.scope(), request).await {
-        Ok(super::Asked::Moved(_)) => Ok(to
+        Ok(super::Asked::Moved) => Ok(to
             .ok(page.t_with("prompts-moved-flash", &args))
             .into_response()),
         Ok(super::Asked::Proposed) => Ok(to

@@ -615,6 +615,7 @@ about-packages = Software in these pages
 about-packages-text = The scripts of these pages contain the packages below. The Rust crates in the server, with their versions, are in the Cargo.lock of this release.
 
 ### prompts: editor, compare page, folders, tags
+playground-proposed = Proposed: {"{$label}"} moves to version {"{$version}"} once somebody approves
 prompts-blank = Start blank
 prompts-generate = Have a model write drafts
 prompts-starts = Or start from a proven pattern
@@ -638,7 +639,7 @@ prompts-edit = Edit
 prompts-compare = Try beside others
 prompts-compare-latest = Compare with…
 prompts-settings = Settings
-prompts-placeholder = Place of: { $name }
+prompts-placeholder = Placeholder: { $name }
 prompts-inputs = Inputs
 prompts-input-required = required
 prompts-proposed-flash = Proposed: { $label } moves to version { $n } once somebody approves.
