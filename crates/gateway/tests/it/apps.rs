@@ -731,7 +731,11 @@ async fn an_agent_stops_at_its_limits() {
         1,
         &agent(&rig.provider.url(), &json!({"steps": 1})),
     )]);
-    rig.provider.always(asks(&[call("Nara")], "Let me look."));
+    let tool = json!({"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{\"town\": \"Nara\"}"}});
+    let message = json!({"role": "assistant", "content": "Let me look.", "tool_calls": [tool]});
+    rig.provider.always(Answer::json(
+        &json!({"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}),
+    ));
     let (status, answer) = rig.ask("agent", "x").await;
     assert_eq!((status, text_of(&answer)), (200, "Let me look."));
     assert_eq!(answer["choices"][0]["finish_reason"], "length");
