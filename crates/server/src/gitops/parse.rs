@@ -527,6 +527,9 @@ impl Found<'_> {
 
     /// Unknown keys first: they have the better words, and the check stops at the first of them.
     fn check(&self, kind: &Kind, content: &Value) -> Vec<Finding> {
+        let Err(problems) = (kind.validate)(content) else {
+            return Vec::new();
+        };
         let unknown = unknown_keys(&(kind.schema)(), content);
         let mut findings: Vec<Finding> = unknown
             .iter()
@@ -542,17 +545,15 @@ impl Found<'_> {
                     .hint(hint)
             })
             .collect();
-        if let Err(problems) = (kind.validate)(content) {
-            let told = |problem: &&db::Problem| {
-                unknown.is_empty() || !problem.message.contains("unknown field")
-            };
-            findings.extend(
-                problems
-                    .iter()
-                    .filter(told)
-                    .map(|problem| self.locate(&problem.path, problem.message.clone())),
-            );
-        }
+        let told = |problem: &&db::Problem| {
+            unknown.is_empty() || !problem.message.contains("unknown field")
+        };
+        findings.extend(
+            problems
+                .iter()
+                .filter(told)
+                .map(|problem| self.locate(&problem.path, problem.message.clone())),
+        );
         findings
     }
 

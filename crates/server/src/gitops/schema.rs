@@ -1,6 +1,8 @@
 //! The JSON Schemas of the files, for editors, and finding keys that a schema
 //! does not know, for people.
 
+use std::borrow::Cow;
+
 use db::Kind;
 use serde_json::{Map, Value, json};
 
@@ -121,7 +123,8 @@ fn walk(
     depth: usize,
     found: &mut Vec<UnknownKey>,
 ) {
-    let Some(schema) = resolve(root, schema).and_then(Value::as_object) else {
+    let resolved = resolve(root, schema);
+    let Some(schema) = resolved.as_deref().and_then(Value::as_object) else {
         return;
     };
     if depth > MAX_DEPTH {
@@ -165,8 +168,7 @@ fn walk_best(
     depth: usize,
 ) -> Vec<UnknownKey> {
     let tried = schemas.iter().filter_map(|schema| {
-        let schema = resolve(root, schema)?;
-        if !may_be(schema, value) {
+        if !may_be(&*resolve(root, schema)?, value) {
             return None;
         }
         let mut found = Vec::new();
@@ -236,14 +238,28 @@ fn list<'a>(schema: &'a Map<String, Value>, key: &str) -> &'a [Value] {
         .map_or(&[], Vec::as_slice)
 }
 
-/// The schema that a `$ref` means, within one document.
-fn resolve<'a>(root: &'a Value, schema: &'a Value) -> Option<&'a Value> {
+/// The schema that a `$ref` means, within one document, with what stands beside the `$ref`:
+/// the tag of an enum's variant is written so.
+fn resolve<'a>(root: &'a Value, schema: &'a Value) -> Option<Cow<'a, Value>> {
     let mut schema = schema;
+    let mut beside: Vec<&Map<String, Value>> = Vec::new();
     for _ in 0..MAX_DEPTH {
-        match schema.get("$ref").and_then(Value::as_str) {
-            Some(reference) => schema = root.pointer(reference.strip_prefix('#')?)?,
-            None => return Some(schema),
-        }
+        let Some(reference) = schema.get("$ref").and_then(Value::as_str) else {
+            return Some(with_properties(schema, &beside));
+        };
+        beside.extend(schema.get("properties").and_then(Value::as_object));
+        schema = root.pointer(reference.strip_prefix('#')?)?;
     }
     None
+}
+
+fn with_properties<'a>(schema: &'a Value, beside: &[&Map<String, Value>]) -> Cow<'a, Value> {
+    if beside.is_empty() || !schema.is_object() {
+        return Cow::Borrowed(schema);
+    }
+    let mut whole = schema.clone();
+    for (key, property) in beside.iter().copied().flatten() {
+        whole["properties"][key] = property.clone();
+    }
+    Cow::Owned(whole)
 }

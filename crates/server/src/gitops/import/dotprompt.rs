@@ -88,6 +88,7 @@ fn read_file(importing: &mut Importing, file: &str, text: &str) {
                     .findings
                     .push(finding.on_line(refused.line + body_line - 1));
             }
+            return;
         }
     }
     if let Some(inputs) = inputs {

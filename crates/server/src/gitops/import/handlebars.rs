@@ -160,6 +160,7 @@ fn strip_standalone(tokens: &mut [Token<'_>]) {
         let [.., Token::Text(left)] = before else {
             continue;
         };
+        let is_last = after.len() == 2;
         let [Token::Tag(tag), Token::Text(right), ..] = after else {
             continue;
         };
@@ -170,7 +171,7 @@ fn strip_standalone(tokens: &mut [Token<'_>]) {
         let alone = at_start
             && left[line_start..].trim().is_empty()
             && right[..line_end.unwrap_or(right.len())].trim().is_empty()
-            && (line_end.is_some() || !right.contains('\n'));
+            && (line_end.is_some() || is_last);
         if is_block && alone {
             left.truncate(line_start);
             *right = line_end.map_or_else(String::new, |end| right[end + 1..].to_owned());
