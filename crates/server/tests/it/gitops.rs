@@ -895,7 +895,7 @@ fn dotprompt_files_become_prompts() {
         json!([
             {"role": "system", "content": "Answer {{ name }} kindly.\n{% for item1 in tags | default([]) %}- {{ item1 }} of {{ name | default(\"\") }} ({{ loop.index0 }})\n{% else %}none\n{% endfor %}"},
             {"placeholder": "history"},
-            {"role": "user", "content": "{% if name %}{{ partials.tone }}{% endif %} 100 {{ \"{%\" }} of {{ style | tojson }}"},
+            {"role": "user", "content": "{% if name %}{{ partials.tone }}{% endif %} 100 {{ \"{\" }}% of {{ style | tojson }}"},
         ])
     );
     assert_eq!(

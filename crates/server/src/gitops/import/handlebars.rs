@@ -189,27 +189,16 @@ fn is_else(body: &str) -> bool {
     body == "else" || body.starts_with("else ")
 }
 
-/// Text of the source that Jinja would read as its own.
+/// Text of the source; a brace that Jinja would read as its own is written as a value.
 fn write_literal(text: &str, out: &mut String) {
-    let mut rest = text;
-    while let Some(at) = rest.find('{') {
-        out.push_str(&rest[..at]);
-        let tail = &rest[at..];
-        let special = ["{{", "{%", "{#"]
-            .iter()
-            .find(|open| tail.starts_with(**open));
-        match special {
-            Some(open) => {
-                out.push_str(&format!("{{{{ \"{open}\" }}}}"));
-                rest = &tail[open.len()..];
-            }
-            None => {
-                out.push('{');
-                rest = &tail[1..];
-            }
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c == '{' && chars.peek().is_some_and(|next| "{%#".contains(*next)) {
+            out.push_str("{{ \"{\" }}");
+        } else {
+            out.push(c);
         }
     }
-    out.push_str(rest);
 }
 
 /// An open block.
