@@ -19,7 +19,7 @@ def key(server):
 @pytest.fixture(scope="module")
 def langfuse(server, key):
     # The public half of the pair is the prefix that the list of keys shows.
-    client = Langfuse(public_key=key["prefix"], secret_key=key["secret"], base_url=server.url, tracing_enabled=False)
+    client = Langfuse(public_key=key["key"]["prefix"], secret_key=key["secret"], base_url=server.url, tracing_enabled=False)
     eventually(client.auth_check)
     yield client
     client.shutdown()
@@ -115,7 +115,7 @@ def test_delete(langfuse, name):
 
 def test_a_pair_of_two_keys_is_refused(server, key):
     other = server.make_key("--role", "editor")
-    client = Langfuse(public_key=key["prefix"] + "x", secret_key=other["secret"], base_url=server.url, tracing_enabled=False)
+    client = Langfuse(public_key=key["key"]["prefix"] + "x", secret_key=other["secret"], base_url=server.url, tracing_enabled=False)
     with pytest.raises(Exception):
         client.auth_check()
     client.shutdown()

@@ -16,6 +16,8 @@ def registry(server):
     key = server.make_key("--role", "editor")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_TOKEN", key["secret"])
+        # Its background threads outlive the server; they need not knock for minutes.
+        patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         mlflow.set_tracking_uri(server.url)
         mlflow.set_registry_uri(server.url)
         eventually(lambda: mlflow.genai.search_prompts() is not None)

@@ -51,7 +51,12 @@ fn parse_label(text: &str) -> Result<Label> {
 
 /// A version with its content, or a refusal that says what was looked for.
 async fn find(app: &App, scope: Scope, name: &Name, selector: &Selector) -> Result<Document> {
-    let found = app.catalog.version(scope, KIND, name, selector).await?;
+    let living = Indexed::find(app, scope, name).await?.is_some();
+    let found = match living {
+        true => app.catalog.version(scope, KIND, name, selector).await?,
+        // The versions of a deleted prompt stay readable in its history, not here.
+        false => None,
+    };
     found.ok_or_else(|| {
         missing(format!(
             "there is no prompt {name} with version or label {selector}"
@@ -92,7 +97,8 @@ struct Indexed {
 impl Indexed {
     /// A prompt, if there is one of this name.
     async fn find(app: &App, scope: Scope, name: &Name) -> Result<Option<Self>> {
-        let Some(listed) = app.catalog.name(scope, KIND, name).await? else {
+        let listed = app.catalog.name(scope, KIND, name).await?;
+        let Some(listed) = listed.filter(|listed| listed.deleted_at.is_none()) else {
             return Ok(None);
         };
         let mut versions = Vec::new();

@@ -515,8 +515,9 @@ pub(super) async fn version_index(
             digest: parsed(row, 2)?,
         })
     };
-    let living =
-        |row: &Result<IndexRow, DbError>| !row.as_ref().is_ok_and(|row| deleted.contains(&row.name));
+    let living = |row: &Result<IndexRow, DbError>| {
+        !row.as_ref().is_ok_and(|row| deleted.contains(&row.name))
+    };
     rows.iter().map(indexed).filter(living).collect()
 }
 
