@@ -197,3 +197,52 @@ fn a_wrong_app_is_refused_at_its_place(place: Place) {
         "{reply:?}"
     );
 }
+
+#[test]
+fn a_draft_runs_as_it_stands() {
+    let place = Place::new();
+    let live = place.start();
+    save_prompt(&live, "geo/answer", "Be brief.");
+    let draft = answering("prompt:geo/answer@1");
+    let body = json!({"content": draft, "inputs": {"question": "Where is Kyoto?"}});
+    let reply = live.post("/api/v1/apps/try", &body);
+    let tried = reply.json();
+    assert_eq!(
+        (&tried["ok"], &tried["text"]),
+        (&json!(true), &json!("Hello from the fake provider.")),
+        "{reply:?}"
+    );
+    let messages = place.fake.seen().pop().unwrap().json()["messages"].clone();
+    assert_eq!(messages[0]["content"], "Be brief.");
+    assert_eq!(messages[1]["content"], "Where is Kyoto?");
+    // The trial is recorded with its steps, and nothing was saved.
+    let trace = format!("/api/v1/traces/{}", tried["trace_id"].as_str().unwrap());
+    live.wait_for(&trace, |found| {
+        found["spans"]
+            .as_array()
+            .is_some_and(|spans| spans.len() >= 2)
+    });
+    assert_eq!(live.get("/api/v1/apps").json()["items"], json!([]));
+
+    // What goes wrong while it runs is its answer; what is wrong with it is refused.
+    let missing = live.post("/api/v1/apps/try", &json!({"content": draft, "inputs": {}}));
+    assert_eq!(missing.json()["ok"], false, "{missing:?}");
+    let lost = json!({"content": answering("prompt:no/such@1"), "inputs": {"question": "x"}});
+    let refused = live.post("/api/v1/apps/try", &lost).json();
+    assert_eq!(refused["error"]["at"], "/steps/0/prompt", "{refused}");
+
+    let person = live.browser_of(&place.add_person("default", "editor"));
+    let fields = [
+        ("name", "x"),
+        ("document", &draft.to_string()),
+        ("in.question", "Where is Nara?"),
+        ("action", "try"),
+    ];
+    let page = person.form("/default/apps/edit", &fields);
+    assert_eq!(page.status, 200, "{page:?}");
+    assert!(
+        page.text().contains("Hello from the fake provider.")
+            && page.text().contains("Where is Nara?"),
+        "{page:?}"
+    );
+}
