@@ -31,8 +31,8 @@ pub struct ScanQuery {
     pub scope: Scope,
     /// What to read of each.
     pub fields: Vec<Field>,
-    /// Whether a span shows the latest score of its whole trace, as a root does, or
-    /// only its own: feedback is given to an answer, whichever step wrote it.
+    /// Whether a span shows the latest score of its whole trace (feedback is given to an
+    /// answer, whichever step wrote it) or only what was given to this very span.
     pub scores_of_trace: bool,
 }
 
@@ -126,7 +126,7 @@ impl Reader {
 
 fn select(query: &ScanQuery) -> Sql {
     let mut sql = Sql {
-        scores_of_trace: query.scores_of_trace,
+        scores_of_trace: Some(query.scores_of_trace),
         ..Sql::default()
     };
     sql.push("SELECT start_us, trace, span");

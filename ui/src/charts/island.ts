@@ -81,7 +81,7 @@ function total(s: Series, unit: Chart["unit"]): number | null {
   return unit === "ms" ? null : s.values.reduce<number>((sum, v) => sum + (v ?? 0), 0);
 }
 
-/** A signed chart shows what is known now. */
+/** A signed chart (low, high, difference: the line lies over its band) shows what is known now. */
 function last(s: Series): number | null {
   return s.values.findLast((v) => v !== null) ?? null;
 }
@@ -117,7 +117,7 @@ function options(props: Props, width: number, height: number, colour: (s: Series
     legend: { show: false },
     cursor: { y: false, points: { size: 6 }, drag: { x: true, y: false, setScale: false }, ...(props.compact ? {} : { sync: { key: "page" } }) },
     scales: { x: { time: true, range: () => [props.from_us / 1e6, props.to_us / 1e6] }, y: { range: (_u, _min, max) => (chart.signed ? reach(chart) : [0, max > 0 ? max * 1.08 : 1]) } },
-    ...(chart.signed ? { bands: [{ series: [3, 2], fill: css("--info-bg") }] } : {}),
+    ...(chart.signed ? { bands: [{ series: [2, 1], fill: css("--info-bg") }] } : {}),
     axes: props.compact
       ? [{ ...axis, size: 18, gap: 2, grid: { show: false }, values: times }, { show: false }]
       : [{ ...axis, size: 22, gap: 4, grid: { show: false }, values: times }, { ...axis, size: 52, gap: 6, splits: (u) => (chart.signed ? around(u.scales["y"]!.min ?? -1, u.scales["y"]!.max ?? 1) : empty ? [0] : ticks(u.scales["y"]!.max ?? 1, chart.unit === "count")), values: (_u, list) => list.map((v) => (v === 0 ? "0" : format(v))) }],

@@ -396,9 +396,10 @@ pub async fn end(desk: Desk<'_>, scope: Scope, run: &Run, end: End<'_>) -> Resul
     ended.ended_at = Some(desk.db.now_us());
     ended.reason = end.reason.trim().chars().take(2000).collect();
     ended.winner = end.winner.map(str::to_owned);
-    if let Some(results) = end.results {
-        ended.outcome = serde_json::to_value(results).ok();
-    }
+    // Without figures they are computed from the spans: those of an earlier verdict would be stale.
+    ended.outcome = end
+        .results
+        .and_then(|results| serde_json::to_value(results).ok());
     let detail = json!({"run": run.id, "target": run.target, "winner": ended.winner});
     let action = match ended.state {
         RunState::Concluded => "experiment.conclude",

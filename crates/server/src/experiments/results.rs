@@ -18,9 +18,7 @@ use telemetry::{
     Field, Filter, Literal, Op, QueryError, Reader, ScanQuery, Scanned, ScannedValue, Scope,
 };
 
-use super::document::{
-    Direction, ExperimentDocument, Forbidden, Metric, MetricKind, Mode, TargetKind, Unit,
-};
+use super::document::{Direction, ExperimentDocument, Forbidden, Metric, MetricKind, Mode, Unit};
 use super::store::Run;
 use crate::scores::THUMBS;
 
@@ -408,9 +406,9 @@ impl<'a> Computation<'a> {
         }
     }
 
-    /// Every call since the run began. An app's call is its root; a prompt may be used by
-    /// a step inside an app. Feedback is given to the whole trace, except that nobody can
-    /// have given any to a shadow's answer.
+    /// Every call since the run began: the record that the gateway marked, which for an app is
+    /// its own and for a prompt may be a step's. Feedback is given to the whole trace; where two
+    /// answers lie in one trace, only what was given to the answer itself counts.
     fn query(&self, project: ProjectId, now_us: i64) -> ScanQuery {
         let name = Literal::Text(self.run.experiment.clone());
         let filter = Filter::default().and(Field::Experiment, Op::Equal, name);
@@ -436,10 +434,7 @@ impl<'a> Computation<'a> {
             from_us: Some(self.run.started_at),
             to_us: Some(self.run.ended_at.unwrap_or(now_us).saturating_add(1)),
             filter: filter.unwrap_or_default(),
-            scope: match self.document.target.kind {
-                TargetKind::App => Scope::Roots,
-                TargetKind::Prompt => Scope::Spans,
-            },
+            scope: Scope::Spans,
             fields,
             scores_of_trace: self.document.mode != Mode::Shadow,
         }

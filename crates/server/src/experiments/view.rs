@@ -325,9 +325,9 @@ fn chart(page: &PageContext, run: &Run, found: &Comparison, now_us: i64) -> Valu
         "chart": {
             "key": "difference", "unit": unit, "times_s": times, "bucket_s": 1, "stacked": false, "signed": true,
             "series": [
-                series("difference", |point| point.estimate),
                 series("low", |point| point.low),
                 series("high", |point| point.high),
+                series("difference", |point| point.estimate),
             ],
             "href": traces_href(page, run, None),
         },

@@ -16,8 +16,9 @@ pub(crate) use super::matches::holds_text;
 pub(crate) struct Sql {
     pub(crate) text: String,
     pub(crate) values: Vec<Value>,
-    /// Every span shows the scores of its whole trace, as roots do.
-    pub(crate) scores_of_trace: bool,
+    /// Whether every span shows the scores of its whole trace, or none does; by itself
+    /// roots do and other spans show their own.
+    pub(crate) scores_of_trace: Option<bool>,
 }
 
 impl Sql {
@@ -150,10 +151,10 @@ impl Sql {
             Field::Score(name) => {
                 self.push(&any(want.word()));
                 self.bind(name.clone());
-                self.push(if self.scores_of_trace {
-                    ", trace, span, 1)"
-                } else {
-                    ", trace, span, parent IS NULL)"
+                self.push(match self.scores_of_trace {
+                    Some(true) => ", trace, span, 1)",
+                    Some(false) => ", trace, span, 0)",
+                    None => ", trace, span, parent IS NULL)",
                 });
             }
             plain => self.push(column(plain)),
