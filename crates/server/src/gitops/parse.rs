@@ -77,8 +77,7 @@ struct Parsing<'a> {
 impl Parsing<'_> {
     fn tree(&mut self) -> Tree {
         let pairs = self.pairs();
-        let mut mains: BTreeMap<Key, (TreeDocument, Vec<String>, Vec<(String, String)>)> =
-            BTreeMap::new();
+        let mut mains: BTreeMap<Key, DocumentFile> = BTreeMap::new();
         let mut pinned: BTreeMap<Key, Vec<TreeDocument>> = BTreeMap::new();
         for ((kind_name, name, pin), pair) in pairs {
             let Ok(kind) = self.kinds.get(&kind_name).copied() else {
@@ -94,7 +93,7 @@ impl Parsing<'_> {
             match pin {
                 Some(_) => pinned.entry(key).or_default().push(file.document),
                 None => {
-                    mains.insert(key, (file.document, file.tags, file.pointers));
+                    mains.insert(key, file);
                 }
             }
         }
@@ -102,10 +101,15 @@ impl Parsing<'_> {
             names: BTreeMap::new(),
             environments: self.environments(),
         };
-        for (key, (main, tags, pointers)) in mains {
+        for (key, file) in mains {
+            let DocumentFile {
+                document: main,
+                tags,
+                pointers,
+            } = file;
             let mut pinned = pinned.remove(&key).unwrap_or_default();
             pinned.retain(|document| document.digest != main.digest);
-            pinned.sort_by(|a, b| a.digest.cmp(&b.digest));
+            pinned.sort_by_key(|document| document.digest);
             let pointers = self.pointers(&main, &pinned, pointers);
             let entry = Entry {
                 main,
@@ -177,11 +181,11 @@ impl Parsing<'_> {
     }
 
     fn check_root_file(&mut self, path: &str) {
-        if path.ends_with(".toml") {
-            if let Some(hint) = did_you_mean(path, [ENVIRONMENTS_FILE]) {
-                let finding = Finding::error(path, "the tree has no such file");
-                self.findings.push(finding.hint(Some(hint)));
-            }
+        if path.ends_with(".toml")
+            && let Some(hint) = did_you_mean(path, [ENVIRONMENTS_FILE])
+        {
+            let finding = Finding::error(path, "the tree has no such file");
+            self.findings.push(finding.hint(Some(hint)));
         }
     }
 

@@ -272,8 +272,9 @@ fn cut_at(text: &str) -> usize {
     };
     let mut at = cut;
     while at > MAX_PART_BYTES / 2 {
-        let outside_escape =
-            |at: usize| text.is_char_boundary(at) && text[..at].matches('~').count() % 2 == 0;
+        let outside_escape = |at: usize| {
+            text.is_char_boundary(at) && text[..at].matches('~').count().is_multiple_of(2)
+        };
         if outside_escape(at) && good(at) {
             return at;
         }

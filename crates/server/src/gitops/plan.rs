@@ -632,7 +632,10 @@ impl<'a> Planning<'a> {
                 .get(key)
                 .into_iter()
                 .flat_map(|name| name.pointers.keys());
-            let guarded = labels.cloned().find(|label| self.is_guarded(label));
+            let guarded = labels
+                .into_iter()
+                .find(|label| self.is_guarded(label))
+                .cloned();
             if let Some(label) = guarded {
                 self.leave(key.to_string(), format!("its label {label} is protected"));
             } else if !self.options.allow_delete {

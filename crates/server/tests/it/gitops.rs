@@ -124,7 +124,7 @@ fn any_json(seed: u64, depth: usize) -> Value {
     let child = |index: u64| any_json(seed.wrapping_add(index * 7919), depth + 1);
     match seed % if depth > 3 { 7 } else { 10 } {
         0 => Value::Null,
-        1 => json!(seed % 3 == 0),
+        1 => json!(seed.is_multiple_of(3)),
         2 => json!(i64::try_from(seed % (1 << 50)).unwrap() - (1 << 49)),
         3 => json!((seed % 100_000) as f64 / 64.0),
         4 => json!(1e21 * (seed % 9) as f64 + 1e-7),
@@ -195,7 +195,7 @@ fn document(kind: &str, seed: u64, known: &Known) -> Option<Value> {
         }
         // A text file with the marker of a conflict is refused, so a kind that keeps any text
         // in a file must escape it; this one has none.
-        "page" if seed % 3 == 0 => {
+        "page" if seed.is_multiple_of(3) => {
             json!({"title": text(seed), "body": [any_json(seed, 2)], "seed": seed})
         }
         "page" => {
@@ -226,14 +226,17 @@ fn prompt(seed: u64, known: &Known) -> Value {
                 .is_some()
         },
     ) {
-        if seed % 4 == 0 {
+        if seed.is_multiple_of(4) {
             prompt = json!({"type": "text", "template": content(seed)});
         }
-        if seed % 5 == 0 {
+        if seed.is_multiple_of(5) {
             prompt["config"] = any_json(seed, 1);
             prompt["parameters"] = json!({"temperature": 0.5, "max_tokens": 10});
         }
-        if let Some(partial) = known.pick("prompt", seed).filter(|_| seed % 7 == 0) {
+        if let Some(partial) = known
+            .pick("prompt", seed)
+            .filter(|_| seed.is_multiple_of(7))
+        {
             prompt["partials"] = json!({"shared": partial});
         }
     }

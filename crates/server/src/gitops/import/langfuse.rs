@@ -43,8 +43,7 @@ pub(super) fn read(importing: &mut Importing) -> anyhow::Result<()> {
         versions: &versions,
         done: BTreeMap::new(),
     };
-    for index in 0..versions.len() {
-        let version = &versions[index];
+    for (index, version) in versions.iter().enumerate() {
         match converting.convert(importing, index, 0) {
             Err(why) => importing.refuse(&version.file, format!("{:?}: {why}", version.name)),
             Ok(content) => importing.foreign.push(Foreign {
