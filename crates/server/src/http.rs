@@ -45,6 +45,25 @@ pub enum Access {
     SignedIn,
     /// Holders of this permission in the project at hand.
     Needs(Permission),
+    /// Holders of the first permission where the `{kind}` of the path is `prompt`, of
+    /// the second for every other kind.
+    OfKind(Permission, Permission),
+}
+
+impl Access {
+    /// The permission that a request for this path needs, if it needs one.
+    fn permission(self, route: &str, path: &str) -> Option<Permission> {
+        match self {
+            Self::Public | Self::SignedIn => None,
+            Self::Needs(permission) => Some(permission),
+            Self::OfKind(for_prompts, for_others) => {
+                let mut pairs = route.split('/').zip(path.split('/'));
+                let kind = pairs.find(|(segment, _)| *segment == "{kind}");
+                let is_prompt = kind.is_some_and(|(_, kind)| kind == crate::prompts::KIND);
+                Some(if is_prompt { for_prompts } else { for_others })
+            }
+        }
+    }
 }
 
 /// One entry of the route table.
@@ -396,9 +415,10 @@ async fn admit(gate: &Gate, request: Request) -> Result<Request, AppError> {
         return Err(AppError::not_found("there is nothing at this address"));
     };
     check_length(&head, rule.body_limit)?;
+    let needed = rule.access.permission(matched, head.uri.path());
     if rule.access != Access::Public {
         let actor = auth::identify(&gate.app, &mut head).await?;
-        if let Access::Needs(permission) = rule.access {
+        if let Some(permission) = needed {
             actor.require(permission)?;
         }
         head.extensions.insert(actor);

@@ -125,6 +125,11 @@ fn operation(generator: &mut SchemaGenerator, route: &Route, doc: &Doc, error: &
             operation["security"] = json!([{"key": []}]);
             operation["x-permission"] = json!(permission.name());
         }
+        Access::OfKind(for_prompts, for_others) => {
+            operation["security"] = json!([{"key": []}]);
+            operation["x-permission"] = json!(for_others.name());
+            operation["x-permission-for-prompts"] = json!(for_prompts.name());
+        }
     }
     operation
 }

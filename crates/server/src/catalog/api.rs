@@ -30,46 +30,48 @@ const DOCUMENT_BODY_BYTES: usize = 5 << 20;
 
 pub(super) fn routes() -> Vec<Route> {
     let any = Access::SignedIn;
+    let read = Access::OfKind(Permission::ReadPrompts, Permission::ReadCatalog);
+    let write = Access::OfKind(Permission::WritePrompts, Permission::WriteCatalog);
     vec![
         Route::get("/api/v1/catalog/kinds", any, kinds)
             .doc(Doc::new("catalog", "The kinds of documents that this server knows and the caller may read").answer::<Kinds>()),
-        Route::get("/api/v1/schemas/{kind}", any, schema)
+        Route::get("/api/v1/schemas/{kind}", read, schema)
             .doc(Doc::new("catalog", "The JSON Schema of a kind, for editors").answer::<Value>()),
-        Route::get("/api/v1/catalog/{kind}/names", any, names)
+        Route::get("/api/v1/catalog/{kind}/names", read, names)
             .doc(Doc::new("catalog", "Names by folder, tag and search, with their labels").query::<NamesQuery>().answer::<Names>()),
-        Route::get("/api/v1/catalog/{kind}/folders", any, folders)
+        Route::get("/api/v1/catalog/{kind}/folders", read, folders)
             .doc(Doc::new("catalog", "The sub-folders of a folder, with how many names are in each").query::<FolderQuery>().answer::<Folders>()),
-        Route::post("/api/v1/catalog/{kind}/check", any, check)
+        Route::post("/api/v1/catalog/{kind}/check", read, check)
             .body_limit(DOCUMENT_BODY_BYTES)
             .doc(Doc::new("catalog", "Check a document without saving it: its identity, what it refers to and what is like it").body::<CheckBody>().answer::<Checked>()),
-        Route::get("/api/v1/catalog/{kind}/{name}/versions", any, versions)
+        Route::get("/api/v1/catalog/{kind}/{name}/versions", read, versions)
             .doc(Doc::new("catalog", "The versions of a name, newest first").query::<PageQuery>().answer::<Versions>()),
-        Route::post("/api/v1/catalog/{kind}/{name}/versions", any, save)
+        Route::post("/api/v1/catalog/{kind}/{name}/versions", write, save)
             .body_limit(DOCUMENT_BODY_BYTES)
             .doc(Doc::new("catalog", "Save a version; the same content again gives the version that holds it").body::<SaveBody>().answer::<Saved>().status(201)),
-        Route::delete("/api/v1/catalog/{kind}/{name}/versions", any, delete)
+        Route::delete("/api/v1/catalog/{kind}/{name}/versions", write, delete)
             .doc(Doc::new("catalog", "Delete a name: its labels are removed and it is hidden; saving a version brings it back").query::<DeleteQuery>().answer::<DeletedName>()),
-        Route::get("/api/v1/catalog/{kind}/{name}/versions/{version}", any, version)
+        Route::get("/api/v1/catalog/{kind}/{name}/versions/{version}", read, version)
             .doc(Doc::new("catalog", "One version with its content: a number, `latest`, a label or a digest").answer::<VersionDetail>()),
-        Route::get("/api/v1/catalog/{kind}/{name}/diff", any, diff)
+        Route::get("/api/v1/catalog/{kind}/{name}/diff", read, diff)
             .doc(Doc::new("catalog", "What differs between two versions, field by field").query::<DiffQuery>().answer::<Diff>()),
-        Route::get("/api/v1/catalog/{kind}/{name}/pointers", any, pointers)
+        Route::get("/api/v1/catalog/{kind}/{name}/pointers", read, pointers)
             .doc(Doc::new("catalog", "Where the labels point").answer::<Pointers>()),
-        Route::put("/api/v1/catalog/{kind}/{name}/pointers/{label}", any, move_pointer)
+        Route::put("/api/v1/catalog/{kind}/{name}/pointers/{label}", write, move_pointer)
             .doc(Doc::new("catalog", "Point a label to a version, in effect on the next request").body::<MoveBody>().answer::<PointerRow>()),
-        Route::delete("/api/v1/catalog/{kind}/{name}/pointers/{label}", any, remove_pointer)
+        Route::delete("/api/v1/catalog/{kind}/{name}/pointers/{label}", write, remove_pointer)
             .doc(Doc::new("catalog", "Remove a label; its history stays").query::<RemoveQuery>().answer::<PointerRow>()),
-        Route::get("/api/v1/catalog/{kind}/{name}/moves", any, moves)
+        Route::get("/api/v1/catalog/{kind}/{name}/moves", read, moves)
             .doc(Doc::new("catalog", "Every move of the labels, newest first").query::<MovesQuery>().answer::<Moves>()),
-        Route::get("/api/v1/catalog/{kind}/{name}/tags", any, tags)
+        Route::get("/api/v1/catalog/{kind}/{name}/tags", read, tags)
             .doc(Doc::new("catalog", "The tags of a name").answer::<Tags>()),
-        Route::put("/api/v1/catalog/{kind}/{name}/tags", any, set_tags)
+        Route::put("/api/v1/catalog/{kind}/{name}/tags", write, set_tags)
             .doc(Doc::new("catalog", "Replace the tags of a name").body::<Tags>().answer::<Tags>()),
-        Route::get("/api/v1/catalog/{kind}/{name}/references", any, references)
+        Route::get("/api/v1/catalog/{kind}/{name}/references", read, references)
             .doc(Doc::new("catalog", "What a version refers to, itself and through others, as the labels point now").query::<VersionQuery>().answer::<References>()),
-        Route::get("/api/v1/catalog/{kind}/{name}/dependents", any, dependents)
+        Route::get("/api/v1/catalog/{kind}/{name}/dependents", read, dependents)
             .doc(Doc::new("catalog", "The documents in use that refer to this name").answer::<Dependents>()),
-        Route::get("/api/v1/catalog/{kind}/{name}/similar", any, similar)
+        Route::get("/api/v1/catalog/{kind}/{name}/similar", read, similar)
             .doc(Doc::new("catalog", "Other names with nearly the same text").query::<VersionQuery>().answer::<SimilarNames>()),
     ]
 }
@@ -94,7 +96,8 @@ fn writing(app: &App, identity: &Identity, kind: &str) -> Result<Scope> {
     )
 }
 
-/// The permission first, so that who may nothing learns nothing, not even which kinds there are.
+/// The route asked for the permission already, before it read the body. Here the kind is known for
+/// certain, however the path spelled it.
 fn require(
     app: &App,
     identity: &Identity,
