@@ -64,7 +64,6 @@ fn simulate(seed: u64, mut run: impl FnMut(&mut StdRng) -> Seen) -> (u64, u64) {
         alarms += u64::from(seen.alarm);
         missed += u64::from(seen.missed);
     }
-    println!("alarms {alarms} of {RUNS}, truth left out {missed}");
     (alarms, missed)
 }
 

@@ -38,10 +38,14 @@ struct Stayed {
     since: Option<i64>,
 }
 
+/// Kind and name, or kind and digest.
+type Pair = (String, String);
+
 #[derive(Default)]
 struct References {
-    mentions: HashMap<(String, String), Vec<((String, String), String)>>,
-    versions: HashMap<(String, String), Vec<(i64, String)>>,
+    /// Kind and digest → kind and name of what it mentions, and the selector.
+    mentions: HashMap<Pair, Vec<(Pair, String)>>,
+    versions: HashMap<Pair, Vec<(i64, String)>>,
     pointers: HashMap<(String, String, String), String>,
 }
 

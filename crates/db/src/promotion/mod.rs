@@ -482,6 +482,10 @@ pub struct RollbackRequest<'a> {
 
 /// What became of a rollback.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made once per rollback and taken apart at once"
+)]
 pub enum RolledBack {
     /// It went back.
     Done {

@@ -186,7 +186,8 @@ fn check(new: &NewEvidence<'_>) -> Result<(), PromotionError> {
             .link
             .chars()
             .any(|c| c.is_control() || c.is_whitespace());
-    if !new.link.is_empty() && !(is_address && is_plain) {
+    let is_good = is_address && is_plain;
+    if !new.link.is_empty() && !is_good {
         let message = "a link is a web address, or a path on this server that begins with /";
         return Err(Problem::new("link", message).into());
     }

@@ -226,7 +226,7 @@ fn lead(
     (to, bottom): (usize, usize),
 ) -> Vec<usize> {
     let mut way = vec![from];
-    for layer in top + 1..bottom {
+    for layer in layers.get_mut(top + 1..bottom).unwrap_or_default() {
         let pass = items.len();
         items.push(Item {
             node: None,
@@ -236,7 +236,7 @@ fn lead(
             y: 0,
             above: vec![way[way.len() - 1]],
         });
-        layers[layer].push(pass);
+        layer.push(pass);
         way.push(pass);
     }
     let last = way[way.len() - 1];

@@ -203,5 +203,5 @@ async fn delete_prompt(app: &App, scope: Scope, name: &Name) -> Result<()> {
 
 /// Who wrote a version, as the foreign registries show it.
 async fn author(app: &App, scope: Scope, version: &Version) -> Result<String> {
-    Ok(crate::members::actor_name(&app.db, scope.project, &version.author).await?)
+    crate::members::actor_name(&app.db, scope.project, &version.author).await
 }

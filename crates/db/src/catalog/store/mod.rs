@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use base::{Digest, MoveId, PointerId, ProjectId, VersionId};
 use serde_json::Value;
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, AssertSqlSafe, Row};
+use sqlx::{AnyConnection, Row};
 
 use super::index::{IndexRow, PointerIndexRow};
 use super::pointers::PointerRow;
@@ -74,6 +74,12 @@ fn pointer_of(row: &AnyRow) -> Result<Pointer, DbError> {
         moved_by: row.try_get(8)?,
         moved_at: row.try_get(9)?,
     })
+}
+
+/// A statement with as many placeholders as there are values: the one SQL text that is put
+/// together, of constants, numbers and [`places`].
+fn with_list(text: String) -> sqlx::query::Query<'static, sqlx::Any, sqlx::any::AnyArguments> {
+    sqlx::query(sqlx::AssertSqlSafe(text))
 }
 
 /// `$3, $4, $5` for so many values after the first two parameters.
@@ -572,7 +578,7 @@ pub(super) async fn documents(
             "SELECT digest, content FROM documents WHERE project = $1 AND digest IN ({})",
             places(2, digests.len())
         );
-        let mut query = sqlx::query(AssertSqlSafe(text)).bind(project.to_string());
+        let mut query = with_list(text).bind(project.to_string());
         for digest in digests {
             query = query.bind(digest.to_string());
         }

@@ -2,10 +2,10 @@
 
 use base::ProjectId;
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, AssertSqlSafe, Row};
+use sqlx::{AnyConnection, Row};
 
 use super::super::names::NameRow;
-use super::{MANY, Rows, Version, parsed, places, version};
+use super::{MANY, Rows, Version, parsed, places, version, with_list};
 use crate::DbError;
 use crate::catalog::Name;
 
@@ -183,9 +183,7 @@ async fn listed(
     text: String,
     names: &[&Name],
 ) -> Result<Vec<AnyRow>, DbError> {
-    let mut query = sqlx::query(AssertSqlSafe(text))
-        .bind(project.to_string())
-        .bind(kind);
+    let mut query = with_list(text).bind(project.to_string()).bind(kind);
     for name in names {
         query = query.bind(name.as_str());
     }

@@ -2,9 +2,9 @@
 
 use base::{Digest, ProjectId};
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, AssertSqlSafe, Row};
+use sqlx::{AnyConnection, Row};
 
-use super::{Rows, parsed, places};
+use super::{Rows, parsed, places, with_list};
 use crate::DbError;
 use crate::catalog::Name;
 
@@ -40,7 +40,7 @@ pub(in super::super) async fn insert_sketch(
         text.push_str(&format!("{comma}(${}, $1)", index + 2));
     }
     text.push_str(" ON CONFLICT DO NOTHING");
-    let mut query = sqlx::query(AssertSqlSafe(text)).bind(id);
+    let mut query = with_list(text).bind(id);
     for bucket in buckets {
         query = query.bind(bucket);
     }
@@ -74,7 +74,7 @@ pub(in super::super) async fn sketched(
          LIMIT {CANDIDATES}",
         places(4, buckets.len())
     );
-    let mut query = sqlx::query(AssertSqlSafe(text))
+    let mut query = with_list(text)
         .bind(project.to_string())
         .bind(kind)
         .bind(own_name);
