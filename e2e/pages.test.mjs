@@ -99,7 +99,7 @@ const signedOut = [
 async function settled(page) {
   // Not "networkidle": the live tail of the trace list never is.
   await page.waitForLoadState("load");
-  await page.waitForFunction(() => [...document.querySelectorAll('[data-island="charts"], [data-island="playground"], [data-island="editor"], [data-island="compare"]')].every((el) => el.childElementCount > 0 && !el.querySelector(".ed-plain, noscript")));
+  await page.waitForFunction(() => [...document.querySelectorAll('[data-island="charts"], [data-island="playground"], [data-island="editor"], [data-island="compare"]')].every((el) => el.childElementCount > 0 && !el.querySelector(".ed-plain") && (el.dataset.island !== "compare" || !el.querySelector("noscript"))));
 }
 
 async function check(name, lang, theme, server, path, state, narrow) {

@@ -333,7 +333,7 @@ function Side({ s }: { s: State }) {
         <div class="body stack-s" data-state={s.busy.value ? "busy" : "ready"}>
           {s.failed.value && <div class="note err" role="alert"><div>{s.failed.value}</div></div>}
           {elsewhere.map((p) => <div class="note err" key={p.path + p.message}><Icon name="err" /><div>{p.path && <code>{p.path}</code>} {p.message}</div></div>)}
-          {answer?.messages.map((m, i) => <article class="msg" data-role={m.role} key={i}><header><h4>{m.role}</h4></header><div class="part"><pre class="text">{m.content}</pre></div></article>)}
+          {answer?.messages.map((m, i) => <article class="msg" data-role={m.role} key={i}><header><h3>{m.role}</h3></header><div class="part"><pre class="text">{m.content}</pre></div></article>)}
           {answer && !answer.messages.length && !answer.problems.length && <p class="muted small">{t("editor-nothing")}</p>}
         </div>
       </section>
