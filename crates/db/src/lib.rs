@@ -20,11 +20,11 @@ mod scope;
 
 pub use blobs::{Blob, BlobError, BlobStore, BlobWriter};
 pub use catalog::{
-    Catalog, CatalogError, Change, DEFAULT_LABEL, DeleteRequest, Deleted, Dependent, Document,
-    Folder, FolderListing, IndexRow, Kind, Kinds, Label, Listed, Move, MoveAction, MoveOutcome,
-    MoveRequest, Name, NameFilter, NewVersion, Page, PageRequest, Pointer, PointerIndexRow,
-    Problem, Reference, RemoveOutcome, RemoveRequest, Resolution, Resolved, SavedVersion, Selector,
-    Similar, TextFile, Version, diff,
+    Admission, Candidate, Catalog, CatalogError, Change, DEFAULT_LABEL, DeleteRequest, Deleted,
+    Dependent, Document, Folder, FolderListing, IndexRow, Kind, Kinds, Label, Listed, Move,
+    MoveAction, MoveOutcome, MoveRequest, Name, NameFilter, NewVersion, Page, PageRequest, Pointer,
+    PointerIndexRow, Problem, Reference, RemoveOutcome, RemoveRequest, Resolution, Resolved,
+    SavedVersion, Selector, Similar, TextFile, Version, diff,
 };
 pub use database::{Db, WriteTx};
 pub use error::{DbError, Fault};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use base::{Clock, Ids, Random, SystemClock, SystemRandom};
-use db::{Catalog, DatabaseUrl, Db, Kinds, Promotion};
+use db::{BlobStore, Catalog, DatabaseUrl, Db, Kinds, Promotion};
 use gateway::{Egress, EgressConfig, Gateway};
 use telemetry::Telemetry;
 use tokio::sync::watch;
@@ -23,6 +23,8 @@ use crate::ui::Ui;
 
 /// How long the database may hold up the end; records of calls do not depend on it.
 const CLOSE: Duration = Duration::from_secs(5);
+/// The largest blob. Data sets are many small ones; this only stops a stream without an end.
+const MAX_BLOB_BYTES: u64 = 1 << 30;
 
 /// The wired-up product. Cheap to clone.
 #[derive(Clone)]
@@ -50,6 +52,8 @@ pub struct Inner {
     pub db: Db,
     /// Documents, versions and pointers.
     pub catalog: Catalog,
+    /// What documents are too small for.
+    pub blobs: BlobStore,
     /// Protected labels, proposals, rollback.
     pub promotion: Promotion,
     /// Spans and scores.
@@ -94,6 +98,23 @@ pub async fn open_database(config: &Config) -> anyhow::Result<Db> {
     let db = Db::open(&url, ids, clock).await?;
     crate::projects::ensure_default(&db).await?;
     Ok(db)
+}
+
+/// The blob store of a data directory.
+///
+/// # Errors
+/// Its folder cannot be made.
+pub fn open_blobs(config: &Config, db: &Db) -> anyhow::Result<BlobStore> {
+    let folder = config.data_dir.join("blobs");
+    Ok(BlobStore::open(folder, db.ids().clone(), MAX_BLOB_BYTES)?)
+}
+
+/// The catalog of a data directory, with every kind of this release.
+///
+/// # Errors
+/// As [`open_blobs`].
+pub fn open_catalog(config: &Config, db: &Db) -> anyhow::Result<Catalog> {
+    Ok(Catalog::new(db.clone(), kinds()).with_blobs(open_blobs(config, db)?))
 }
 
 fn create_private_dir(path: &Path) -> anyhow::Result<()> {
@@ -141,10 +162,12 @@ impl App {
             Arc::clone(&clock),
             ids.clone(),
         );
-        let catalog = Catalog::new(db.clone(), kinds());
+        let blobs = open_blobs(&config, &db)?;
+        let catalog = Catalog::new(db.clone(), kinds()).with_blobs(blobs.clone());
         let app = Self(Arc::new(Inner {
             promotion: Promotion::new(db.clone(), catalog.clone()),
             catalog,
+            blobs,
             compiled: crate::apps::Compiled::default(),
             secrets: Secrets::open(&config.data_dir, random.as_ref())?,
             ui: Ui::new()?,

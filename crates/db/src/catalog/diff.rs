@@ -115,7 +115,7 @@ fn gone(path: String, value: &Value) -> Change {
 }
 
 /// A key as one part of a JSON Pointer.
-fn escape(key: &str) -> String {
+pub(super) fn escape(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 

@@ -1,12 +1,15 @@
 //! Document kinds: what the server registers, and how a check answers.
 
 use std::fmt;
+use std::pin::Pin;
 
+use base::{Digest, ProjectId};
 use serde::Serialize;
 use serde_json::Value;
+use sqlx::AnyConnection;
 
-use super::CatalogError;
 use super::references::Reference;
+use super::{CatalogError, Name};
 
 /// Something wrong with what a person gave us, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -52,6 +55,20 @@ pub struct TextFile {
     pub join: fn(&mut Value, &str) -> Result<(), Problem>,
 }
 
+/// What is about to be saved, for [`Kind::admit`].
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate<'a> {
+    /// The project that it is saved in.
+    pub project: ProjectId,
+    /// The name that it shall have.
+    pub name: &'a Name,
+    /// The document in its normal form.
+    pub content: &'a Value,
+}
+
+/// What [`Kind::admit`] answers.
+pub type Admission<'a> = Pin<Box<dyn Future<Output = Result<(), CatalogError>> + Send + 'a>>;
+
 /// One kind of document. `Kind { name, ..Kind::new(..) }` fills what a kind does not need.
 #[derive(Clone, Copy)]
 pub struct Kind {
@@ -66,6 +83,16 @@ pub struct Kind {
     pub normal: fn(&Value) -> Value,
     /// What a document refers to. Called with documents in their normal form.
     pub references: fn(&Value) -> Vec<Reference>,
+    /// The blobs that a document cannot do without. Called as `references` is.
+    pub blobs: fn(&Value) -> Vec<Digest>,
+    /// What only the database can tell: whether the name is free to have, whether the document
+    /// is true. Asked in the transaction that saves a new version, whoever saves it.
+    pub admit: for<'a> fn(&'a mut AnyConnection, Candidate<'a>) -> Admission<'a>,
+    /// For a kind that nobody writes: how one comes to be, as an imperative for whoever
+    /// tried ("cut it from its app"). It is saved by [`Catalog::save_made`] alone.
+    ///
+    /// [`Catalog::save_made`]: super::Catalog::save_made
+    pub made_by: Option<&'static str>,
     /// The part of a document that is a text file in a tree of files.
     pub text: Option<TextFile>,
     /// The text in which documents that are nearly the same are recognised; empty where
@@ -74,7 +101,7 @@ pub struct Kind {
 }
 
 impl Kind {
-    /// A kind that refers to nothing and is one file.
+    /// A kind that refers to nothing, may have any name and is one file.
     pub const fn new(
         name: &'static str,
         schema: fn() -> Value,
@@ -86,6 +113,9 @@ impl Kind {
             validate,
             normal: Value::clone,
             references: |_| Vec::new(),
+            blobs: |_| Vec::new(),
+            admit: |_, _| Box::pin(std::future::ready(Ok(()))),
+            made_by: None,
             text: None,
             text_of: all_text,
         }

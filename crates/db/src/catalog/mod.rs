@@ -9,6 +9,7 @@
 //! writes the audit line. Saving content that the name already has gives back
 //! the version that holds it, however old: identity is the content's digest.
 
+mod blobs;
 mod diff;
 mod index;
 mod kinds;
@@ -28,12 +29,12 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::AnyConnection;
 
-use crate::{Db, DbError, Scope, WriteTx, audit};
+use crate::{BlobStore, Db, DbError, Scope, WriteTx, audit};
 use similar::Sketch;
 
 pub use diff::{Change, diff};
 pub use index::{IndexRow, PointerIndexRow};
-pub use kinds::{Kind, Kinds, Problem, TextFile};
+pub use kinds::{Admission, Candidate, Kind, Kinds, Problem, TextFile};
 pub use name::{Label, Name};
 pub use names::{DeleteRequest, Deleted, Folder, FolderListing, Listed, NameFilter, clean_tags};
 pub use pointers::{
@@ -53,6 +54,24 @@ pub enum CatalogError {
     /// The content, name, label or message is wrong; each problem says where.
     #[error("{}", join(.0))]
     Invalid(Vec<Problem>),
+    /// Something else goes by this name.
+    #[error("{kind} cannot be called {:?}: {why}", .name.as_str())]
+    NameTaken {
+        /// The document kind.
+        kind: String,
+        /// The name.
+        name: Name,
+        /// What the name means already.
+        why: String,
+    },
+    /// Nobody writes documents of this kind.
+    #[error("a {kind} is not written by hand")]
+    Made {
+        /// The document kind.
+        kind: String,
+        /// How one comes to be, as an imperative.
+        instead: &'static str,
+    },
     /// No feature registered this kind.
     #[error("there is no document kind {0:?}")]
     UnknownKind(String),
@@ -320,14 +339,24 @@ impl<T> Page<T> {
 pub struct Catalog {
     db: Db,
     kinds: Arc<Kinds>,
+    blobs: Option<BlobStore>,
 }
 
 impl Catalog {
-    /// The catalog with these kinds.
+    /// The catalog with these kinds. Without a blob store it refuses documents that need blobs.
     pub fn new(db: Db, kinds: Kinds) -> Self {
         Self {
             db,
             kinds: Arc::new(kinds),
+            blobs: None,
+        }
+    }
+
+    /// The same catalog with the store that holds its documents' blobs.
+    pub fn with_blobs(self, blobs: BlobStore) -> Self {
+        Self {
+            blobs: Some(blobs),
+            ..self
         }
     }
 
@@ -345,11 +374,8 @@ impl Catalog {
         scope: Scope,
         new: NewVersion<'_>,
     ) -> Result<SavedVersion, CatalogError> {
-        let prepared = self.prepare(new)?;
-        let mut tx = self.db.begin_write().await?;
-        let saved = self.save_prepared(&mut tx, scope, new, &prepared).await?;
-        tx.commit().await?;
-        Ok(saved)
+        self.refuse_made(new.kind)?;
+        self.save_made(scope, new).await
     }
 
     /// [`Catalog::save_version`] in the caller's transaction.
@@ -362,8 +388,49 @@ impl Catalog {
         scope: Scope,
         new: NewVersion<'_>,
     ) -> Result<SavedVersion, CatalogError> {
-        let prepared = self.prepare(new)?;
+        self.refuse_made(new.kind)?;
+        self.save_made_in(tx, scope, new).await
+    }
+
+    /// [`Catalog::save_version`] for the operation that makes documents of a kind which
+    /// nobody writes ([`Kind::made_by`]), and for putting back what was exported.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn save_made(
+        &self,
+        scope: Scope,
+        new: NewVersion<'_>,
+    ) -> Result<SavedVersion, CatalogError> {
+        let prepared = self.prepare(new).await?;
+        let mut tx = self.db.begin_write().await?;
+        let saved = self.save_prepared(&mut tx, scope, new, &prepared).await?;
+        tx.commit().await?;
+        Ok(saved)
+    }
+
+    /// [`Catalog::save_made`] in the caller's transaction.
+    ///
+    /// # Errors
+    /// As there; after a database error the transaction cannot be used further.
+    pub async fn save_made_in(
+        &self,
+        tx: &mut WriteTx,
+        scope: Scope,
+        new: NewVersion<'_>,
+    ) -> Result<SavedVersion, CatalogError> {
+        let prepared = self.prepare(new).await?;
         self.save_prepared(tx, scope, new, &prepared).await
+    }
+
+    fn refuse_made(&self, kind: &str) -> Result<(), CatalogError> {
+        match self.kinds.get(kind)?.made_by {
+            None => Ok(()),
+            Some(instead) => Err(CatalogError::Made {
+                kind: kind.to_owned(),
+                instead,
+            }),
+        }
     }
 
     /// Checks content without saving it, and gives its digest.
@@ -384,8 +451,9 @@ impl Catalog {
         Ok((kind.normal)(content))
     }
 
-    fn prepare(&self, new: NewVersion<'_>) -> Result<Prepared, CatalogError> {
+    async fn prepare(&self, new: NewVersion<'_>) -> Result<Prepared, CatalogError> {
         let normal = self.normal(new.kind, new.content)?;
+        self.refuse_missing_blobs(new.kind, &normal).await?;
         let bytes = base::canonical_json(&normal)?;
         if bytes.len() > MAX_DOCUMENT_BYTES {
             return Err(Problem::new(
@@ -404,6 +472,7 @@ impl Catalog {
             message: clean_text("message", new.message)?,
             references: (kind.references)(&normal),
             sketch: Sketch::of(&(kind.text_of)(&normal)),
+            normal,
         })
     }
 
@@ -423,6 +492,12 @@ impl Catalog {
         let existing = store::by_digest(tx.conn(), project, kind, name, &prepared.digest).await?;
         let already_existed = existing.is_some();
         if !already_existed || revived {
+            let candidate = Candidate {
+                project,
+                name,
+                content: &prepared.normal,
+            };
+            (self.kinds.get(kind)?.admit)(tx.conn(), candidate).await?;
             self.check_references(tx, scope, kind, name, &prepared.references)
                 .await?;
         }
@@ -607,6 +682,7 @@ impl Catalog {
 
 struct Prepared {
     digest: Digest,
+    normal: Value,
     content: String,
     message: String,
     references: Vec<Reference>,

@@ -2,11 +2,13 @@
 //! registration, and versions, de-duplication, diff, pointers with history,
 //! references, tags, deletion and the audit log are there.
 
-use db::catalog::{Deleted, NameFilter};
+use base::Digest;
+use db::catalog::{Admission, Candidate, Deleted, NameFilter};
+use db::sqlx::{self, AnyConnection};
 use db::{
-    Catalog, CatalogError, DeleteRequest, Kind, Kinds, Label, MoveAction, MoveOutcome, MoveRequest,
-    Name, NewVersion, PageRequest, Problem, Reference, RemoveOutcome, RemoveRequest, SavedVersion,
-    Selector, audit, diff,
+    BlobStore, Catalog, CatalogError, DeleteRequest, Kind, Kinds, Label, MoveAction, MoveOutcome,
+    MoveRequest, Name, NewVersion, PageRequest, Problem, Reference, RemoveOutcome, RemoveRequest,
+    SavedVersion, Selector, audit, diff,
 };
 use serde_json::{Value, json};
 
@@ -14,6 +16,7 @@ use crate::support::{Fixture, on_both};
 
 on_both!(
     a_new_kind_has_everything,
+    a_kind_says_what_it_needs_around_it,
     defaults_spelled_out_are_the_same_version
 );
 
@@ -25,14 +28,52 @@ fn recipe() -> Kind {
             "properties": {
                 "steps": { "type": "array", "items": { "type": "string" } },
                 "uses": { "type": "object", "additionalProperties": { "type": "string" } },
+                "photos": { "type": "array", "items": { "type": "string" } },
             },
         })
     };
     Kind {
         normal: without_empty_uses,
         references,
+        blobs,
+        admit,
         ..Kind::new("recipe", schema, validate)
     }
+}
+
+/// The second kind: nobody writes a tasting, somebody eats.
+fn tasting() -> Kind {
+    Kind {
+        made_by: Some("taste a recipe"),
+        ..Kind::new("tasting", || json!({ "type": "object" }), |_| Ok(()))
+    }
+}
+
+fn blobs(document: &Value) -> Vec<Digest> {
+    let photos = document["photos"].as_array().into_iter().flatten();
+    photos
+        .filter_map(|photo| photo.as_str()?.parse().ok())
+        .collect()
+}
+
+/// A recipe must not be called as a project is: something that only the database knows.
+fn admit<'a>(connection: &'a mut AnyConnection, candidate: Candidate<'a>) -> Admission<'a> {
+    Box::pin(async move {
+        let name = candidate.name;
+        let rows = sqlx::query("SELECT id FROM projects WHERE name = $1 AND id = $2")
+            .bind(name.as_str())
+            .bind(candidate.project.to_string())
+            .fetch_all(connection)
+            .await?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        Err(CatalogError::NameTaken {
+            kind: "recipe".to_owned(),
+            name: name.clone(),
+            why: "that is the house".to_owned(),
+        })
+    })
 }
 
 /// Building on nothing is the default, so it is not written.
@@ -149,6 +190,62 @@ async fn defaults_spelled_out_are_the_same_version(f: Fixture) {
     assert_eq!(again.version, first.version);
     let digest = kitchen.catalog.check("recipe", &spelled_out).unwrap();
     assert_eq!(digest, first.version.digest);
+}
+
+async fn a_kind_says_what_it_needs_around_it(f: Fixture) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(folder.path(), f.db.ids().clone(), 1 << 20).unwrap();
+    let kinds = Kinds::new([recipe(), tasting()]);
+    let kitchen = Kitchen {
+        catalog: Catalog::new(f.db.clone(), kinds).with_blobs(store.clone()),
+        f,
+    };
+    // Blobs: each one that is missing is named, where it stands.
+    let here = store.put_bytes(b"a photo").unwrap().digest;
+    let (one, two) = (Digest::of(b"one"), Digest::of(b"two"));
+    let with = |photos: &[Digest]| json!({ "steps": [], "photos": photos });
+    let refused = kitchen
+        .try_save("egg", &with(&[here, one, here, two, one]))
+        .await;
+    let Err(CatalogError::Invalid(problems)) = refused else {
+        panic!("{refused:?}")
+    };
+    let shown: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    let expected = [(1, one), (3, two)]
+        .map(|(at, digest)| format!("/photos/{at}: there is no blob {digest}; upload it first"));
+    assert_eq!(shown, expected);
+    store.put_bytes(b"one").unwrap();
+    store.put_bytes(b"two").unwrap();
+    kitchen
+        .save("egg", with(&[here, one, here, two, one]))
+        .await;
+    let without_store = Catalog::new(kitchen.f.db.clone(), Kinds::new([recipe()]));
+    let missing = without_store.missing_blobs("recipe", &with(&[here])).await;
+    assert_eq!(missing.unwrap(), [here]);
+
+    // Names: the database knows what is taken, and a refusal writes nothing.
+    let refused = kitchen.try_save("default", &with(&[])).await.unwrap_err();
+    let words = "recipe cannot be called \"default\": that is the house";
+    assert_eq!(refused.to_string(), words);
+    let taken = name("default");
+    let found = kitchen.catalog.name(kitchen.f.scope, "recipe", &taken);
+    assert!(found.await.unwrap().is_none());
+
+    // What is made is not written.
+    let (egg, stars) = (name("egg"), json!({ "stars": 5 }));
+    let new = NewVersion {
+        kind: "tasting",
+        name: &egg,
+        content: &stars,
+        message: "",
+    };
+    let refused = kitchen.catalog.save_version(kitchen.f.scope, new).await;
+    assert!(
+        matches!(&refused, Err(CatalogError::Made { instead, .. }) if *instead == "taste a recipe"),
+        "{refused:?}"
+    );
+    let made = kitchen.catalog.save_made(kitchen.f.scope, new).await;
+    assert_eq!(made.unwrap().version.number, 1);
 }
 
 async fn versions_and_diff(kitchen: &Kitchen) {

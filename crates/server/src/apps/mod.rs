@@ -15,8 +15,9 @@ mod plan;
 mod release;
 mod starts;
 
-use db::catalog::{Name, Reference};
-use db::{Kind, NewVersion, Problem, SavedVersion, Scope};
+use db::catalog::{Admission, Candidate, Name, Reference};
+use db::sqlx::AnyConnection;
+use db::{CatalogError, Kind, NewVersion, Problem, SavedVersion, Scope};
 use gateway::AppDocument;
 use serde_json::{Value, json};
 
@@ -50,6 +51,7 @@ pub fn kind() -> Kind {
             Err(_) => content.clone(),
         },
         references,
+        admit,
         ..Kind::new(APP, || json!(schemars::schema_for!(AppDocument)), validate)
     }
 }
@@ -97,7 +99,6 @@ pub async fn save_app(
     content: &Value,
     message: &str,
 ) -> Result<SavedVersion> {
-    check_callable(app, scope, name).await?;
     let new = NewVersion {
         kind: APP,
         name,
@@ -111,26 +112,23 @@ pub async fn save_app(
 
 /// `model: "NAME"` must mean one thing: what begins like a local model, an app's
 /// long form or a provider's models would never be looked up as an app.
-async fn check_callable(app: &App, scope: Scope, name: &Name) -> Result<()> {
-    let first = name.as_str().split('/').next().unwrap_or_default();
-    let has_folder = name.as_str().contains('/');
-    let taken = |what: String| {
-        AppError::invalid(format!(
-            "an app cannot be called {:?}: {what}",
-            name.as_str()
-        ))
-        .code("app_name_taken")
-        .at("name")
-    };
-    if has_folder && matches!(first, "local" | "app") {
-        return Err(taken(format!(
-            "names that begin with {first}/ mean something else"
-        )));
-    }
-    let plan = app.gateway.plan();
-    let project = plan.projects.get(&scope.project);
-    if has_folder && project.is_some_and(|project| project.providers.contains_key(first)) {
-        return Err(taken(format!("{first}/ are the models of a provider")));
-    }
-    Ok(())
+fn admit<'a>(connection: &'a mut AnyConnection, candidate: Candidate<'a>) -> Admission<'a> {
+    Box::pin(async move {
+        let Candidate { project, name, .. } = candidate;
+        let Some((first, _)) = name.as_str().split_once('/') else {
+            return Ok(());
+        };
+        let why = if matches!(first, "local" | "app") {
+            format!("names that begin with {first}/ mean something else")
+        } else if crate::providers::is_provider(connection, project, first).await? {
+            format!("{first}/ are the models of a provider")
+        } else {
+            return Ok(());
+        };
+        Err(CatalogError::NameTaken {
+            kind: APP.to_owned(),
+            name: name.clone(),
+            why,
+        })
+    })
 }

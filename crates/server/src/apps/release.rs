@@ -61,6 +61,9 @@ pub struct Pinned {
 pub fn release_kind() -> Kind {
     Kind {
         references,
+        made_by: Some(
+            "cut it from its app: POST /api/v1/apps/{name}/releases, or meguri release cut",
+        ),
         ..Kind::new(
             RELEASE,
             || json!(schemars::schema_for!(ReleaseContent)),
@@ -193,7 +196,7 @@ pub async fn cut_release_in(
         content: &document,
         message,
     };
-    Ok(catalog.save_version(scope, new).await?)
+    Ok(catalog.save_made(scope, new).await?)
 }
 
 /// One release.

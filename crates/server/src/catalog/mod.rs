@@ -64,6 +64,10 @@ impl From<CatalogError> for AppError {
                     .unwrap_or_else(|| db::Problem::new("", ""));
                 Self::invalid(text).code("invalid_document").at(at.path)
             }
+            CatalogError::NameTaken { .. } => Self::invalid(text).code("name_taken").at("name"),
+            CatalogError::Made { instead, .. } => {
+                Self::invalid(text).code("made_not_written").hint(instead)
+            }
             CatalogError::UnknownKind(_) => Self::not_found(text).code("unknown_kind"),
             CatalogError::NoVersion { .. }
             | CatalogError::NoName { .. }

@@ -9,7 +9,7 @@ use clap::Args;
 use super::plan::{What, print_plan};
 use super::validate::{print_findings, read_tree};
 use super::{Place, message, print_json, print_line};
-use crate::app::{kinds, open_database};
+use crate::app::{kinds, open_catalog, open_database};
 use crate::gitops::{
     self, Applied, ApplyRequest, Options, PLAN_FORMAT, SavedPlan, Tree, has_errors,
 };
@@ -53,9 +53,10 @@ impl Apply {
         } else {
             self.folder()?
         };
-        let db = open_database(&self.place.load(None)?).await?;
+        let config = self.place.load(None)?;
+        let db = open_database(&config).await?;
         let scope = keys::operator_scope(&db, &source.project).await?;
-        let catalog = db::Catalog::new(db.clone(), kinds());
+        let catalog = open_catalog(&config, &db)?;
         let mut expected = source.expected;
         if expected.is_none() {
             let plan = gitops::plan(&db, &catalog, scope, &source.tree, source.options).await?;

@@ -8,7 +8,7 @@ use serde_json::json;
 use telemetry::Telemetry;
 
 use super::{Place, message, print_json, print_table};
-use crate::app::{kinds, open_database};
+use crate::app::{open_catalog, open_database};
 use crate::experiments::{self, Desk, End, Results, Run};
 use crate::keys::operator_scope;
 
@@ -93,7 +93,7 @@ impl Opened {
         let db = open_database(&config).await?;
         let scope = operator_scope(&db, project).await?;
         Ok(Self {
-            catalog: Catalog::new(db.clone(), kinds()),
+            catalog: open_catalog(&config, &db)?,
             telemetry: crate::traces::directory(&config),
             db,
             scope,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Place, message, print_json, print_line};
-use crate::app::{kinds, open_database};
+use crate::app::{open_catalog, open_database};
 use crate::gitops::{self, Writing};
 use crate::keys;
 
@@ -31,9 +31,10 @@ pub(super) struct Export {
 
 impl Export {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let db = open_database(&self.place.load(None)?).await?;
+        let config = self.place.load(None)?;
+        let db = open_database(&config).await?;
         let scope = keys::operator_scope(&db, &self.project).await?;
-        let catalog = db::Catalog::new(db.clone(), kinds());
+        let catalog = open_catalog(&config, &db)?;
         let tree = gitops::export(&db, &catalog, scope).await?;
         db.close().await;
         let files = gitops::render(&tree, catalog.kinds());

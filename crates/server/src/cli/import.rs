@@ -8,7 +8,7 @@ use super::apply::{confirm, print_applied};
 use super::plan::print_plan;
 use super::validate::print_findings;
 use super::{Place, message, print_json};
-use crate::app::{kinds, open_database};
+use crate::app::{kinds, open_catalog, open_database};
 use crate::gitops::import::{Format, import};
 use crate::gitops::{self, ApplyRequest, Options, Writing, has_errors};
 use crate::keys;
@@ -64,9 +64,10 @@ impl Import {
             message(&format!("{} files written", written.written.len()));
             return Ok(());
         }
-        let db = open_database(&self.place.load(None)?).await?;
+        let config = self.place.load(None)?;
+        let db = open_database(&config).await?;
         let scope = keys::operator_scope(&db, &self.project).await?;
-        let catalog = db::Catalog::new(db.clone(), kinds);
+        let catalog = open_catalog(&config, &db)?;
         // What else the project has is not this tree's business.
         let options = Options {
             overwrite_drift: true,

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::validate::{print_findings, read_tree};
 use super::{Place, message, print_json, print_line};
-use crate::app::{kinds, open_database};
+use crate::app::{open_catalog, open_database};
 use crate::gitops::{self, Action, Options, Plan, SavedPlan, Step, has_errors};
 use crate::keys;
 
@@ -60,9 +60,10 @@ impl PlanCommand {
             };
             return self.show(&plan);
         }
-        let db = open_database(&self.place.load(None)?).await?;
+        let config = self.place.load(None)?;
+        let db = open_database(&config).await?;
         let scope = keys::operator_scope(&db, &self.project).await?;
-        let catalog = db::Catalog::new(db.clone(), kinds());
+        let catalog = open_catalog(&config, &db)?;
         let options = self.what.into();
         let mut plan = gitops::plan(&db, &catalog, scope, &checked.tree, options).await?;
         db.close().await;

@@ -5,10 +5,10 @@ use db::catalog::{Label, Reference, Selector};
 use db::promotion::{
     Delivery, GateRule, Promotion, ProposalFilter, RollbackRequest, RolledBack, Rules, Verdict,
 };
-use db::{Catalog, Db, PageRequest, Scope};
+use db::{Db, PageRequest, Scope};
 
 use super::{Place, message, print_json, print_table};
-use crate::app::open_database;
+use crate::app::{open_catalog, open_database};
 use crate::error::AppError;
 use crate::promotion::{EnvironmentsView, OPERATOR_ROLE, ProposalView, check_roles};
 use crate::traces::time::format_rfc3339;
@@ -25,9 +25,10 @@ struct Target {
 
 impl Target {
     async fn open(&self) -> anyhow::Result<(Db, Promotion, Scope)> {
-        let db = open_database(&self.place.load(None)?).await?;
+        let config = self.place.load(None)?;
+        let db = open_database(&config).await?;
         let scope = crate::keys::operator_scope(&db, &self.project).await?;
-        let catalog = Catalog::new(db.clone(), crate::app::kinds());
+        let catalog = open_catalog(&config, &db)?;
         Ok((db.clone(), Promotion::new(db, catalog), scope))
     }
 }

@@ -7,7 +7,7 @@ use db::{Catalog, PageRequest, Problem, Scope};
 use serde_json::json;
 
 use super::{Place, message, print_json, print_line, print_table};
-use crate::app::{kinds, open_database};
+use crate::app::{open_catalog, open_database};
 use crate::apps::{self, RELEASE};
 use crate::error::AppError;
 use crate::keys::operator_scope;
@@ -76,9 +76,10 @@ impl Release {
 
 /// The catalog of a place, and who asks there.
 async fn open(named: &Named) -> anyhow::Result<(db::Db, Catalog, Scope)> {
-    let db = open_database(&named.place.load(None)?).await?;
+    let config = named.place.load(None)?;
+    let db = open_database(&config).await?;
     let scope = operator_scope(&db, &named.project).await?;
-    let catalog = Catalog::new(db.clone(), kinds());
+    let catalog = open_catalog(&config, &db)?;
     Ok((db, catalog, scope))
 }
 

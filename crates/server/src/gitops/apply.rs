@@ -186,7 +186,8 @@ impl Applying<'_> {
         };
         let saved = self
             .catalog
-            .save_version_in(tx, self.scope, new)
+            // What is made and not written comes from an export; its kind checks that it is true.
+            .save_made_in(tx, self.scope, new)
             .await
             .map_err(|error| in_step(step, error))?;
         self.numbers.insert((key, digest), saved.version.number);

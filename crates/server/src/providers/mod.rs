@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base::{ProjectId, ProviderId, Secret};
+use db::sqlx::AnyConnection;
 use db::{Db, Scope};
 use gateway::{Protocol, Quirks, Retry, Timeouts};
 use schemars::JsonSchema;
@@ -311,6 +312,18 @@ pub async fn find_provider(db: &Db, scope: Scope, id_or_name: &str) -> Result<Pr
         ))
     })?
     .public()
+}
+
+/// Whether a provider of the project has this name, as this connection sees it.
+///
+/// # Errors
+/// The database cannot be read.
+pub async fn is_provider(
+    connection: &mut AnyConnection,
+    project: ProjectId,
+    name: &str,
+) -> std::result::Result<bool, db::DbError> {
+    store::is_name(connection, project, name).await
 }
 
 /// Removes a provider; calls that run finish.

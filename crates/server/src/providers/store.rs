@@ -2,7 +2,7 @@
 
 use base::ProjectId;
 use db::sqlx::any::AnyRow;
-use db::sqlx::{Row as _, query};
+use db::sqlx::{AnyConnection, Row as _, query};
 use db::{Db, DbError, Scope, WriteTx};
 
 use super::{Options, Provider, Wire};
@@ -76,6 +76,19 @@ fn read(row: &AnyRow) -> Result<Row> {
         allow_private: row.try_get::<i64, _>("allow_private")? != 0,
         options: serde_json::from_str(&options).map_err(anyhow::Error::from)?,
     })
+}
+
+pub(super) async fn is_name(
+    connection: &mut AnyConnection,
+    project: ProjectId,
+    name: &str,
+) -> std::result::Result<bool, DbError> {
+    let row = query("SELECT id FROM providers WHERE project = $1 AND name = $2")
+        .bind(project.to_string())
+        .bind(name)
+        .fetch_optional(connection)
+        .await?;
+    Ok(row.is_some())
 }
 
 pub(super) async fn list(db: &Db, project: ProjectId) -> Result<Vec<Row>> {

@@ -157,16 +157,32 @@ fn a_wrong_app_is_refused_at_its_place(place: Place) {
     unknown["steps"][0]["modle"] = json!("main");
     let unknown = refused("unknown", unknown);
     assert_eq!(unknown["at"], "/steps/0/modle", "{unknown}");
-    // Names that mean something else when they are called.
+    // Names that mean something else when they are called, whichever way they come in.
+    let document = json!({"steps": [{"id": "a", "type": "prompt", "model": "fake/tiny",
+        "prompt": {"messages": [{"role": "user", "content": "Hi"}]}}]});
     for name in ["local/x", "app/x", "fake/x"] {
-        let taken = refused(name, json!({"steps": []}));
+        let taken = refused(name, document.clone());
         assert_eq!(
             (&taken["code"], &taken["at"]),
-            (&json!("app_name_taken"), &json!("name")),
+            (&json!("name_taken"), &json!("name")),
             "{name}"
         );
+        let path = format!("/api/v1/catalog/app/{}/versions", encode(name));
+        let reply = live.post(&path, &json!({"content": document}));
+        assert_eq!(reply.refusal(), (400, "name_taken".to_owned()), "{name}");
     }
-    // Nobody writes a release by hand through the apps' routes, and none is cut of nothing.
+    let saved = live.post(
+        "/api/v1/catalog/app/fake/versions",
+        &json!({"content": document}),
+    );
+    assert_eq!(saved.status, 201, "no folder, no clash: {saved:?}");
+    // Nobody writes a release by hand, and none is cut of nothing.
+    cut(&live, "fake");
+    let release = live.get("/api/v1/catalog/release/fake/versions/1").json();
+    let path = "/api/v1/catalog/release/fake/versions";
+    let written = live.post(path, &json!({"content": release["content"]}));
+    assert_eq!(written.refusal(), (400, "made_not_written".to_owned()));
+    assert!(written.text().contains("meguri release cut"), "{written:?}");
     let nothing = live.post("/api/v1/apps/nothing/releases", &json!({}));
     assert_eq!(nothing.refusal(), (404, "not_found".to_owned()));
 
