@@ -4,14 +4,22 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | **live data, looked at any time** | |
 //! | `summary.rs` | count, mean and variance of a stream of observations |
 //! | `sequential.rs` | always-valid intervals and p-values for means, differences and rates |
-//! | `verdict.rs` | better, worse, no difference shown, not enough data |
 //! | `guard.rs` | whether a guard metric has crossed its limit |
-//! | `size.rs` | how many observations a question needs |
-//! | `interval.rs` | fixed-sample methods: Wilson interval, exact McNemar test |
 //! | `bandit.rs` | Thompson sampling |
-//! | `special.rs` | the few special functions that the others need |
+//! | **a finished sample, such as a data set** | |
+//! | `compare.rs` | two systems over the same rows: the method that fits, and the verdict |
+//! | `mean.rs` | one mean with its error, rows in clusters included |
+//! | `interval.rs` | one rate, or two on the same rows: Wilson, Clopper-Pearson, Jeffreys, McNemar |
+//! | `resample.rs` | bootstrap and permutation |
+//! | `multiple.rs` | many tests at once |
+//! | `repeats.rs` | pass@k and pass^k |
+//! | **both** | |
+//! | `verdict.rs` | better, worse, equivalent, no difference shown, not enough data |
+//! | `size.rs` | how many observations a question needs, what so many can show |
+//! | `special.rs`, `random.rs`, `invalid.rs` | special functions, the seeded generator, refusals |
 //!
 //! **The unit is the observation.** Calls of one user are not independent, so
 //! whoever calls this crate first averages the calls of each user (or session)
@@ -19,8 +27,15 @@
 //! counted a talkative user a hundred times.
 
 mod bandit;
+mod compare;
 mod guard;
 mod interval;
+mod invalid;
+mod mean;
+mod multiple;
+mod random;
+mod repeats;
+mod resample;
 mod sequential;
 mod size;
 mod special;
@@ -28,15 +43,31 @@ mod summary;
 mod verdict;
 
 pub use bandit::{FLOOR, thompson_weights};
+pub use compare::{
+    Caution, Comparison, Method, NonInferiority, Pair, Plan, Reason, compare, compare_corpus,
+    correct_for_many,
+};
 pub use guard::{Guard, GuardState, Side, check_guard};
-pub use interval::{mcnemar_exact, wilson};
+pub use interval::{
+    PairedCounts, clopper_pearson, jeffreys, mcnemar_chi_square, mcnemar_exact, mcnemar_mid_p,
+    paired_rates_interval, wilson,
+};
+pub use invalid::Invalid;
+pub use mean::{MeanEstimate, estimate_clustered_mean, estimate_mean};
+pub use multiple::holm;
+pub use repeats::{pass_all_k, pass_at_k};
+pub use resample::{
+    Bootstrap, LEAST_RESAMPLES, MOST_RESAMPLES, Resampling, bootstrap, bootstrap_interval,
+    bootstrap_mean, permutation_p_value, randomisation_p_value,
+};
 pub use sequential::{
     Difference, Interval, MIN_PER_ARM, Running, difference, mean_interval, paired, rate_interval,
     rates_e_value, share_e_value,
 };
 pub use size::{
-    detectable_difference, non_inferiority_pairs, paired_binary, rule_of_three, two_means,
-    two_rates,
+    detectable_difference, detectable_paired_binary, detectable_paired_mean, non_inferiority_pairs,
+    paired_binary, paired_binary_power, paired_mean_pairs, paired_mean_power, rule_of_three,
+    two_means, two_rates,
 };
 pub use summary::Summary;
 pub use verdict::{Better, Verdict, decide};

@@ -43,7 +43,8 @@ const RATE_PRIOR: f64 = 2.0;
 /// The same for shares of arms: an effect that people care about moves them by a few per cent.
 const SHARE_PRIOR: f64 = 200.0;
 
-/// A range that holds the truth at all times with the promised probability.
+/// A range that holds the truth with the promised probability: at all times where it
+/// comes from this file, in one look at a finished sample elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Interval {
     /// Its lower end.
@@ -64,7 +65,7 @@ impl Interval {
         self.low <= value && value <= self.high
     }
 
-    fn around(centre: f64, half_width: f64) -> Self {
+    pub(crate) fn around(centre: f64, half_width: f64) -> Self {
         Self {
             low: centre - half_width,
             high: centre + half_width,

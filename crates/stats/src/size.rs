@@ -4,7 +4,9 @@
 //! quantile. Sequential tests need more in the worst case and less when the
 //! difference is large: these figures are the scale, not a promise.
 
-use crate::special::normal_quantile;
+use crate::invalid::{Invalid, all_finite};
+use crate::mean::MeanEstimate;
+use crate::special::{bisect, float, ln_gamma, normal_cdf, normal_quantile, t_quantile};
 
 fn z_two_sided(alpha: f64) -> f64 {
     normal_quantile(1.0 - alpha / 2.0)
@@ -64,6 +66,127 @@ pub fn rule_of_three(n: u64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "samples are far below 2^53")]
     let n = n as f64;
     if n < 3.0 { 1.0 } else { 3.0 / n }
+}
+
+/// The power of the paired t test with `n` pairs for a true mean difference of `effect`
+/// standard deviations: the chance that a noncentral t lies beyond the critical value,
+/// `P(T' > t) = ∫ Φ(√n·effect − t·s) f(s) ds` with s the relative error of the estimated
+/// standard deviation, √(χ²/ν). 0 with fewer than two pairs.
+pub fn paired_mean_power(effect: f64, n: u64, alpha: f64) -> Result<f64, Invalid> {
+    all_finite("effect", [effect])?;
+    crate::invalid::valid_alpha(alpha)?;
+    if n < 2 {
+        return Ok(0.0);
+    }
+    Ok(power_at(
+        effect.abs() * float(n).sqrt(),
+        float(n) - 1.0,
+        alpha,
+    ))
+}
+
+/// The power of a two-sided t test whose statistic is `shift` standard errors from 0.
+fn power_at(shift: f64, degrees: f64, alpha: f64) -> f64 {
+    const STEPS: u32 = 400;
+    if degrees > 1e5 {
+        let z = z_two_sided(alpha);
+        return normal_cdf(shift - z) + normal_cdf(-shift - z);
+    }
+    let critical = t_quantile(1.0 - alpha / 2.0, degrees);
+    let constant =
+        degrees / 2.0 * (degrees / 2.0).ln() + std::f64::consts::LN_2 - ln_gamma(degrees / 2.0);
+    let density = |s: f64| (constant + (degrees - 1.0) * s.ln() - degrees * s * s / 2.0).exp();
+    let at = |s: f64| {
+        (normal_cdf(shift - critical * s) + normal_cdf(-shift - critical * s)) * density(s)
+    };
+    // All of the mass lies within twelve standard deviations, 1/√(2ν), of 1.
+    let reach = 12.0 / (2.0 * degrees).sqrt();
+    let (low, high) = ((1.0 - reach).max(1e-12), 1.0 + reach);
+    let step = (high - low) / f64::from(STEPS);
+    // Simpson's rule.
+    let inner = |k: u32| at(low + f64::from(k) * step) * if k % 2 == 1 { 4.0 } else { 2.0 };
+    let sum: f64 = (1..STEPS).map(inner).sum::<f64>() + at(low) + at(high);
+    (sum * step / 3.0).clamp(0.0, 1.0)
+}
+
+/// The fewest pairs whose t test finds a true mean difference of `effect` standard deviations
+/// with this power; `None` if the effect is 0 or more than 2⁴⁰ pairs would be needed.
+pub fn paired_mean_pairs(effect: f64, alpha: f64, power: f64) -> Result<Option<u64>, Invalid> {
+    valid_power(alpha, power)?;
+    let enough = |n: u64| Ok(paired_mean_power(effect, n, alpha)? >= power);
+    let mut high = 2_u64;
+    while !enough(high)? {
+        if high >= 1 << 40 {
+            return Ok(None);
+        }
+        high *= 2;
+    }
+    let mut low = high / 2;
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        if enough(middle)? {
+            high = middle;
+        } else {
+            low = middle;
+        }
+    }
+    Ok(Some(high.max(2)))
+}
+
+fn valid_power(alpha: f64, power: f64) -> Result<(), Invalid> {
+    crate::invalid::valid_alpha(alpha)?;
+    if power > alpha && power < 1.0 {
+        return Ok(());
+    }
+    Err(Invalid::OutOfRange {
+        what: "power",
+        value: power,
+        allowed: "above alpha and below 1",
+    })
+}
+
+/// The smallest mean difference that as many units with the same spread find with this
+/// power. The spread is that of the estimate: cluster-robust if that is.
+pub fn detectable_paired_mean(mean: &MeanEstimate, alpha: f64, power: f64) -> f64 {
+    if mean.units < 2 || mean.degrees < 1.0 {
+        return f64::INFINITY;
+    }
+    let short = |shift: f64| power_at(shift, mean.degrees, alpha) < power;
+    let mut high = 4.0;
+    while short(high) && high < 1e6 {
+        high *= 2.0;
+    }
+    bisect_coarse(high, short) * mean.standard_error
+}
+
+/// Four digits are enough for a figure that people plan with.
+fn bisect_coarse(mut high: f64, below: impl Fn(f64) -> bool) -> f64 {
+    let mut low = 0.0;
+    while high - low > 1e-5 * high {
+        let middle = 0.5 * (low + high);
+        if below(middle) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    high
+}
+
+/// The power of McNemar's test over `n` pairs of which a share ψ differs, for a gap δ of the
+/// two rates: `Φ((δ√n − z(1−α/2)√ψ)/√(ψ−δ²))`, [`paired_binary`] solved for the power. The exact
+/// test has a little less when few pairs differ.
+pub fn paired_binary_power(discordant: f64, delta: f64, n: u64, alpha: f64) -> f64 {
+    let delta = delta.abs().min(discordant);
+    let spread = (discordant - delta * delta).max(f64::MIN_POSITIVE).sqrt();
+    normal_cdf((delta * float(n).sqrt() - z_two_sided(alpha) * discordant.sqrt()) / spread)
+}
+
+/// The smallest gap of two rates that `n` pairs find with this power when a share ψ of them
+/// differs; `None` if even all of them in one direction would not be found.
+pub fn detectable_paired_binary(discordant: f64, n: u64, alpha: f64, power: f64) -> Option<f64> {
+    let short = |delta: f64| paired_binary_power(discordant, delta, n, alpha) < power;
+    (discordant > 0.0 && !short(discordant)).then(|| bisect(0.0, discordant, short))
 }
 
 #[cfg(test)]

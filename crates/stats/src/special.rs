@@ -55,6 +55,117 @@ pub(crate) fn normal_quantile(p: f64) -> f64 {
     0.5 * (low + high)
 }
 
+/// 1 − Φ(x), accurate in the tail, where 1 − Φ has no digits left: from 4 on by the
+/// continued fraction φ(x)/(x + 1/(x + 2/(x + …))).
+pub(crate) fn normal_sf(x: f64) -> f64 {
+    if x < 4.0 {
+        return 1.0 - normal_cdf(x);
+    }
+    let below = (1..60).rev().fold(x, |below, k| x + f64::from(k) / below);
+    (-0.5 * x * x).exp() / (2.0 * PI).sqrt() / below
+}
+
+/// The distribution function of Beta(a, b) at x (the regularised incomplete beta
+/// function), by its continued fraction, evaluated by Lentz's method.
+pub(crate) fn beta_cdf(x: f64, a: f64, b: f64) -> f64 {
+    if x <= 0.0 {
+        return 0.0;
+    }
+    if x >= 1.0 {
+        return 1.0;
+    }
+    // The fraction converges fast on the near side of the mean only.
+    if x > (a + 1.0) / (a + b + 2.0) {
+        return 1.0 - beta_cdf_near(1.0 - x, b, a);
+    }
+    beta_cdf_near(x, a, b)
+}
+
+fn beta_cdf_near(x: f64, a: f64, b: f64) -> f64 {
+    const TINY: f64 = 1e-300;
+    let nonzero = |value: f64| if value.abs() < TINY { TINY } else { value };
+    let front = (a * x.ln() + b * (-x).ln_1p() - ln_beta(a, b)).exp() / a;
+    let mut c = 1.0;
+    let mut d = 1.0 / nonzero(1.0 - (a + b) * x / (a + 1.0));
+    let mut fraction = d;
+    let mut m = 0.0;
+    // It takes about √max(a, b) steps; the bound only guards against parameters without sense.
+    for _ in 0..20_000 {
+        m += 1.0;
+        let before = fraction;
+        let even = m * (b - m) * x / ((a + 2.0 * m - 1.0) * (a + 2.0 * m));
+        let odd = -(a + m) * (a + b + m) * x / ((a + 2.0 * m) * (a + 2.0 * m + 1.0));
+        for step in [even, odd] {
+            d = 1.0 / nonzero(1.0 + step * d);
+            c = nonzero(1.0 + step / c);
+            fraction *= d * c;
+        }
+        if (fraction - before).abs() <= 1e-15 * fraction.abs() {
+            break;
+        }
+    }
+    (front * fraction).clamp(0.0, 1.0)
+}
+
+/// The quantile of Beta(a, b), by bisection.
+pub(crate) fn beta_quantile(p: f64, a: f64, b: f64) -> f64 {
+    bisect(0.0, 1.0, |x| beta_cdf(x, a, b) < p)
+}
+
+/// P(X ≤ k) for X ~ Binomial(n, p).
+pub(crate) fn binomial_cdf(k: u64, n: u64, p: f64) -> f64 {
+    if k >= n {
+        return 1.0;
+    }
+    beta_cdf(1.0 - p, float(n - k), float(k) + 1.0)
+}
+
+/// P(T > t) for Student's t with these degrees of freedom, accurate in both tails.
+pub(crate) fn t_sf(t: f64, degrees: f64) -> f64 {
+    let tail = |t: f64| 0.5 * beta_cdf(degrees / (degrees + t * t), degrees / 2.0, 0.5);
+    if t >= 0.0 { tail(t) } else { 1.0 - tail(t) }
+}
+
+/// The quantile of Student's t.
+pub(crate) fn t_quantile(p: f64, degrees: f64) -> f64 {
+    if p < 0.5 {
+        return -t_quantile(1.0 - p, degrees);
+    }
+    let mut high = 2.0;
+    while t_sf(high, degrees) > 1.0 - p && high < 1e300 {
+        high *= 4.0;
+    }
+    bisect(0.0, high, |t| t_sf(t, degrees) > 1.0 - p)
+}
+
+/// Where `below` turns from true to false between two points.
+pub(crate) fn bisect(mut low: f64, mut high: f64, below: impl Fn(f64) -> bool) -> f64 {
+    for _ in 0..200 {
+        let middle = 0.5 * (low + high);
+        if middle <= low || middle >= high {
+            break;
+        }
+        if below(middle) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    0.5 * (low + high)
+}
+
+/// A count as a float.
+#[expect(clippy::cast_precision_loss, reason = "samples are far below 2^53")]
+pub(crate) fn float(count: u64) -> f64 {
+    count as f64
+}
+
+/// A length as a float.
+#[expect(clippy::cast_precision_loss, reason = "samples are far below 2^53")]
+pub(crate) fn length(count: usize) -> f64 {
+    count as f64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,5 +193,25 @@ mod tests {
         }
         assert!((normal_cdf(-1.0) - 0.158_655_253_931_457).abs() < 1e-12);
         assert!((ln_beta(2.0, 3.0) - (1.0_f64 / 12.0).ln()).abs() < 1e-12);
+    }
+    #[test]
+    fn distributions() {
+        // Values of scipy 1.17.1.
+        let near = |found: f64, expected: f64| {
+            assert!(
+                (found - expected).abs() <= 1e-10 * expected.abs().max(1e-30),
+                "{found} is not {expected}"
+            );
+        };
+        near(normal_sf(5.0), 2.866_515_718_791_94e-7);
+        near(normal_sf(12.0), 1.776_482_112_077_68e-33);
+        near(t_quantile(0.975, 1.0), 12.706_204_736_432_1);
+        near(t_quantile(0.975, 9.0), 2.262_157_162_740_99);
+        near(t_quantile(0.025, 9.0), -2.262_157_162_740_99);
+        near(t_quantile(0.975, 1e6), 1.959_966_356_876_14);
+        assert_eq!(t_sf(0.0, 3.0), 0.5);
+        near(beta_quantile(0.975, 9.0, 2.0), 0.974_787_147_268_95);
+        near(binomial_cdf(2, 10, 0.5), 56.0 / 1024.0);
+        assert_eq!(binomial_cdf(4, 4, 0.5), 1.0);
     }
 }

@@ -1,4 +1,4 @@
-//! What may be said about two arms, in four words.
+//! What may be said about two arms or two systems, in one word.
 
 use serde::Serialize;
 
@@ -22,6 +22,9 @@ pub enum Verdict {
     Better,
     /// The whole interval lies on the bad side of zero.
     Worse,
+    /// Shown to be too small a difference to matter. Only comparisons over a data set
+    /// (`compare.rs`) say so; [`decide`] calls it a final `NoDifferenceShown`.
+    Equivalent,
     /// Enough data, and it shows no difference that matters.
     NoDifferenceShown,
     /// Too few units to say anything.
@@ -34,6 +37,7 @@ impl Verdict {
         match self {
             Self::Better => "better",
             Self::Worse => "worse",
+            Self::Equivalent => "equivalent",
             Self::NoDifferenceShown => "no_difference_shown",
             Self::NotEnoughData => "not_enough_data",
         }
