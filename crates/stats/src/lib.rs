@@ -15,6 +15,10 @@
 //! | `interval.rs` | one rate, or two on the same rows: Wilson, Clopper-Pearson, Jeffreys, McNemar |
 //! | `resample.rs` | bootstrap and permutation |
 //! | `multiple.rs` | many tests at once |
+//! | `outcome.rs` | a mean beside its coverage; pairing two systems' outcomes |
+//! | `agreement.rs` | κ, weighted κ, Krippendorff's α |
+//! | `judge.rs` | judges checked by people: corrected means and rates, exchanged places |
+//! | `choice.rs` | probability of being the best, dropping candidates, the Pareto front |
 //! | `repeats.rs` | pass@k and pass^k |
 //! | **both** | |
 //! | `verdict.rs` | better, worse, equivalent, no difference shown, not enough data |
@@ -26,13 +30,17 @@
 //! and hands in one number per unit. Nothing here can repair an analysis that
 //! counted a talkative user a hundred times.
 
+mod agreement;
 mod bandit;
+mod choice;
 mod compare;
 mod guard;
 mod interval;
 mod invalid;
+mod judge;
 mod mean;
 mod multiple;
+mod outcome;
 mod random;
 mod repeats;
 mod resample;
@@ -42,7 +50,12 @@ mod special;
 mod summary;
 mod verdict;
 
+pub use agreement::{Alpha, Confusion, LabelAgreement, Level, Weights, krippendorff};
 pub use bandit::{FLOOR, thompson_weights};
+pub use choice::{
+    Alternative, Fate, Halving, Limits, Priorities, Property, Scoreboard, Standing, halve,
+    probability_of_best, rank_alternatives,
+};
 pub use compare::{
     Caution, Comparison, Method, NonInferiority, Pair, Plan, Reason, compare, compare_corpus,
     correct_for_many,
@@ -53,8 +66,13 @@ pub use interval::{
     paired_rates_interval, wilson,
 };
 pub use invalid::Invalid;
+pub use judge::{
+    Checked, CorrectedRate, Labelled, PredictionPowered, Preference, SwapConsistency, Trust,
+    prediction_powered_mean, rogan_gladen, swap_consistency,
+};
 pub use mean::{MeanEstimate, estimate_clustered_mean, estimate_mean};
 pub use multiple::holm;
+pub use outcome::{Coverage, CoveredMean, Outcome, PairedRows, covered_mean, pair_outcomes};
 pub use repeats::{pass_all_k, pass_at_k};
 pub use resample::{
     Bootstrap, LEAST_RESAMPLES, MOST_RESAMPLES, Resampling, bootstrap, bootstrap_interval,
