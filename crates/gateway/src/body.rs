@@ -27,6 +27,11 @@ impl GatewayBody {
         Self(Box::pin(body))
     }
 
+    /// Reads to the end and keeps nothing.
+    pub(crate) async fn drain(mut self) {
+        while self.0.frame().await.is_some() {}
+    }
+
     /// Everything, for callers in this process that do not stream.
     pub async fn collect_bytes(self) -> Bytes {
         self.0

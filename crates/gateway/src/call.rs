@@ -27,6 +27,7 @@ use crate::app;
 use crate::body::{GatewayBody, TRACE_ID_HEADER, trace_header};
 use crate::context::{CallContext, PromptRef};
 use crate::egress::{Allow, read_capped};
+use crate::embedded;
 use crate::error::ApiError;
 use crate::experiment;
 use crate::failure::{Again, Failure, Wait};
@@ -37,7 +38,7 @@ use crate::plan::{Plan, Principal, ProjectPlan, Protocol, Provider, Timeouts};
 use crate::prompt;
 use crate::providers::local::{self, LocalSource};
 use crate::providers::{Dialect, HttpSource, anthropic, openai};
-use crate::record::{Busy, CallKind, CallStatus, Permit, Record, RecordKind};
+use crate::record::{Busy, CallKind, CallStatus, Permit, Record};
 use crate::relay::{Relay, Source, Stream};
 use crate::request::{Changes, Request};
 use crate::{Inner, models};
@@ -221,14 +222,58 @@ impl Caller<'_> {
         }
     }
 
+    /// Embeds texts: its own record, one vector for each text. Boxed, because it is
+    /// called from inside of the calls that it is a part of.
+    pub(crate) fn embed<'c>(
+        &'c self,
+        context: &'c CallContext,
+        part: Part,
+        model: &str,
+        texts: &[String],
+    ) -> Pin<Box<dyn Future<Output = Result<Vec<Vec<f32>>, Failure>> + Send + 'c>> {
+        let body = Bytes::from(serde_json::json!({"model": model, "input": texts}).to_string());
+        Box::pin(async move {
+            let opened = self.open_kind(CallKind::Embedding, context, part, body);
+            let (mut guard, answer) = opened.await?;
+            let vectors = match &answer {
+                Answer::Whole { body, .. } => {
+                    guard.delivered(body.len(), true);
+                    openai::read_vectors(body)
+                }
+                Answer::Stream(_) => None,
+            };
+            match vectors {
+                Some(vectors) => {
+                    guard.settle(CallStatus::Ok, None);
+                    Ok(vectors)
+                }
+                None => {
+                    let failure = Failure::garbage(guard.provider(), "sent no embeddings");
+                    guard.fail(&failure);
+                    Err(failure)
+                }
+            }
+        })
+    }
+
     async fn open(
         &self,
         context: &CallContext,
         part: Part,
         body: Bytes,
     ) -> Result<(Guard, Answer), Failure> {
+        self.open_kind(CallKind::Chat, context, part, body).await
+    }
+
+    async fn open_kind(
+        &self,
+        kind: CallKind,
+        context: &CallContext,
+        part: Part,
+        body: Bytes,
+    ) -> Result<(Guard, Answer), Failure> {
         let about = About {
-            kind: RecordKind::Chat,
+            kind: kind.into(),
             principal: self.principal,
             context,
             part,
@@ -237,7 +282,7 @@ impl Caller<'_> {
         let mut guard = begin(self.gateway, self.plan, &about).await?;
         let call = Call {
             gateway: self.gateway,
-            kind: CallKind::Chat,
+            kind,
             plan: self.plan,
             principal: self.principal,
             pinned: None,
@@ -305,7 +350,7 @@ fn copy(
             principal: &principal,
         };
         let response = run(caller, CallKind::Chat, context, body, part).await;
-        response.into_body().collect_bytes().await;
+        response.into_body().drain().await;
     })
 }
 
@@ -375,7 +420,9 @@ impl Call<'_> {
         guard: &mut Guard,
     ) -> Result<Answer, Failure> {
         let Read { request, model } = read;
-        let prepared = self.prepare(request, model.as_deref(), context, guard)?;
+        let prepared = self
+            .prepare(request, model.as_deref(), context, guard)
+            .await?;
         let model = prompt::model_of_call(model, &prepared.prompt)?;
         let asked = &mut guard.record_mut().request_model;
         if asked.is_empty() {
@@ -397,7 +444,7 @@ impl Call<'_> {
         }
     }
 
-    fn prepare(
+    async fn prepare(
         &self,
         request: Request,
         model: Option<&str>,
@@ -417,7 +464,7 @@ impl Call<'_> {
             wants_usage: false,
         };
         match self.kind {
-            CallKind::Chat => self.prepare_chat(&mut prepared, &context, guard)?,
+            CallKind::Chat => self.prepare_chat(&mut prepared, &context, guard).await?,
             CallKind::Embedding => {
                 let input: Option<Value> = prepared.request.field("input", "a text or a list")?;
                 let input =
@@ -431,7 +478,7 @@ impl Call<'_> {
         Ok(prepared)
     }
 
-    fn prepare_chat(
+    async fn prepare_chat(
         &self,
         prepared: &mut Prepared,
         context: &CallContext,
@@ -457,19 +504,17 @@ impl Call<'_> {
             let project = self.plan.projects.get(&self.principal.project);
             let empty = crate::plan::ProjectPlan::default();
             let project = project.map_or(&empty, |project| project.as_ref());
-            let (found, rendered) = prompt::render(
-                project,
-                wanted,
-                &self.principal.environment,
-                context,
-                &messages,
-                self.plan.limits.prompt_bytes,
-            )?;
+            let environment = &self.principal.environment;
+            let found = prompt::find_prompt(project, wanted, environment, context)?;
+            let (rendered, note) = self
+                .render(project, &found, context, &messages, guard.span())
+                .await?;
             messages = rendered.around(&messages);
             if let Some(label) = &found.used.label {
                 self.copy_call(project, wanted, label, request, context, guard.span());
             }
             let record = guard.record_mut();
+            embedded::note(&mut record.metadata, note);
             record.prompt = Some(found.used);
             record.arm = record.arm.take().or(found.arm);
             prepared.added = prompt::added_parameters(&record.parameters, &rendered);
@@ -487,6 +532,45 @@ impl Call<'_> {
         let options = record.parameters.get("stream_options");
         prepared.wants_usage = options.is_some_and(|options| options["include_usage"] == true);
         Ok(())
+    }
+
+    /// Renders the call's prompt. The second is what its record has to say of that.
+    async fn render(
+        &self,
+        project: &ProjectPlan,
+        found: &prompt::FoundPrompt,
+        context: &CallContext,
+        messages: &[Value],
+        span: SpanId,
+    ) -> Result<(prompt::Rendered, Option<Value>), ApiError> {
+        let (mut chosen, mut note) = (prompt::Chosen::new(), None);
+        let partials = |reference: &str| prompt::refer(project, reference);
+        let with = || prompt::RenderWith {
+            variables: &context.variables,
+            messages,
+            partials: &partials,
+            max_bytes: self.plan.limits.prompt_bytes,
+        };
+        let wanted = found.version.to_choose(&with());
+        if !wanted.is_empty() {
+            let caller = Caller {
+                gateway: self.gateway,
+                plan: self.plan,
+                principal: self.principal,
+            };
+            let part = Part {
+                parent: Some(span),
+                prompt: Some(found.used.clone()),
+                ..Part::default()
+            };
+            (chosen, note) = caller.choose_examples(wanted, context, part).await;
+        }
+        let rendered = found.version.render_chosen(&with(), &chosen);
+        let name = &found.used.name;
+        Ok((
+            rendered.map_err(|problems| prompt::unusable(name, &problems))?,
+            note,
+        ))
     }
 
     /// Starts copies of the call for the versions that stand in the shadow of the

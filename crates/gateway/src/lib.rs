@@ -15,6 +15,7 @@ mod body;
 mod call;
 mod context;
 pub mod egress;
+mod embedded;
 mod error;
 mod experiment;
 mod failure;
@@ -43,9 +44,9 @@ use call::Caller;
 use guard::Part;
 
 pub use app::{
-    AgentLimits, AgentStep, AppDocument, AppReference, AppVersion, ChainStep, Graph, GraphEdge,
-    GraphNode, GuardStep, HttpTool, Method, Output, OutputKind, PromptSource, PromptStep,
-    RetrieveStep, Step, Tool, ToolStep,
+    AgentLimits, AgentStep, AgentStream, AppDocument, AppReference, AppVersion, ChainStep, Graph,
+    GraphEdge, GraphNode, GuardStep, HttpTool, Method, Output, OutputKind, PromptSource,
+    PromptStep, RetrieveStep, Step, Tool, ToolStep,
 };
 pub use body::{GatewayBody, TRACE_ID_HEADER};
 pub use context::{CallContext, PromptRef, traceparent};
@@ -88,6 +89,8 @@ struct Inner {
     /// Releases that conversations began with.
     conversations: app::Sticky,
     shadows: shadow::Shadows,
+    /// Of examples that are chosen by embedding.
+    vectors: embedded::ExampleVectors,
 }
 
 impl Gateway {
@@ -110,6 +113,7 @@ impl Gateway {
                 ids,
                 conversations: app::Sticky::default(),
                 shadows: shadow::Shadows::new(),
+                vectors: embedded::ExampleVectors::default(),
             }),
         }
     }

@@ -21,6 +21,8 @@ pub(crate) struct Meter {
     pub generated_chunks: u64,
     choices: Vec<Choice>,
     kept_bytes: usize,
+    /// The answer went on after what is kept of it.
+    cut: bool,
     estimated_tokens: f64,
 }
 
@@ -295,6 +297,7 @@ impl Meter {
     pub(crate) fn tool_arguments(&mut self, index: usize, tool: usize, text: &str) {
         self.estimated_tokens += tokens_in(text);
         if self.kept_bytes + text.len() > KEPT_BYTES {
+            self.cut = true;
             return;
         }
         self.kept_bytes += text.len();
@@ -368,9 +371,9 @@ impl Meter {
             return false;
         }
         self.estimated_tokens += tokens_in(text);
-        if self.kept_bytes + text.len() <= KEPT_BYTES
-            && let Some(choice) = self.choice(index)
-        {
+        if self.kept_bytes + text.len() > KEPT_BYTES {
+            self.cut = true;
+        } else if let Some(choice) = self.choice(index) {
             field(choice).push_str(text);
             self.kept_bytes += text.len();
         }
@@ -380,6 +383,18 @@ impl Meter {
     /// What the answer's tokens are likely to be, when nobody counted.
     pub(crate) fn estimated_output(&self) -> u64 {
         whole_tokens(self.estimated_tokens)
+    }
+
+    /// The text of the first choice so far.
+    pub(crate) fn first_text(&self) -> &str {
+        self.choices
+            .first()
+            .map_or("", |choice| choice.text.as_str())
+    }
+
+    /// Whether the answer is longer than what is kept of it.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut
     }
 
     /// One message per choice.

@@ -14,7 +14,7 @@ use http_body::{Body, Frame};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::failure::{Failure, Wait};
-use crate::guard::Guard;
+use crate::guard::{Guard, Settled};
 use crate::meter::Meter;
 use crate::plan::Timeouts;
 use crate::providers::local::LocalSource;
@@ -67,6 +67,8 @@ pub(crate) struct Relay {
     /// Runs only while the provider is waited for: a client that reads slowly is
     /// not the provider's fault.
     idle: Option<Idle>,
+    /// How it ended badly, for a caller in this process.
+    failure: Option<Failure>,
 }
 
 struct Idle {
@@ -83,12 +85,25 @@ impl Relay {
             limits: stream.limits,
             total: Box::pin(sleep_until(stream.deadline)),
             idle: None,
+            failure: None,
         }
     }
 
     /// Who settles its record; it knows how the stream ended, once it has.
     pub(crate) fn guard(&self) -> &Guard {
         &self.guard
+    }
+
+    /// How it ended badly, if it did.
+    pub(crate) fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref()
+    }
+
+    /// Ends it now: what has not ended by itself was cancelled.
+    pub(crate) fn end(&mut self) -> Settled {
+        self.source = None;
+        self.guard.settle_with(CallStatus::Cancelled, None, 499);
+        self.guard.settled().cloned().unwrap_or_default()
     }
 
     fn deliver(&mut self, piece: Piece) -> Frame<Bytes> {
@@ -109,6 +124,7 @@ impl Relay {
         let event = failure.error.stream_event();
         self.guard.delivered(event.len(), false);
         self.guard.fail(failure);
+        self.failure = Some(failure.clone());
         Frame::data(event)
     }
 

@@ -210,6 +210,11 @@ impl FakeProvider {
         lock(&self.state.next).push_back(answer);
     }
 
+    /// Forgets what is queued.
+    pub fn forget_next(&self) {
+        lock(&self.state.next).clear();
+    }
+
     /// Answers every request that has nothing queued like this.
     pub fn always(&self, answer: Answer) {
         *lock(&self.state.always) = answer;

@@ -12,18 +12,21 @@ use base::{NanoUsd, SpanId};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use http::StatusCode;
+use http_body::Body as _;
 use serde_json::{Map, Value, json};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
-use super::compile::ModelWork;
+use super::compile::AgentWork;
 use super::document::AgentLimits;
 use super::expr::as_text;
-use super::run::{Run, Said};
+use super::run::{Prepared, Run, Said};
+use super::speech::Voice;
 use crate::call::Collected;
 use crate::error::ApiError;
 use crate::failure::Failure;
 use crate::guard::Settled;
 use crate::record::{CallStatus, RecordKind};
+use crate::relay::Relay;
 
 const DEFAULT_STEPS: u32 = 8;
 const DEFAULT_SECONDS: u32 = 120;
@@ -39,23 +42,43 @@ type Pending<'a> = Pin<Box<dyn Future<Output = Value> + Send + 'a>>;
 /// Why an agent stopped before it had an answer.
 struct Limit(String);
 
+impl Limit {
+    fn time(seconds: u32) -> Self {
+        Self(format!("it took {seconds} s"))
+    }
+}
+
+/// How a turn ended.
+enum Turn {
+    Answered(Collected),
+    Over(Limit),
+}
+
+/// When an agent's time is over, and how long it was.
+#[derive(Clone, Copy)]
+struct Time {
+    end: Instant,
+    seconds: u32,
+}
+
 impl Run<'_> {
-    /// Runs an agent to its answer.
+    /// Runs an agent to its answer. With a voice it is heard while it works, and
+    /// what it said is all that it said.
     pub(crate) async fn run_agent(
         &self,
         step: &str,
-        work: &ModelWork,
+        work: &AgentWork,
         variables: Map<String, Value>,
-        tools: &[String],
-        limits: &AgentLimits,
         parent: SpanId,
+        voice: Option<&mut Voice>,
     ) -> Result<Said, Failure> {
         let mut guard = self.begin(RecordKind::Agent, parent, step).await?;
         let record = guard.record_mut();
         record.input = vec![Value::Object(variables.clone())];
         record.request_model = step.to_owned();
+        record.streamed = voice.is_some();
         let span = guard.span();
-        let run = self.turns(step, work, variables, tools, limits, span);
+        let run = self.turns(step, work, variables, span, voice);
         match Box::pin(run).await {
             Ok(said) => {
                 guard.output = vec![json!({"role": "assistant", "content": said.text})];
@@ -72,13 +95,13 @@ impl Run<'_> {
     async fn turns(
         &self,
         step: &str,
-        work: &ModelWork,
+        work: &AgentWork,
         variables: Map<String, Value>,
-        tools: &[String],
-        limits: &AgentLimits,
         span: SpanId,
+        mut voice: Option<&mut Voice>,
     ) -> Result<Said, Failure> {
-        let mut prepared = self.render(work, &variables)?;
+        let AgentWork { tools, limits, .. } = work;
+        let mut prepared = self.render(step, &work.model, &variables, span).await?;
         let definitions = self.tool_definitions(tools);
         if !definitions.is_empty() {
             prepared
@@ -86,21 +109,24 @@ impl Run<'_> {
                 .insert("tools".to_owned(), definitions.into());
         }
         let seconds = limits.seconds.unwrap_or(DEFAULT_SECONDS);
-        let end = Instant::now() + Duration::from_secs(seconds.into());
+        let time = Time {
+            end: Instant::now() + Duration::from_secs(seconds.into()),
+            seconds,
+        };
         let mut spent = NanoUsd(0);
         let mut seen: HashMap<String, usize> = HashMap::new();
         let mut last_text = String::new();
         let steps = limits.steps.unwrap_or(DEFAULT_STEPS);
         for _ in 0..steps {
-            let turn = self.ask_models(step, &prepared, span);
-            let Ok(answer) = tokio::time::timeout_at(end, turn).await else {
-                return stopped(last_text, &Limit(format!("it took {seconds} s")));
-            };
+            let turn = self.turn(step, &prepared, span, time, voice.as_deref_mut());
             let Collected {
                 message,
                 finish_reason,
                 settled,
-            } = answer?;
+            } = match turn.await? {
+                Turn::Answered(answer) => answer,
+                Turn::Over(limit) => return stopped(last_text, &limit, voice).await,
+            };
             spent = spent + cost(&settled);
             let text = message["content"].as_str().unwrap_or_default().to_owned();
             let calls = message["tool_calls"]
@@ -109,7 +135,7 @@ impl Run<'_> {
                 .unwrap_or_default();
             if calls.is_empty() {
                 return Ok(Said {
-                    text,
+                    text: said(text, voice).await,
                     finish: finish_reason.unwrap_or_else(|| "stop".to_owned()),
                 });
             }
@@ -117,19 +143,94 @@ impl Run<'_> {
                 last_text = text;
             }
             if let Some(limit) = over(limits, spent, &calls, &mut seen) {
-                return stopped(last_text, &limit);
+                return stopped(last_text, &limit, voice).await;
+            }
+            if let Some(voice) = voice.as_deref_mut() {
+                voice.end_turn();
             }
             prepared.messages.push(message);
             let answers = self.call_tools(step, &calls, tools, span);
-            let Ok(answers) = tokio::time::timeout_at(end, answers).await else {
-                return stopped(last_text, &Limit(format!("it took {seconds} s")));
+            let Ok(answers) = timeout_at(time.end, answers).await else {
+                return stopped(last_text, &Limit::time(seconds), voice).await;
             };
             prepared.messages.extend(answers);
         }
-        stopped(
-            last_text,
-            &Limit(format!("it called its model {steps} times")),
-        )
+        let limit = Limit(format!("it called its model {steps} times"));
+        stopped(last_text, &limit, voice).await
+    }
+
+    /// Asks the model once.
+    async fn turn(
+        &self,
+        step: &str,
+        prepared: &Prepared,
+        span: SpanId,
+        time: Time,
+        voice: Option<&mut Voice>,
+    ) -> Result<Turn, Failure> {
+        let over = Turn::Over(Limit::time(time.seconds));
+        let Some(voice) = voice else {
+            let answer = timeout_at(time.end, self.ask_models(step, prepared, span)).await;
+            return answer.map_or(Ok(over), |answer| answer.map(Turn::Answered));
+        };
+        let Ok(place) = timeout_at(time.end, self.place()).await else {
+            return Ok(over);
+        };
+        let _place = place?;
+        let opened = self.stream_models(step, prepared, span, false);
+        let Ok(relay) = timeout_at(time.end, opened).await else {
+            return Ok(over);
+        };
+        self.hear(relay?, time, voice).await
+    }
+
+    /// Hears a turn to its end, and says it as it comes where that is wanted.
+    async fn hear(&self, mut relay: Relay, time: Time, voice: &mut Voice) -> Result<Turn, Failure> {
+        let mut heard = 0;
+        let limit = loop {
+            let frame = std::future::poll_fn(|cx| Pin::new(&mut relay).poll_frame(cx));
+            match timeout_at(time.end, frame).await {
+                Ok(Some(_)) => {}
+                Ok(None) => break None,
+                // Only the connection's own end was still waited for.
+                Err(_) if relay.guard().is_settled() => break None,
+                Err(_) => break Some(Limit::time(time.seconds)),
+            }
+            // Read from the meter: it puts pieces together, whatever the protocol cuts.
+            let text = relay.guard().meter.first_text();
+            if voice.is_live() && text.len() > heard {
+                let more = &text[heard..];
+                heard = text.len();
+                match timeout_at(time.end, voice.say(more)).await {
+                    Ok(true) => {}
+                    Ok(false) => break Some(Limit("it said too much".to_owned())),
+                    Err(_) => break Some(Limit::time(time.seconds)),
+                }
+            }
+        };
+        let settled = relay.end();
+        self.count(settled.usage, settled.cost);
+        if let Some(limit) = limit {
+            return Ok(Turn::Over(limit));
+        }
+        if let Some(failure) = relay.failure() {
+            return Err(failure.clone());
+        }
+        let guard = relay.guard();
+        if guard.meter.is_cut() {
+            let what = "sent a larger answer than is kept";
+            return Err(Failure::garbage(guard.provider(), what));
+        }
+        Ok(Turn::Answered(Collected {
+            message: guard
+                .meter
+                .messages()
+                .into_iter()
+                .next()
+                .unwrap_or_default(),
+            finish_reason: guard.meter.finish_reasons().into_iter().next(),
+            settled,
+        }))
     }
 
     /// The tools as the model is told of them.
@@ -246,16 +347,32 @@ fn over(
     None
 }
 
+/// The answer, and with a voice everything that was said up to it.
+async fn said(text: String, voice: Option<&mut Voice>) -> String {
+    let Some(voice) = voice else {
+        return text;
+    };
+    if !voice.is_live() {
+        voice.say(&text).await;
+    }
+    voice.said().to_owned()
+}
+
 /// What it has said so far is an answer that was cut off; nothing is an error.
-fn stopped(last_text: String, limit: &Limit) -> Result<Said, Failure> {
-    if last_text.is_empty() {
+async fn stopped(
+    last_text: String,
+    limit: &Limit,
+    voice: Option<&mut Voice>,
+) -> Result<Said, Failure> {
+    let text = said(last_text, voice).await;
+    if text.is_empty() {
         let message = format!("the agent was stopped before it had an answer: {}", limit.0);
         let error = ApiError::new(StatusCode::BAD_GATEWAY, "agent_limit", message);
         return Err(error.into());
     }
     tracing::debug!(limit = limit.0, "an agent was stopped");
     Ok(Said {
-        text: last_text,
+        text,
         finish: "length".to_owned(),
     })
 }

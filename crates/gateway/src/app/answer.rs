@@ -1,6 +1,7 @@
-//! What an app says, in the OpenAI shape: whole, as a stream of its own, or as the
-//! stream of its last step with the app's name on every chunk.
+//! What an app says, in the OpenAI shape: whole, as a stream of its own, as the
+//! stream of its last step with the app's name on every chunk, or as an agent speaks.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,7 +12,10 @@ use http::{HeaderName, HeaderValue, Response};
 use http_body::{Body, Frame};
 use serde_json::{Value, json};
 
+use super::run::Said;
+use super::speech::{Heard, Speech};
 use crate::body::GatewayBody;
+use crate::failure::Failure;
 use crate::guard::Guard;
 use crate::meter::usage_json;
 use crate::plan::Release;
@@ -25,6 +29,9 @@ const DIGEST_HEADER: HeaderName = HeaderName::from_static("x-meguri-release-dige
 
 /// Characters of one chunk of an answer that was there before its stream began.
 const CHUNK_CHARS: usize = 400;
+
+/// The good end of a stream.
+const DONE: &[u8] = b"data: [DONE]\n\n";
 
 /// What stands on every answer of one call.
 #[derive(Debug, Clone)]
@@ -54,8 +61,8 @@ impl Envelope {
 
     /// A whole answer as the events of a stream.
     pub(crate) fn events(&self, text: &str, finish: &str, usage: Option<&Usage>) -> Bytes {
-        let mut out = String::new();
-        let mut add = |value: Value| out.push_str(&format!("data: {value}\n\n"));
+        let mut out = Vec::new();
+        let mut add = |value: Value| out.extend(event(&value));
         add(self.chunk(json!({ "role": "assistant", "content": "" }), None));
         let chars: Vec<char> = text.chars().collect();
         for piece in chars.chunks(CHUNK_CHARS) {
@@ -64,13 +71,17 @@ impl Envelope {
         }
         add(self.chunk(json!({}), Some(finish)));
         if let Some(usage) = usage {
-            let mut chunk = self.chunk(json!({}), None);
-            chunk["choices"] = json!([]);
-            chunk["usage"] = usage_json(usage);
-            add(chunk);
+            add(self.usage(usage));
         }
-        out.push_str("data: [DONE]\n\n");
+        out.extend_from_slice(DONE);
         out.into()
+    }
+
+    fn usage(&self, usage: &Usage) -> Value {
+        let mut chunk = self.chunk(json!({}), None);
+        chunk["choices"] = json!([]);
+        chunk["usage"] = usage_json(usage);
+        chunk
     }
 
     fn chunk(&self, delta: Value, finish: Option<&str>) -> Value {
@@ -159,6 +170,7 @@ impl Body for LastStep {
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                 Ok(event) => {
                     let event = self.rewrite(event);
+                    self.guard.first_token();
                     self.guard.delivered(event.len(), true);
                     Poll::Ready(Some(Ok(Frame::data(event))))
                 }
@@ -169,6 +181,121 @@ impl Body for LastStep {
         self.settle();
         answer
     }
+}
+
+/// An agent as it is heard, as the app's own stream. The app's record ends as the
+/// agent ends, and keeps what was said also where nobody listens to the end.
+pub(crate) struct Spoken {
+    speech: Speech,
+    guard: Guard,
+    envelope: Envelope,
+    wants_usage: bool,
+    /// Events that are ready.
+    ready: VecDeque<Bytes>,
+    said: String,
+}
+
+impl Spoken {
+    pub(crate) fn new(
+        speech: Speech,
+        first: String,
+        guard: Guard,
+        envelope: Envelope,
+        wants_usage: bool,
+    ) -> Self {
+        let role = envelope.chunk(json!({ "role": "assistant", "content": "" }), None);
+        let mut spoken = Self {
+            speech,
+            guard,
+            envelope,
+            wants_usage,
+            ready: VecDeque::from([event(&role)]),
+            said: String::new(),
+        };
+        spoken.text(&first);
+        spoken
+    }
+
+    fn text(&mut self, text: &str) {
+        self.guard.first_token();
+        self.said.push_str(text);
+        let chunk = self.envelope.chunk(json!({ "content": text }), None);
+        self.ready.push_back(event(&chunk));
+    }
+
+    /// The end, good or bad; a bad one is never a clean `[DONE]`.
+    fn end(&mut self, said: Result<Said, Failure>) {
+        let events = match said {
+            Ok(said) => {
+                let mut events = Vec::new();
+                events.extend(event(&self.envelope.chunk(json!({}), Some(&said.finish))));
+                if self.wants_usage {
+                    let usage = self.speech.tally().usage;
+                    events.extend(event(&self.envelope.usage(&usage)));
+                }
+                events.extend_from_slice(DONE);
+                self.settle(CallStatus::Ok, events.len(), None);
+                events.into()
+            }
+            Err(failure) => {
+                let event = failure.error.stream_event();
+                self.settle(CallStatus::Error, event.len(), Some(&failure));
+                event
+            }
+        };
+        self.ready.push_back(events);
+    }
+
+    fn settle(&mut self, status: CallStatus, bytes: usize, failure: Option<&Failure>) {
+        if self.guard.is_settled() {
+            return;
+        }
+        let said = std::mem::take(&mut self.said);
+        self.guard.output = vec![json!({ "role": "assistant", "content": said })];
+        self.guard.delivered(bytes, false);
+        match failure {
+            Some(failure) => self.guard.fail(failure),
+            None if status == CallStatus::Ok => self.guard.settle(status, None),
+            None => self.guard.settle_with(status, None, 499),
+        }
+    }
+}
+
+impl Body for Spoken {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = &mut *self;
+        if this.ready.is_empty() {
+            match this.speech.poll_heard(cx) {
+                Poll::Ready(Some(Heard::Text(text))) => this.text(&text),
+                Poll::Ready(Some(Heard::End(said))) => this.end(said),
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        let event = this.ready.pop_front();
+        if let Some(event) = &event {
+            this.guard.delivered(event.len(), true);
+        }
+        Poll::Ready(event.map(|event| Ok(Frame::data(event))))
+    }
+}
+
+impl Drop for Spoken {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.settle(CallStatus::Cancelled, 0, None);
+        }
+    }
+}
+
+fn event(chunk: &Value) -> Bytes {
+    Bytes::from(format!("data: {chunk}\n\n"))
 }
 
 pub(crate) fn sum(one: &Usage, other: &Usage) -> Usage {

@@ -14,8 +14,8 @@ use jsonschema::{PatternOptions, Validator};
 use serde_json::{Map, Value, json};
 
 use super::document::{
-    AgentLimits, AppDocument, ChainStep, HttpTool, OutputKind, PromptSource, Step, Tool,
-    pointer_token,
+    AgentLimits, AgentStream, AppDocument, ChainStep, HttpTool, OutputKind, PromptSource, Step,
+    Tool, pointer_token,
 };
 use super::expr::{Expression, Mentions, with_room};
 use crate::problem::DocumentProblem;
@@ -79,11 +79,7 @@ pub(crate) struct CompiledStep {
 #[derive(Debug)]
 pub(crate) enum Work {
     Prompt(ModelWork),
-    Agent {
-        model: ModelWork,
-        tools: Vec<String>,
-        limits: AgentLimits,
-    },
+    Agent(AgentWork),
     Tool {
         tool: String,
         arguments: Vec<(String, Expression)>,
@@ -94,6 +90,15 @@ pub(crate) enum Work {
     },
     /// Defined, and not there yet: `retrieve`, `guard`.
     Missing(&'static str),
+}
+
+/// A model with tools.
+#[derive(Debug)]
+pub(crate) struct AgentWork {
+    pub model: ModelWork,
+    pub tools: Vec<String>,
+    pub limits: AgentLimits,
+    pub stream: AgentStream,
 }
 
 /// A prompt and the models that may answer it.
@@ -461,7 +466,7 @@ impl Compiler<'_> {
                 models: self.models(path, step.model.as_deref(), &step.prompt),
                 parameters: self.parameters(path, &step.parameters),
             }),
-            Step::Agent(step) => Work::Agent {
+            Step::Agent(step) => Work::Agent(AgentWork {
                 model: ModelWork {
                     prompt: self.prompt(path, &step.prompt, &step.variables),
                     variables: named("variables", &step.variables),
@@ -470,7 +475,8 @@ impl Compiler<'_> {
                 },
                 tools: self.agent_tools(path, &step.tools),
                 limits: self.limits(path, &step.limits),
-            },
+                stream: step.stream,
+            }),
             Step::Tool(step) => {
                 let arguments = named("arguments", &step.arguments);
                 self.tool_arguments(path, &step.tool, &step.arguments);

@@ -201,6 +201,31 @@ pub struct AgentStep {
     /// Where it stops by itself.
     #[serde(default, skip_serializing_if = "AgentLimits::is_default")]
     pub limits: AgentLimits,
+    /// What a stream says where the agent is the last step; `live` when not given.
+    #[serde(default, skip_serializing_if = "AgentStream::is_live")]
+    pub stream: AgentStream,
+}
+
+/// What a stream says while an agent works.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AgentStream {
+    /// All text of the model as it comes, also what it says before it calls tools;
+    /// a blank line stands between the texts of two turns.
+    #[default]
+    Live,
+    /// Only the answer: a turn's text waits until the turn has ended without a call of a tool.
+    Answer,
+}
+
+impl AgentStream {
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "the signature that serde asks for"
+    )]
+    fn is_live(&self) -> bool {
+        *self == Self::Live
+    }
 }
 
 /// Where an agent stops by itself.

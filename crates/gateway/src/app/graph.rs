@@ -136,7 +136,7 @@ fn describe(work: &Work) -> (&'static str, String, bool) {
     };
     match work {
         Work::Prompt(model) => ("prompt", prompt(&model.prompt), false),
-        Work::Agent { model, .. } => ("agent", prompt(&model.prompt), false),
+        Work::Agent(agent) => ("agent", prompt(&agent.model.prompt), false),
         Work::Tool { tool, .. } => ("tool", tool.clone(), false),
         Work::Chain { for_each, .. } => ("chain", String::new(), for_each.is_some()),
         Work::Missing(kind) => (kind, String::new(), false),

@@ -3,7 +3,8 @@
 //! `document.rs` is what people write, `compile.rs` what it becomes, `expr.rs` the
 //! expressions in between. A call goes through `choose.rs` (which release), `ask.rs`
 //! (its inputs), `run.rs` (the steps; `tool.rs` and `agent.rs` are two kinds of
-//! them) and `answer.rs`; `serve.rs` leads it there.
+//! them; `speech.rs` is an agent that is heard while it works) and `answer.rs`;
+//! `serve.rs` leads it there.
 
 mod agent;
 mod answer;
@@ -15,6 +16,7 @@ mod expr;
 mod graph;
 mod run;
 mod serve;
+mod speech;
 mod sticky;
 mod tool;
 
@@ -24,8 +26,8 @@ use base::Digest;
 use serde_json::Value;
 
 pub use document::{
-    AgentLimits, AgentStep, AppDocument, ChainStep, GuardStep, HttpTool, Method, Output,
-    OutputKind, PromptSource, PromptStep, RetrieveStep, Step, Tool, ToolStep,
+    AgentLimits, AgentStep, AgentStream, AppDocument, ChainStep, GuardStep, HttpTool, Method,
+    Output, OutputKind, PromptSource, PromptStep, RetrieveStep, Step, Tool, ToolStep,
 };
 pub use graph::{Graph, GraphEdge, GraphNode};
 

@@ -21,11 +21,12 @@ use super::compile::{Compiled, CompiledStep, Group, ModelWork, Source, Work};
 use super::expr::{Expression, Scope, Steps, as_text};
 use crate::call::{Caller, Collected, begin};
 use crate::context::{CallContext, PromptRef};
+use crate::embedded;
 use crate::error::ApiError;
 use crate::failure::{Again, Failure};
 use crate::guard::{About, Guard, Part};
 use crate::plan::Release;
-use crate::prompt::{PromptItem, RenderWith};
+use crate::prompt::{Chosen, PromptItem, RenderWith};
 use crate::record::{AppUsed, CallStatus, PromptUsed, RecordKind};
 use crate::relay::Relay;
 
@@ -49,7 +50,7 @@ pub(crate) struct Run<'a> {
     /// Tools give their dry answers.
     pub dry: bool,
     pub places: Semaphore,
-    pub tally: Mutex<Tally>,
+    pub tally: Arc<Mutex<Tally>>,
 }
 
 /// What the models of a run used.
@@ -66,10 +67,12 @@ pub(crate) struct Prepared {
     pub parameters: Map<String, Value>,
     pub models: Vec<String>,
     pub used: Option<PromptUsed>,
+    /// What the records of its calls have to say of the rendering.
+    pub note: Option<Value>,
 }
 
 /// What a model or an agent said.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Said {
     pub text: String,
     pub finish: String,
@@ -172,16 +175,10 @@ impl<'a> Run<'a> {
                     let variables = values(&model.variables, &scope)?;
                     Box::pin(self.prompt_step(id, model, variables, span))
                 }
-                Work::Agent {
-                    model,
-                    tools,
-                    limits,
-                } => {
-                    let variables = values(&model.variables, &scope)?;
+                Work::Agent(work) => {
+                    let variables = values(&work.model.variables, &scope)?;
                     Box::pin(async move {
-                        let said = self
-                            .run_agent(id, model, variables, tools, limits, span)
-                            .await?;
+                        let said = self.run_agent(id, work, variables, span, None).await?;
                         Ok(outcome(said, Value::Null))
                     })
                 }
@@ -252,7 +249,7 @@ impl<'a> Run<'a> {
         variables: Map<String, Value>,
         span: SpanId,
     ) -> Result<Outcome, Failure> {
-        let prepared = self.render(work, &variables)?;
+        let prepared = self.render(id, work, &variables, span).await?;
         let answer = self.ask_models(id, &prepared, span).await?;
         let text = text_of(&answer.message);
         let json = if wants_json(&prepared.parameters) {
@@ -381,10 +378,12 @@ impl<'a> Run<'a> {
 
     /// Renders a prompt and puts the conversation where it belongs: into its place,
     /// or, where the prompt asks nothing itself, behind it.
-    pub(crate) fn render(
+    pub(crate) async fn render(
         &self,
+        step: &str,
         work: &ModelWork,
         variables: &Map<String, Value>,
+        parent: SpanId,
     ) -> Result<Prepared, Failure> {
         let (version, used) = match &work.prompt {
             Source::Inline(version) => (version, None),
@@ -411,12 +410,20 @@ impl<'a> Run<'a> {
             let pinned = self.release.prompts.get(text)?;
             Some(pinned.version.clone())
         };
-        let rendered = version.render(&RenderWith {
+        let with = || RenderWith {
             variables,
             messages: self.messages,
             partials: &find,
             max_bytes: self.caller.plan.limits.prompt_bytes,
-        });
+        };
+        let (mut chosen, mut note) = (Chosen::new(), None);
+        let wanted = version.to_choose(&with());
+        if !wanted.is_empty() {
+            let part = self.part(parent, step, used.clone());
+            let choice = self.caller.choose_examples(wanted, &self.context, part);
+            (chosen, note) = choice.await;
+        }
+        let rendered = version.render_chosen(&with(), &chosen);
         let rendered = rendered.map_err(|problems| {
             let words: Vec<String> = problems.iter().map(ToString::to_string).collect();
             let message = format!("its prompt cannot be rendered: {}", words.join("; "));
@@ -451,7 +458,15 @@ impl<'a> Run<'a> {
             parameters,
             models,
             used,
+            note,
         })
+    }
+
+    /// What the record of a call of this carries.
+    fn context_of(&self, prepared: &Prepared) -> CallContext {
+        let mut context = self.context.clone();
+        embedded::note(&mut context.metadata, prepared.note.clone());
+        context
     }
 
     /// Asks the models one after the other until one answers.
@@ -462,12 +477,13 @@ impl<'a> Run<'a> {
         parent: SpanId,
     ) -> Result<Collected, Failure> {
         let _place = self.place().await?;
+        let context = self.context_of(prepared);
         let mut models = prepared.models.iter().peekable();
         loop {
             let model = models.next().map(String::as_str).unwrap_or_default();
             let part = self.part(parent, step, prepared.used.clone());
             let body = body(model, prepared, None);
-            match self.caller.collect(&self.context, part, body).await {
+            match self.caller.collect(&context, part, body).await {
                 Ok(answer) => {
                     self.count(answer.settled.usage, answer.settled.cost);
                     return Ok(answer);
@@ -516,21 +532,55 @@ impl<'a> Run<'a> {
         if !self.is_wanted(step, &scope)? {
             return Ok(None);
         }
-        let prepared = self.render(work, &values(&work.variables, &scope)?)?;
+        let variables = values(&work.variables, &scope)?;
+        let prepared = self.render(&step.id, work, &variables, root).await?;
+        let opened = self.stream_models(&step.id, &prepared, root, wants_usage);
+        opened.await.map(Some)
+    }
+
+    /// Asks the models one after the other until one has begun to answer.
+    pub(crate) async fn stream_models(
+        &self,
+        step: &str,
+        prepared: &Prepared,
+        parent: SpanId,
+        wants_usage: bool,
+    ) -> Result<Relay, Failure> {
+        let context = self.context_of(prepared);
         let mut models = prepared.models.iter().peekable();
         loop {
             let model = models.next().map(String::as_str).unwrap_or_default();
-            let part = self.part(root, &step.id, prepared.used.clone());
-            let body = body(model, &prepared, Some(wants_usage));
-            match self.caller.stream(&self.context, part, body).await {
-                Ok(relay) => return Ok(Some(relay)),
+            let part = self.part(parent, step, prepared.used.clone());
+            let body = body(model, prepared, Some(wants_usage));
+            match self.caller.stream(&context, part, body).await {
                 Err(failure) if models.peek().is_some() && may_fall_back(&failure) => {}
-                Err(failure) => return Err(failure),
+                opened => return opened,
             }
         }
     }
 
-    fn count(&self, usage: Option<Usage>, cost: Option<NanoUsd>) {
+    /// The variables of the last step, where that is an agent; none where it is skipped.
+    pub(crate) fn agent_variables(
+        &self,
+        step: &CompiledStep,
+        work: &ModelWork,
+        results: &Results,
+    ) -> Result<Option<Map<String, Value>>, Failure> {
+        let frame = Frame {
+            outer: Steps::new(),
+            item: None,
+            span: SpanId([0; 8]),
+        };
+        let scope = self.scope(&results.steps, &frame);
+        let variables = match self.is_wanted(step, &scope) {
+            Ok(true) => values(&work.variables, &scope).map(Some),
+            Ok(false) => Ok(None),
+            Err(failure) => Err(failure),
+        };
+        variables.map_err(|failure| named(failure, &step.id))
+    }
+
+    pub(crate) fn count(&self, usage: Option<Usage>, cost: Option<NanoUsd>) {
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
         tally.usage = sum(&tally.usage, &usage.unwrap_or_default());
         tally.cost = tally.cost + cost.unwrap_or_default();
@@ -644,7 +694,7 @@ fn failed(what: &str, message: &str) -> Failure {
 }
 
 /// The failure of a step, with the step's id: the innermost one, where chains are nested.
-fn named(mut failure: Failure, id: &str) -> Failure {
+pub(crate) fn named(mut failure: Failure, id: &str) -> Failure {
     const PARAM: &str = "steps.";
     let named = failure.error.param.as_deref();
     if !named.is_some_and(|param| param.starts_with(PARAM)) {

@@ -6,14 +6,15 @@ use std::time::Duration;
 use base::Usage;
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 
-use super::answer::{Envelope, LastStep, name_release};
+use super::answer::{Envelope, LastStep, Spoken, name_release};
 use super::ask::{Asked, ask, inputs};
 use super::choose::{Found, choose};
-use super::compile::{Compiled, ModelWork, Work};
+use super::compile::{Compiled, Work};
 use super::run::{AT_A_TIME, Run, Said, Tally};
+use super::speech::{Heard, Speaker, Speech};
 use crate::body::GatewayBody;
 use crate::call::{Caller, Read, begin, read_request, refuse, respond};
 use crate::context::CallContext;
@@ -75,7 +76,7 @@ pub(crate) async fn serve(
 pub(crate) async fn serve_draft(
     caller: Caller<'_>,
     mut context: CallContext,
-    release: &Release,
+    release: &Arc<Release>,
     body: Bytes,
 ) -> Response<GatewayBody> {
     let trace_id = context.trace_id;
@@ -162,7 +163,7 @@ impl Copy {
 /// A release that serves a call.
 struct AppCall<'a> {
     caller: Caller<'a>,
-    release: &'a Release,
+    release: &'a Arc<Release>,
     /// None for a draft.
     number: Option<i64>,
     dry: bool,
@@ -172,6 +173,8 @@ struct AppCall<'a> {
 enum Outcome {
     Computed(Said, Usage),
     Streaming(Box<Relay>, Usage),
+    /// An agent that has begun to speak, and its first words.
+    Speaking(Box<Speech>, String),
 }
 
 impl AppCall<'_> {
@@ -221,6 +224,11 @@ impl AppCall<'_> {
                 let body = GatewayBody::new(body);
                 respond(trace_id, StatusCode::OK, "text/event-stream", body)
             }
+            Ok(Outcome::Speaking(speech, first)) => {
+                let body = Spoken::new(*speech, first, guard, envelope, asked.wants_usage);
+                let body = GatewayBody::new(body);
+                respond(trace_id, StatusCode::OK, "text/event-stream", body)
+            }
             Err(failure) => refuse(trace_id, &mut guard, failure),
         };
         name_release(&mut response, self.release, self.number);
@@ -253,20 +261,62 @@ impl AppCall<'_> {
             used,
             dry: self.dry,
             places: Semaphore::new(AT_A_TIME),
-            tally: Mutex::new(Tally::default()),
+            tally: Arc::new(Mutex::new(Tally::default())),
         };
         let last = asked.stream.then(|| streamed_step(compiled)).flatten();
-        let mut results = run.steps(root, last.map(|(at, _)| at)).await?;
-        if let Some((at, work)) = last {
+        let mut results = run.steps(root, last).await?;
+        if let Some(at) = last {
             let step = &compiled.group.steps[at];
-            let opened = run.stream_last(step, work, &results, root, asked.wants_usage);
-            if let Some(relay) = opened.await? {
-                return Ok(Outcome::Streaming(Box::new(relay), run.tally().usage));
+            let outcome = match &step.work {
+                Work::Prompt(work) => {
+                    let opened = run.stream_last(step, work, &results, root, asked.wants_usage);
+                    let relay = opened.await?.map(Box::new);
+                    relay.map(|relay| Outcome::Streaming(relay, run.tally().usage))
+                }
+                Work::Agent(work) => match run.agent_variables(step, &work.model, &results)? {
+                    Some(variables) => Some(self.speak(&run, at, variables, root).await?),
+                    None => None,
+                },
+                _ => None,
+            };
+            if let Some(outcome) = outcome {
+                return Ok(outcome);
             }
             let skipped = json!({"text": "", "json": null, "skipped": true, "error": null});
             results.steps.insert(step.id.clone(), Arc::new(skipped));
         }
         Ok(Outcome::Computed(run.output(&results)?, run.tally().usage))
+    }
+
+    /// Starts the agent that is the last step, up to its first words: until then a
+    /// failure is a whole response.
+    async fn speak(
+        &self,
+        run: &Run<'_>,
+        at: usize,
+        variables: Map<String, Value>,
+        root: base::SpanId,
+    ) -> Result<Outcome, Failure> {
+        let mut speech = Speech::new(Speaker {
+            gateway: self.caller.gateway.clone(),
+            plan: self.caller.plan.clone(),
+            principal: self.caller.principal.clone(),
+            context: run.context.clone(),
+            release: self.release.clone(),
+            inputs: run.inputs.clone(),
+            messages: run.messages.to_vec(),
+            used: run.used.clone(),
+            dry: run.dry,
+            tally: run.tally.clone(),
+            at,
+            variables,
+            root,
+        });
+        match speech.next().await {
+            Some(Heard::Text(first)) => Ok(Outcome::Speaking(Box::new(speech), first)),
+            Some(Heard::End(said)) => Ok(Outcome::Computed(said?, run.tally().usage)),
+            None => Ok(Outcome::Computed(Said::default(), run.tally().usage)),
+        }
     }
 }
 
@@ -281,17 +331,14 @@ fn of_steps(context: &CallContext) -> CallContext {
     }
 }
 
-/// The step whose stream can be the app's: a prompt whose text is the answer and
-/// which nothing waits for.
-fn streamed_step(compiled: &Compiled) -> Option<(usize, &ModelWork)> {
+/// The step whose stream can be the app's: a prompt or an agent whose text is the
+/// answer and which nothing waits for.
+fn streamed_step(compiled: &Compiled) -> Option<usize> {
     let at = compiled.output.step?;
     let steps = &compiled.group.steps;
-    match &steps.get(at)?.work {
-        Work::Prompt(work) if !steps.iter().any(|step| step.needs.contains(&at)) => {
-            Some((at, work))
-        }
-        _ => None,
-    }
+    let speaks = matches!(steps.get(at)?.work, Work::Prompt(_) | Work::Agent(_));
+    let is_last = !steps.iter().any(|step| step.needs.contains(&at));
+    (speaks && is_last).then_some(at)
 }
 
 /// An answer that is all there, in the shape that was asked for.

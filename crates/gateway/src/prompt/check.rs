@@ -202,11 +202,13 @@ fn shape_of_examples(examples: &Value, problems: &mut Problems) {
         None => problems.add("/examples/items", "this field is required"),
     }
     if let Some(select) = map.get("select").filter(|value| !value.is_null())
-        && let Some(map) = problems.object("/examples/select", select, &["k", "by", "input"])
+        && let Some(map) =
+            problems.object("/examples/select", select, &["k", "by", "input", "model"])
     {
         problems.required::<usize>("/examples/select", map, "k");
         problems.required::<SelectBy>("/examples/select", map, "by");
         problems.field::<Option<String>>("/examples/select", map, "input");
+        problems.field::<Option<String>>("/examples/select", map, "model");
     }
 }
 
@@ -296,6 +298,13 @@ fn check_template(dialect: Dialect, path: &str, text: &str, problems: &mut Probl
     }
 }
 
+/// `local/NAME` or `PROVIDER/MODEL`.
+fn is_model(model: &str) -> bool {
+    let parts = model.split_once('/');
+    model.len() <= 300
+        && parts.is_some_and(|(provider, name)| !provider.is_empty() && !name.is_empty())
+}
+
 fn check_examples(
     document: &PromptDocument,
     examples: &Examples,
@@ -322,6 +331,17 @@ fn check_examples(
             problems.add("/examples/items", message);
         }
         _ => {}
+    }
+    if let Some(select) = &examples.select
+        && let Some(model) = &select.model
+    {
+        if select.by != SelectBy::Embedding {
+            let message = "only a choice by \"embedding\" has a model";
+            problems.add("/examples/select/model", message);
+        } else if !is_model(model) {
+            let message = format!("write local/NAME or PROVIDER/MODEL, not {model:?}");
+            problems.add("/examples/select/model", message);
+        }
     }
     if let Some(name) = examples
         .select

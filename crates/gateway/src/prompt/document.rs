@@ -187,6 +187,9 @@ pub struct Select {
     /// The input that is compared; without it all inputs of the examples are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<String>,
+    /// The model of `embedding`: `local/NAME` or `PROVIDER/MODEL`; without it the first local embedding model by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
 }
 
 /// How examples are chosen.
@@ -195,6 +198,8 @@ pub struct Select {
 pub enum SelectBy {
     /// By how many two- and three-letter sequences they share with the call's inputs.
     Similarity,
+    /// By how alike their embeddings are to that of the call's inputs. Where the embedding model fails, by similarity; the call's record then says so.
+    Embedding,
 }
 
 /// A mention of another prompt.
@@ -341,6 +346,12 @@ impl PromptDocument {
             PromptType::Chat => Show::Messages,
             PromptType::Text => Show::Variable,
         })
+    }
+
+    /// How its examples are chosen, where an embedding model does that.
+    pub(crate) fn chooses_by_embedding(&self) -> Option<&Select> {
+        let select = self.examples.as_ref()?.select.as_ref();
+        select.filter(|select| select.by == SelectBy::Embedding)
     }
 
     /// Inputs to try the prompt with: from the declared examples, defaults and

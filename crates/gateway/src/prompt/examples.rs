@@ -7,10 +7,13 @@
 //! each end, and by their first 4,000 characters. Needing no words, it works for
 //! Japanese as it does for English. The examples' side is counted once per version
 //! and kept by sequence, so that a call only looks at sequences that it has.
+//!
+//! Likeness by embedding needs a model, which rendering does not wait for:
+//! `crate::embedded` has it chosen before.
 
 use serde_json::{Map, Value};
 
-use super::document::{Dialect, Examples, Select};
+use super::document::{Dialect, Examples, Select, SelectBy};
 use super::template::Layer;
 
 /// The part of a text that is compared.
@@ -19,7 +22,9 @@ const COMPARED_CHARS: usize = 4_000;
 /// The examples of a version, ready to be shown.
 pub(super) struct Shown {
     pub(super) items: Vec<Item>,
+    /// Also of those that are chosen by embedding, in case that fails.
     index: Option<Index>,
+    by_embedding: bool,
 }
 
 /// One example.
@@ -38,10 +43,25 @@ impl Shown {
             .select
             .as_ref()
             .map(|select| Index::new(select, examples));
+        let by = examples.select.as_ref().map(|select| select.by);
         Self {
             items: items.collect(),
             index,
+            by_embedding: by == Some(SelectBy::Embedding),
         }
+    }
+
+    /// The text whose embedding chooses, where one does.
+    pub(super) fn to_embed(&self, inputs: &Map<String, Value>, question: &str) -> Option<String> {
+        let index = self.index.as_ref().filter(|_| self.by_embedding)?;
+        Some(compared(&index.text_of_call(inputs, question)))
+    }
+
+    /// The texts that it is compared with, one for each example.
+    pub(super) fn texts(&self) -> Vec<String> {
+        let names = self.index.as_ref().map(|index| index.names.as_slice());
+        let text = |item: &Item| compared(&joined(names.unwrap_or_default(), &item.inputs.map));
+        self.items.iter().map(text).collect()
     }
 
     /// The examples for a call, in the order in which they are shown.
@@ -117,10 +137,7 @@ impl Index {
     /// The `k` most alike, the most alike of all last; of equals the earlier wins.
     /// A call without the inputs that are compared is compared by its question.
     fn choose(&self, inputs: &Map<String, Value>, question: &str) -> Vec<usize> {
-        let mut text = joined(&self.names, inputs);
-        if text.trim().is_empty() {
-            question.clone_into(&mut text);
-        }
+        let text = self.text_of_call(inputs, question);
         let mut alike = vec![0.0; self.examples];
         // The length of the call's own side is the same for all and changes no order.
         for (sequence, count) in counts(&text) {
@@ -131,12 +148,34 @@ impl Index {
                 }
             }
         }
-        let mut order: Vec<usize> = (0..self.examples).collect();
-        order.sort_by(|a, b| alike[*b].total_cmp(&alike[*a]).then(a.cmp(b)));
-        order.truncate(self.k);
-        order.reverse();
-        order
+        most_alike(&alike, self.k)
     }
+
+    fn text_of_call(&self, inputs: &Map<String, Value>, question: &str) -> String {
+        let text = joined(&self.names, inputs);
+        if text.trim().is_empty() {
+            return question.to_owned();
+        }
+        text
+    }
+}
+
+/// The places of the `k` highest, the highest last; of equals the earlier wins.
+pub(crate) fn most_alike(alike: &[f64], k: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..alike.len()).collect();
+    order.sort_by(|a, b| alike[*b].total_cmp(&alike[*a]).then(a.cmp(b)));
+    order.truncate(k);
+    order.reverse();
+    order
+}
+
+/// A text as an embedding model gets it: not too long, and not empty.
+fn compared(text: &str) -> String {
+    let text: String = text.trim().chars().take(COMPARED_CHARS).collect();
+    if text.is_empty() {
+        return "-".to_owned();
+    }
+    text
 }
 
 /// The texts of these inputs, one after the other.

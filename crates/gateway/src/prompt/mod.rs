@@ -29,7 +29,10 @@ pub use document::{
     Dialect, Example, Examples, MessageRole, Placeholder, PromptDocument, PromptItem,
     PromptMention, PromptMessage, PromptType, Select, SelectBy, Show, Variable,
 };
+pub(crate) use examples::most_alike;
 pub use template::render_template;
+pub(crate) use version::{Chosen, ToChoose};
+
 pub use version::{PromptLookup, PromptVersion, RenderWith, Rendered, render_preview};
 
 /// What a call writes as its model to use a prompt's own: `prompt:NAME@LABEL`.
@@ -150,26 +153,6 @@ pub fn refer(project: &ProjectPlan, reference: &str) -> Option<Arc<PromptVersion
     let label = label_of(prompt, &wanted, PRODUCTION);
     let number = number_of(prompt, &wanted, label)?;
     prompt.versions.get(&number).cloned()
-}
-
-/// Finds and renders the prompt of a call.
-pub(crate) fn render(
-    project: &ProjectPlan,
-    wanted: &PromptRef,
-    environment: &str,
-    context: &CallContext,
-    messages: &[Value],
-    max_bytes: usize,
-) -> Result<(FoundPrompt, Rendered), ApiError> {
-    let found = find_prompt(project, wanted, environment, context)?;
-    let rendered = found.version.render(&RenderWith {
-        variables: &context.variables,
-        messages,
-        partials: &|reference| refer(project, reference),
-        max_bytes,
-    });
-    let rendered = rendered.map_err(|problems| unusable(&wanted.name, &problems))?;
-    Ok((found, rendered))
 }
 
 /// The model that a call means: its own, or that of its prompt.

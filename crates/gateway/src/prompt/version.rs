@@ -133,6 +133,15 @@ impl PromptVersion {
     /// What is wrong with the inputs (`variables.NAME`) or the document (a JSON
     /// Pointer), each with its place.
     pub fn render(&self, with: &RenderWith<'_>) -> Result<Rendered, Vec<DocumentProblem>> {
+        self.render_chosen(with, &Chosen::default())
+    }
+
+    /// Renders the prompt with examples that were chosen before.
+    pub(crate) fn render_chosen(
+        &self,
+        with: &RenderWith<'_>,
+        chosen: &Chosen,
+    ) -> Result<Rendered, Vec<DocumentProblem>> {
         let ready = self.ready()?;
         let placeholders: Vec<&str> = self.document.placeholders().collect();
         let filled = match &ready.inputs {
@@ -141,6 +150,7 @@ impl PromptVersion {
         };
         let mut run = Run {
             with,
+            chosen,
             inputs: &filled,
             budget: Budget::new(with.max_bytes),
             texts: HashMap::new(),
@@ -150,7 +160,91 @@ impl PromptVersion {
     }
 }
 
-/// Renders a document that is being edited.
+/// Examples that were chosen before the rendering: by the version's digest.
+pub(crate) type Chosen = HashMap<Digest, Vec<usize>>;
+
+/// Examples of a version that an embedding model has to choose.
+pub(crate) struct ToChoose {
+    pub version: Arc<PromptVersion>,
+    /// How many.
+    pub k: usize,
+    /// The model; the default one where there is none.
+    pub model: Option<String>,
+    /// The text of the call, to compare the examples with.
+    pub text: String,
+}
+
+impl PromptVersion {
+    /// The choices of examples that a model makes before this is rendered: of this
+    /// prompt, and of the partials that it leads to.
+    pub(crate) fn to_choose(self: &Arc<Self>, with: &RenderWith<'_>) -> Vec<ToChoose> {
+        let mut found = Vec::new();
+        // Most prompts have neither; they pay for two looks.
+        if self.document.chooses_by_embedding().is_none() && self.document.partials.is_empty() {
+            return found;
+        }
+        let mut versions = vec![self.clone()];
+        let mut seen: Vec<Digest> = vec![self.digest];
+        let mut at = 0;
+        while let Some(version) = versions.get(at).cloned() {
+            at += 1;
+            for reference in version.document.partials.values() {
+                if let Some(partial) = (with.partials)(reference)
+                    && seen.len() <= MOST_PARTIALS
+                    && !seen.contains(&partial.digest)
+                {
+                    seen.push(partial.digest);
+                    versions.push(partial);
+                }
+            }
+        }
+        versions.retain(|version| version.document.chooses_by_embedding().is_some());
+        if versions.is_empty() {
+            return found;
+        }
+        // What is wrong with the inputs is said by the rendering.
+        let Some(inputs) = self.filled(with) else {
+            return found;
+        };
+        let question = last_question(with.messages);
+        for version in versions {
+            let Some(select) = version.document.chooses_by_embedding() else {
+                continue;
+            };
+            let (k, model) = (select.k, select.model.clone());
+            let ready = version.ready().ok();
+            let shown = ready.and_then(|ready| ready.examples.as_ref());
+            let text = shown.and_then(|shown| shown.to_embed(&inputs, &question));
+            if let Some(text) = text {
+                found.push(ToChoose {
+                    version,
+                    k,
+                    model,
+                    text,
+                });
+            }
+        }
+        found
+    }
+
+    fn filled(&self, with: &RenderWith<'_>) -> Option<Map<String, Value>> {
+        let placeholders: Vec<&str> = self.document.placeholders().collect();
+        match &self.ready().ok()?.inputs {
+            Some(inputs) => inputs.fill(with.variables, &placeholders).ok(),
+            None => Some(with.variables.clone()),
+        }
+    }
+
+    /// The texts of the examples, to be embedded.
+    pub(crate) fn example_texts(&self) -> Vec<String> {
+        let ready = self.ready().ok();
+        let shown = ready.and_then(|ready| ready.examples.as_ref());
+        shown.map(Shown::texts).unwrap_or_default()
+    }
+}
+
+/// Renders a document that is being edited. Examples that a model would choose are
+/// chosen by similarity: a preview calls no model.
 ///
 /// # Errors
 /// As [`PromptVersion::render`].
@@ -262,6 +356,7 @@ fn parameters(document: &PromptDocument) -> Map<String, Value> {
 /// One rendering: what it may still use, and the partials that it has rendered.
 struct Run<'a> {
     with: &'a RenderWith<'a>,
+    chosen: &'a Chosen,
     /// The inputs with the defaults of the prompt that was called.
     inputs: &'a Map<String, Value>,
     budget: Budget,
@@ -313,7 +408,10 @@ impl Run<'_> {
         let Some(examples) = &ready.examples else {
             return Ok((own, Vec::new()));
         };
-        let shown = examples.choose(self.inputs, &last_question(self.with.messages));
+        let shown = match self.chosen.get(&version.digest) {
+            Some(chosen) => chosen.clone(),
+            None => examples.choose(self.inputs, &last_question(self.with.messages)),
+        };
         if document.shows_examples() == Show::Variable {
             let layers: Vec<_> = [&own].into_iter().chain(inputs.iter().copied()).collect();
             let scope = Scope::new(document.dialect, layers);

@@ -171,6 +171,22 @@ pub(crate) fn embeddings(
     Ok(())
 }
 
+/// The vectors of an embedding answer in the order of its texts, where it has that shape.
+pub(crate) fn read_vectors(body: &[u8]) -> Option<Vec<Vec<f32>>> {
+    #[derive(Deserialize)]
+    struct Answer {
+        data: Vec<Row>,
+    }
+    #[derive(Deserialize)]
+    struct Row {
+        index: Option<usize>,
+        embedding: Vec<f32>,
+    }
+    let Answer { mut data } = serde_json::from_slice(body).ok()?;
+    data.sort_by_key(|row| row.index);
+    Some(data.into_iter().map(|row| row.embedding).collect())
+}
+
 fn not_json(provider: &Provider, error: &serde_json::Error) -> Failure {
     Failure::garbage(
         &provider.name,

@@ -14,7 +14,7 @@ use testkit::provider::{Answer, Fault};
 
 use crate::rig::{Rig, events, read};
 
-fn release(name: &str, number: i64, document: &Value) -> Arc<Release> {
+pub(crate) fn release(name: &str, number: i64, document: &Value) -> Arc<Release> {
     let document = AppDocument::parse(document).unwrap_or_else(|it| panic!("{it:#?}"));
     let digest = Digest::of(format!("{name}{number}").as_bytes());
     Arc::new(Release {
@@ -27,7 +27,7 @@ fn release(name: &str, number: i64, document: &Value) -> Arc<Release> {
     })
 }
 
-fn prompt(number: i64, document: &Value) -> PinnedPrompt {
+pub(crate) fn prompt(number: i64, document: &Value) -> PinnedPrompt {
     let digest = Digest::of(document.to_string().as_bytes());
     let document = PromptDocument::parse(document).unwrap_or_else(|it| panic!("{it:#?}"));
     PinnedPrompt {
@@ -38,7 +38,7 @@ fn prompt(number: i64, document: &Value) -> PinnedPrompt {
 
 impl Rig {
     /// The environment `dev` runs the first of these; all of them may be used.
-    fn put_app(&self, releases: Vec<Arc<Release>>) {
+    pub(crate) fn put_app(&self, releases: Vec<Arc<Release>>) {
         self.set_project(|project| {
             let first = releases[0].clone();
             let name = first.name.clone();
@@ -51,21 +51,21 @@ impl Rig {
     }
 
     /// Tools may call the fake provider, which is on loopback.
-    fn allow_private_tools(&self) {
+    pub(crate) fn allow_private_tools(&self) {
         self.set_plan(|plan| plan.limits.private_tools = true);
     }
 
-    async fn ask(&self, model: &str, text: &str) -> (u16, Value) {
+    pub(crate) async fn ask(&self, model: &str, text: &str) -> (u16, Value) {
         let body = json!({"model": model, "messages": [{"role": "user", "content": text}]});
         self.chat_json(&body).await
     }
 
-    fn records(&self) -> Vec<Record> {
+    pub(crate) fn records(&self) -> Vec<Record> {
         self.sink.records.lock().unwrap().clone()
     }
 
     /// The record of a step.
-    fn step(&self, id: &str) -> Record {
+    pub(crate) fn step(&self, id: &str) -> Record {
         let records = self.records();
         let of = |it: &&Record| it.app.as_ref().and_then(|app| app.step.as_deref()) == Some(id);
         records
@@ -75,13 +75,13 @@ impl Rig {
             .unwrap_or_else(|| panic!("no {id}: {records:#?}"))
     }
 
-    fn root(&self) -> Record {
+    pub(crate) fn root(&self) -> Record {
         let records = self.records();
         let root = records.iter().find(|it| it.kind == RecordKind::App);
         root.cloned().unwrap_or_else(|| panic!("{records:#?}"))
     }
 
-    async fn wait_for(&self, what: impl Fn(&Self) -> bool) {
+    pub(crate) async fn wait_for(&self, what: impl Fn(&Self) -> bool) {
         for _ in 0..2000 {
             if what(self) {
                 return;
@@ -92,18 +92,18 @@ impl Rig {
     }
 }
 
-fn text_of(answer: &Value) -> &str {
+pub(crate) fn text_of(answer: &Value) -> &str {
     answer["choices"][0]["message"]["content"]
         .as_str()
         .unwrap_or_else(|| panic!("{answer}"))
 }
 
-fn inline(text: &str) -> Value {
+pub(crate) fn inline(text: &str) -> Value {
     json!({"messages": [{"role": "user", "content": text}]})
 }
 
 /// "Who is the prime minister, where were they born, how far is that from London?"
-fn minister(url: &str) -> Value {
+pub(crate) fn minister(url: &str) -> Value {
     json!({
         "description": "Answers a question in three parts.",
         "models": {"small": ["open/fake-large"]},
@@ -612,7 +612,7 @@ async fn tools_never_reach_what_they_may_not() {
     assert_eq!(text_of(&rig.ask("tool", "plain").await.1), "just text");
 }
 
-fn agent(url: &str, limits: &Value) -> Value {
+pub(crate) fn agent(url: &str, limits: &Value) -> Value {
     json!({
         "tools": {"weather": {"type": "http", "description": "The weather.", "url": format!("{url}/weather?q={{town}}"),
             "parameters": {"type": "object", "required": ["town"], "properties": {"town": {"type": "string"}}}}},
@@ -621,11 +621,11 @@ fn agent(url: &str, limits: &Value) -> Value {
     })
 }
 
-fn call(town: &str) -> (String, Value) {
+pub(crate) fn call(town: &str) -> (String, Value) {
     ("weather".to_owned(), json!({ "town": town }))
 }
 
-fn asks(calls: &[(String, Value)], text: &str) -> Answer {
+pub(crate) fn asks(calls: &[(String, Value)], text: &str) -> Answer {
     Answer {
         text: if text.is_empty() {
             Vec::new()

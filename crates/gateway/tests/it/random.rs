@@ -13,7 +13,7 @@ use crate::rig::{Rig, request, stream_request};
 
 const CALLS: u64 = 400;
 
-fn fault(random: &mut StdRng) -> Fault {
+pub(crate) fn fault(random: &mut StdRng) -> Fault {
     let after = random.random_range(0..8);
     match random.random_range(0..12) {
         0 => Fault::StallBeforeHeaders,
@@ -30,7 +30,7 @@ fn fault(random: &mut StdRng) -> Fault {
 }
 
 /// Reads an answer until its end or until this many frames; tells what it read.
-async fn consume(rig: &Rig, body: String, frames: usize) -> Option<String> {
+pub(crate) async fn consume(rig: &Rig, body: String, frames: usize) -> Option<String> {
     let response = rig.chat(body).await;
     let mut answer = response.into_body();
     let mut text = String::new();

@@ -1,0 +1,317 @@
+//! Examples chosen by embeddings, before a prompt is rendered.
+//!
+//! The model is called like any other, through the plan, with a record of its own
+//! under the call's. The examples' side is computed once per version and model and
+//! kept, piece by piece, so that a call that does not wait to its end leaves its
+//! part behind. A model that fails does not fail the call: the examples are then
+//! chosen by similarity and the call's record says so, under
+//! `metadata.meguri.examples`. For a moment after that nobody tries again.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::time::Duration;
+
+use base::{Digest, ProjectId};
+use http::StatusCode;
+use serde_json::{Map, Value};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout_at};
+
+use crate::call::Caller;
+use crate::context::CallContext;
+use crate::error::ApiError;
+use crate::failure::Failure;
+use crate::guard::Part;
+use crate::local::LocalKind;
+use crate::prompt::{Chosen, ToChoose, most_alike};
+
+/// What a call waits for its examples.
+const LONGEST: Duration = Duration::from_secs(20);
+/// How long a model that has failed is left alone.
+const REST: Duration = Duration::from_secs(20);
+/// Texts of one request.
+const AT_A_TIME: usize = 64;
+/// Vectors that are kept, in bytes.
+const KEPT_BYTES: usize = 64 << 20;
+/// Versions whose vectors are kept.
+const KEPT: usize = 256;
+/// The field of a record's metadata that says how examples were chosen instead.
+const NOTE: &str = "meguri.examples";
+
+/// What vectors belong to. A name alone may mean another model tomorrow.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    project: ProjectId,
+    version: Digest,
+    model: String,
+    /// Where the model lives, or when it was installed.
+    place: String,
+}
+
+/// The vectors of examples, of the versions that were used last.
+#[derive(Default)]
+pub(crate) struct ExampleVectors(StdMutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    entries: HashMap<Key, (Arc<Entry>, u64)>,
+    uses: u64,
+}
+
+#[derive(Default)]
+struct Entry {
+    bytes: AtomicUsize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// As many as there are so far, each of length one.
+    vectors: Arc<Vec<Vec<f32>>>,
+    rests_until: Option<Instant>,
+}
+
+impl ExampleVectors {
+    /// The entry of this key; the ones that were not used for longest make room.
+    fn entry(&self, key: &Key) -> Arc<Entry> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.uses += 1;
+        let now = kept.uses;
+        if let Some((entry, used)) = kept.entries.get_mut(key) {
+            *used = now;
+            return entry.clone();
+        }
+        let size = |kept: &Kept| -> usize {
+            let entries = kept.entries.values();
+            entries
+                .map(|(entry, _)| entry.bytes.load(Ordering::Relaxed))
+                .sum()
+        };
+        while kept.entries.len() >= KEPT || size(&kept) > KEPT_BYTES {
+            let oldest = kept.entries.iter().min_by_key(|(_, (_, used))| *used);
+            let Some(oldest) = oldest.map(|(key, _)| key.clone()) else {
+                break;
+            };
+            kept.entries.remove(&oldest);
+        }
+        let entry = Arc::new(Entry::default());
+        kept.entries.insert(key.clone(), (entry.clone(), now));
+        entry
+    }
+}
+
+impl Caller<'_> {
+    /// Chooses examples for a call. The second says what was not chosen as the
+    /// documents ask, for the call's record.
+    pub(crate) async fn choose_examples(
+        &self,
+        wanted: Vec<ToChoose>,
+        context: &CallContext,
+        part: Part,
+    ) -> (Chosen, Option<Value>) {
+        let context = CallContext {
+            step: None,
+            prompt: None,
+            variables: Map::new(),
+            metadata: Map::new(),
+            ..context.clone()
+        };
+        let end = Instant::now() + LONGEST;
+        let (mut chosen, mut note) = (Chosen::new(), None);
+        for wanted in wanted {
+            let digest = wanted.version.digest;
+            let choice = Box::pin(self.by_embedding(&wanted, &context, &part));
+            let choice = timeout_at(end, choice).await;
+            match choice.unwrap_or_else(|_| Err(too_slow())) {
+                Ok(places) => {
+                    chosen.insert(digest, places);
+                }
+                Err(failure) => {
+                    let why = &failure.error.message;
+                    let text = format!("chosen by similarity instead of by embedding: {why}");
+                    tracing::warn!(
+                        code = failure.error.code,
+                        "examples are chosen by similarity: their embedding model failed"
+                    );
+                    note = Some(Value::from(text));
+                }
+            }
+        }
+        (chosen, note)
+    }
+
+    async fn by_embedding(
+        &self,
+        wanted: &ToChoose,
+        context: &CallContext,
+        part: &Part,
+    ) -> Result<Vec<usize>, Failure> {
+        let key = self.key_of(wanted)?;
+        let entry = self.gateway.vectors.entry(&key);
+        let examples = self.vectors_of(&entry, &key, wanted, context, part).await?;
+        let own = self.embed_all(
+            &key.model,
+            std::slice::from_ref(&wanted.text),
+            context,
+            part,
+        );
+        let own = match own.await {
+            Ok(own) => own.into_iter().next().unwrap_or_default(),
+            Err(failure) => {
+                rest(&mut *entry.state.lock().await, &failure);
+                return Err(failure);
+            }
+        };
+        if examples.iter().any(|vector| vector.len() != own.len()) {
+            // Somebody changed what stands behind the name; the next call begins anew.
+            *entry.state.lock().await = State::default();
+            return Err(garbage(&key.model, "gives vectors of different lengths"));
+        }
+        let alike: Vec<f64> = examples.iter().map(|vector| dot(vector, &own)).collect();
+        Ok(most_alike(&alike, wanted.k))
+    }
+
+    /// The examples' vectors, computed as far as they are not there.
+    async fn vectors_of(
+        &self,
+        entry: &Entry,
+        key: &Key,
+        wanted: &ToChoose,
+        context: &CallContext,
+        part: &Part,
+    ) -> Result<Arc<Vec<Vec<f32>>>, Failure> {
+        let mut state = entry.state.lock().await;
+        if state
+            .rests_until
+            .is_some_and(|until| Instant::now() < until)
+        {
+            let message = format!("the embedding model {:?} failed a moment ago", key.model);
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            return Err(ApiError::new(status, "embedding_model_rests", message).into());
+        }
+        let count = wanted.version.document.examples.as_ref();
+        let count = count.map_or(0, |examples| examples.items.len());
+        if state.vectors.len() >= count {
+            return Ok(state.vectors.clone());
+        }
+        let texts = wanted.version.example_texts();
+        while state.vectors.len() < texts.len() {
+            let done = state.vectors.len();
+            let next = &texts[done..texts.len().min(done + AT_A_TIME)];
+            // A call that gives up waiting here leaves the rest for the next one's turn.
+            state.rests_until = Some(Instant::now() + REST);
+            let more = self.embed_all(&key.model, next, context, part).await;
+            state.rests_until = None;
+            match more {
+                Ok(more) => {
+                    let bytes: usize = more.iter().map(|vector| vector.len() * 4).sum();
+                    entry.bytes.fetch_add(bytes, Ordering::Relaxed);
+                    Arc::make_mut(&mut state.vectors).extend(more);
+                }
+                Err(failure) => {
+                    rest(&mut state, &failure);
+                    return Err(failure);
+                }
+            }
+        }
+        Ok(state.vectors.clone())
+    }
+
+    async fn embed_all(
+        &self,
+        model: &str,
+        texts: &[String],
+        context: &CallContext,
+        part: &Part,
+    ) -> Result<Vec<Vec<f32>>, Failure> {
+        let vectors = self.embed(context, part.clone(), model, texts).await?;
+        if vectors.len() != texts.len() {
+            return Err(garbage(model, "did not answer every text"));
+        }
+        Ok(vectors.into_iter().map(of_length_one).collect())
+    }
+
+    fn key_of(&self, wanted: &ToChoose) -> Result<Key, Failure> {
+        let model = match &wanted.model {
+            Some(model) => model.clone(),
+            None => self.default_model()?,
+        };
+        let place = match model.split_once('/') {
+            Some(("local", name)) => {
+                let local = self.gateway.local.list();
+                let found = local.iter().find(|known| known.name == name);
+                found.map_or_else(String::new, |known| known.installed_at.to_string())
+            }
+            Some((provider, _)) => {
+                let provider = self.project().and_then(|it| it.providers.get(provider));
+                provider.map_or_else(String::new, |provider| provider.base_url.to_string())
+            }
+            None => String::new(),
+        };
+        Ok(Key {
+            project: self.principal.project,
+            version: wanted.version.digest,
+            model,
+            place,
+        })
+    }
+
+    fn default_model(&self) -> Result<String, Failure> {
+        let local = self.gateway.local.list().into_iter();
+        let names = local.filter(|model| model.kind == LocalKind::Embedding);
+        let first = names.map(|model| model.name).min();
+        first.map(|name| format!("local/{name}")).ok_or_else(|| {
+            let message = "no local embedding model is installed, and the prompt names none";
+            ApiError::new(StatusCode::NOT_FOUND, "no_embedding_model", message).into()
+        })
+    }
+}
+
+/// Puts the note where the record of a call keeps it.
+pub(crate) fn note(metadata: &mut Map<String, Value>, note: Option<Value>) {
+    if let Some(note) = note {
+        metadata.insert(NOTE.to_owned(), note);
+    }
+}
+
+/// A model that is down is left alone for a while; one that refused a text is not.
+fn rest(state: &mut State, failure: &Failure) {
+    let status = failure.error.status;
+    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+        state.rests_until = Some(Instant::now() + REST);
+    }
+}
+
+fn too_slow() -> Failure {
+    let message = format!(
+        "the embedding model did not answer in {} s",
+        LONGEST.as_secs()
+    );
+    ApiError::new(StatusCode::GATEWAY_TIMEOUT, "embedding_timeout", message).into()
+}
+
+fn garbage(model: &str, what: &str) -> Failure {
+    let message = format!("the embedding model {model:?} {what}");
+    ApiError::new(StatusCode::BAD_GATEWAY, "embedding_garbage", message).into()
+}
+
+fn of_length_one(mut vector: Vec<f32>) -> Vec<f32> {
+    let length = dot(&vector, &vector).sqrt();
+    if length > 0.0 && length.is_finite() {
+        for number in &mut vector {
+            #[expect(clippy::cast_possible_truncation, reason = "a part of length one")]
+            let part = (f64::from(*number) / length) as f32;
+            *number = part;
+        }
+    }
+    vector
+}
+
+fn dot(one: &[f32], other: &[f32]) -> f64 {
+    let products = one.iter().zip(other);
+    let sum: f64 = products
+        .map(|(one, other)| f64::from(*one) * f64::from(*other))
+        .sum();
+    if sum.is_finite() { sum } else { f64::MIN }
+}
