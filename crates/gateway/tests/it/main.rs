@@ -5,10 +5,12 @@
 mod agents;
 mod apps;
 mod attachments;
+mod docs;
 mod egress;
 mod life_cycle;
 mod local;
 mod prompts;
 mod random;
 mod rig;
+mod shadows;
 mod translation;

@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use testkit::provider::Answer;
 
+use crate::apps::{answering, cut, save_app, save_prompt};
 use crate::harness::{Client, Live, Place, encode, on_both_databases, question};
 
 on_both_databases!(
     a_split_is_sticky_measured_and_promoted,
-    a_guard_stops_a_canary_and_a_lost_version_a_split
+    a_guard_stops_a_canary_and_a_lost_version_a_split,
+    releases_of_an_app_are_split_measured_and_promoted,
+    a_release_stands_in_the_shadow_of_another
 );
 
 const PROMPT: &str = "support/answer";
@@ -333,6 +336,204 @@ fn a_guard_stops_a_canary_and_a_lost_version_a_split(place: Place) {
         (409, "arm_not_usable".to_owned()),
         "{again:?}"
     );
+}
+
+/// An app with releases 1 and 2; the environment `dev` runs 1.
+fn make_app(live: &Live, second: &Value) {
+    save_prompt(live, "geo/answer", "release one");
+    save_prompt(live, "geo/answer", "release two");
+    save_app(live, "geo", &answering("prompt:geo/answer@1"));
+    assert_eq!(cut(live, "geo")["version"], 1);
+    save_app(live, "geo", second);
+    assert_eq!(cut(live, "geo")["version"], 2);
+    let pointer = "/api/v1/catalog/release/geo/pointers/dev";
+    let moved = live.put(pointer, &json!({"version": 1}));
+    assert!([200, 201].contains(&moved.status), "{moved:?}");
+}
+
+fn of_app() -> Value {
+    let mut document = document();
+    document["target"] = json!({"kind": "app", "name": "geo", "environment": "dev"});
+    document
+}
+
+fn ask_app(live: &Live, user: &str) -> crate::harness::Reply {
+    let request = json!({"model": "geo", "user": user,
+        "messages": [{"role": "user", "content": "Where is Kyoto?"}]});
+    let reply = live.post("/v1/chat/completions", &request);
+    assert_eq!(reply.status, 200, "{reply:?}");
+    reply
+}
+
+/// A call of the app by this user; the trace, and the arm whose release answered.
+fn call_app(live: &Live, place: &Place, user: &str) -> (String, &'static str) {
+    let reply = ask_app(live, user);
+    let arm = match reply.header("x-meguri-release").as_deref() {
+        Some("geo@1") => "control",
+        Some("geo@2") => "candidate",
+        other => panic!("{other:?}"),
+    };
+    let sent = place.fake.seen().pop().unwrap().json();
+    let text = if arm == "control" {
+        "release one"
+    } else {
+        "release two"
+    };
+    assert_eq!(sent["messages"][0]["content"], text, "{sent}");
+    (reply.header("x-meguri-trace-id").unwrap(), arm)
+}
+
+fn releases_of_an_app_are_split_measured_and_promoted(place: Place) {
+    let place = place.add_fake().with_key("editor");
+    let live = place.start();
+    make_app(&live, &answering("prompt:geo/answer@2"));
+    assert_eq!(call_app(&live, &place, "before").1, "control");
+    // Releases that are not there, and weights that are no whole.
+    let mut wrong = of_app();
+    wrong["arms"][1]["version"] = json!(3);
+    let reply = save(&live, "which", &wrong);
+    assert_eq!(reply.refusal(), (400, "unknown_version".to_owned()));
+    let message = reply.json()["error"]["message"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(message.contains("release geo version 3"), "{message}");
+    assert_eq!(save(&live, "which", &of_app()).status, 201);
+    let started = live.post(&experiment("which", "/start"), &json!({}));
+    assert_eq!(started.status, 201, "{started:?}");
+    assert_eq!(started.json()["target"], "app:geo@dev");
+
+    let mut arms: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for user in 0..20 {
+        let user = format!("user{user}");
+        let (first, arm) = call_app(&live, &place, &user);
+        let (second, again) = call_app(&live, &place, &user);
+        assert_eq!(arm, again, "{user} changed sides");
+        arms.entry(arm).or_default().extend([first, second]);
+    }
+    assert_eq!(arms.len(), 2, "both releases serve: {arms:?}");
+    for (arm, traces) in &arms {
+        let value = if *arm == "candidate" { 1 } else { -1 };
+        for trace in traces {
+            let score = json!({"trace_id": trace, "name": "thumbs", "value": value});
+            assert_eq!(live.post("/api/v1/scores", &score).status, 201);
+        }
+    }
+    let results = live.wait_for(&experiment("which", "/results"), |value| {
+        let scored = |arm: usize| {
+            let figures = &value["results"]["arms"][arm]["figures"];
+            figures[0]["units"].as_u64().unwrap_or(0)
+        };
+        scored(0) + scored(1) == 20
+    });
+    for (index, (name, mean)) in [("control", -1.0), ("candidate", 1.0)]
+        .into_iter()
+        .enumerate()
+    {
+        let arm = &results["results"]["arms"][index];
+        let calls = arms[name].len();
+        assert_eq!(
+            (&arm["name"], &arm["calls"], &arm["units"]),
+            (&json!(name), &json!(calls), &json!(calls / 2)),
+            "steps of a call are not counted again: {arm}"
+        );
+        assert_eq!(arm["figures"][0]["mean"], mean);
+    }
+    let person = live.browser_of(&place.add_person("default", "editor"));
+    let page = person.get("/default/experiments/show?name=which").text();
+    for text in ["app:geo@dev", "Not enough data", "Promote candidate"] {
+        assert!(page.contains(text), "{text} is not on the page: {page}");
+    }
+
+    // Stopping goes back to the environment's release, for everybody.
+    let stopped = live.post(&experiment("which", "/stop"), &json!({"reason": "a pause"}));
+    assert_eq!(stopped.json()["state"], "stopped", "{stopped:?}");
+    for user in 0..6 {
+        assert_eq!(call_app(&live, &place, &format!("user{user}")).1, "control");
+    }
+    // Promoting moves it.
+    let again = live.post(&experiment("which", "/start"), &json!({}));
+    assert_eq!(again.status, 201, "{again:?}");
+    let promoted = live.post(
+        &experiment("which", "/promote"),
+        &json!({"arm": "candidate"}),
+    );
+    assert_eq!(promoted.status, 200, "{promoted:?}");
+    for user in 0..6 {
+        assert_eq!(
+            call_app(&live, &place, &format!("user{user}")).1,
+            "candidate"
+        );
+    }
+    let pointers = live.get("/api/v1/catalog/release/geo/pointers").json();
+    assert_eq!(pointers["items"][0]["version"], 2, "{pointers}");
+}
+
+fn a_release_stands_in_the_shadow_of_another(place: Place) {
+    let place = place.add_fake().with_key("editor");
+    let live = place.start();
+    let mut second = answering("prompt:geo/answer@2");
+    second["tools"] = json!({"mail": {"type": "http", "method": "POST",
+        "url": format!("{}/mail", place.fake.url()), "dry": {"sent": "as if"}}});
+    second["steps"][0]["after"] = json!(["tell"]);
+    let tell = json!({"id": "tell", "type": "tool", "tool": "mail"});
+    second["steps"].as_array_mut().unwrap().insert(0, tell);
+    make_app(&live, &second);
+    place.fake.when("release one", Answer::text("served"));
+    place.fake.when("release two", Answer::text("unseen"));
+    let mut shadow = of_app();
+    shadow["mode"] = json!("shadow");
+    shadow["arms"] = json!([{"name": "control", "version": 1}, {"name": "candidate", "version": 2, "weight": 1.0}]);
+    shadow["metric"] = json!({"kind": "latency"});
+    assert_eq!(save(&live, "dark", &shadow).status, 201);
+    let started = live.post(&experiment("dark", "/start"), &json!({}));
+    assert_eq!(started.status, 201, "{started:?}");
+
+    let mut traces = Vec::new();
+    for user in 0..4 {
+        let reply = ask_app(&live, &format!("user{user}"));
+        assert_eq!(reply.header("x-meguri-release").as_deref(), Some("geo@1"));
+        let text = reply.text();
+        assert!(
+            text.contains("served") && !text.contains("unseen"),
+            "{text}"
+        );
+        traces.push(reply.header("x-meguri-trace-id").unwrap());
+    }
+    // The call with its step, and its copy with two: all in one trace.
+    let trace = live.wait_for(&format!("/api/v1/traces/{}", traces[0]), |found| {
+        found["spans"]
+            .as_array()
+            .is_some_and(|spans| spans.len() == 5)
+    });
+    assert!(trace.to_string().contains("unseen"), "{trace}");
+    let results = live.wait_for(&experiment("dark", "/results"), |value| {
+        value["results"]["pairs"]
+            .as_array()
+            .is_some_and(|pairs| pairs.len() == 4)
+    });
+    let shown = &results["results"];
+    for arm in 0..2 {
+        assert_eq!(shown["arms"][arm]["calls"], 4, "{shown}");
+    }
+    assert!(
+        place.fake.seen().iter().all(|it| it.path != "/mail"),
+        "a copy calls no tool"
+    );
+    let person = live.browser_of(&place.add_person("default", "viewer"));
+    let page = person.get("/default/experiments/show?name=dark");
+    assert_eq!(page.status, 200);
+    // A shadow that fails is the shadow's failure.
+    place.fake.when("release two", Answer::status(500, "{}"));
+    for user in 0..3 {
+        assert!(
+            ask_app(&live, &format!("user{user}"))
+                .text()
+                .contains("served")
+        );
+    }
+    let stopped = live.post(&experiment("dark", "/stop"), &json!({}));
+    assert_eq!(stopped.json()["state"], "stopped", "{stopped:?}");
 }
 
 #[test]
