@@ -68,7 +68,7 @@ def fill(key: str) -> float:
             client.send("PUT", f"/api/v1/prompts/{quoted}/labels/production", {"version": 1})
             if number < APPS:
                 client.send("POST", "/api/v1/apps", {"name": f"app{number}", "content": app(number)})
-                client.send("POST", f"/api/v1/apps/app{number}/releases", {"version": 1})
+                client.send("POST", f"/api/v1/apps/app{number}/releases", {"version": "1"})
                 client.send("PUT", f"/api/v1/catalog/release/app{number}/pointers/dev", {"version": 1})
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:

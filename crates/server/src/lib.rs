@@ -20,6 +20,7 @@ pub mod inference;
 pub mod jobs;
 pub mod keys;
 pub mod members;
+mod memory;
 pub mod meta;
 pub mod models;
 pub mod openapi;

@@ -66,6 +66,7 @@ async fn serve(config: Config, with_default_models: bool) -> anyhow::Result<()> 
     let mut background = JoinSet::new();
     app.start_background(&mut background);
     announce(&app).await?;
+    crate::memory::give_back_code();
     let served = crate::http::serve(app.clone(), listener, stop_signal(), DRAIN).await;
     tracing::info!("stopping: calls in flight have ended");
     // Jobs give their leases back, so that another server or the next start goes on at once.
