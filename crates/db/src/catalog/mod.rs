@@ -18,6 +18,7 @@ mod names;
 mod pointers;
 mod references;
 mod similar;
+mod snapshot;
 mod store;
 
 use std::fmt;
@@ -42,6 +43,7 @@ pub use pointers::{
 };
 pub use references::{DEFAULT_LABEL, Dependent, Reference, Resolution, Resolved, nearest};
 pub use similar::Similar;
+pub use snapshot::{NameSnapshot, PointerSnapshot, Snapshot};
 
 /// The largest document, in bytes of canonical JSON. Large things are blobs that documents refer to.
 pub const MAX_DOCUMENT_BYTES: usize = 4 * 1024 * 1024;

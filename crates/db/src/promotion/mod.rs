@@ -17,6 +17,7 @@ mod proposals;
 mod quarantine;
 mod rollback;
 mod rules;
+mod snapshot;
 mod store;
 
 use base::Digest;
@@ -28,6 +29,7 @@ use crate::{Db, DbError};
 
 pub use environments::protect_prod;
 pub use rules::{Delivery, EARLIER_ENVIRONMENT, GateRule, RESOLVES, Rules};
+pub use snapshot::PromotionSnapshot;
 
 /// Protected labels, proposals, evidence, quarantine and rollback. Clones share the database.
 #[derive(Debug, Clone)]

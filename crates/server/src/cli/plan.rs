@@ -100,6 +100,7 @@ pub(super) fn print_plan(plan: &Plan) -> anyhow::Result<()> {
     let lists = [
         ("not deleted (--allow-delete):", &plan.not_deleted),
         ("waiting:", &plan.waiting),
+        ("moving by itself:", &plan.follows),
     ];
     for (title, list) in lists {
         if !list.is_empty() {
@@ -124,9 +125,9 @@ pub(super) fn print_plan(plan: &Plan) -> anyhow::Result<()> {
 fn print_step(step: &Step) -> anyhow::Result<()> {
     let sign = match step.action {
         Action::Create => '+',
-        Action::Update | Action::Tag | Action::Environment => '~',
+        Action::Update | Action::Tag | Action::Environment | Action::Order | Action::Protect => '~',
         Action::Move => '>',
-        Action::Remove | Action::Delete => '-',
+        Action::Remove | Action::Delete | Action::Unprotect => '-',
     };
     let mut line = format!("  {sign} {}", step.in_words());
     if let Some(needs) = &step.needs {
@@ -166,7 +167,14 @@ fn summary(plan: &Plan) -> String {
         (count(&[Action::Move]), "labels to move"),
         (count(&[Action::Tag]), "to tag"),
         (count(&[Action::Remove, Action::Delete]), "to remove"),
-        (count(&[Action::Environment]), "environments"),
+        (
+            count(&[Action::Environment, Action::Order]),
+            "of environments",
+        ),
+        (
+            count(&[Action::Protect, Action::Unprotect]),
+            "protections of labels",
+        ),
     ];
     let parts: Vec<String> = parts
         .iter()

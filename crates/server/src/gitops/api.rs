@@ -171,7 +171,9 @@ async fn apply(
 fn check_permissions(identity: &Identity, plan: &Plan) -> Result<()> {
     for step in &plan.steps {
         match step.action {
-            Action::Environment => identity.require(Permission::ManageEnvironments)?,
+            Action::Environment | Action::Order | Action::Protect | Action::Unprotect => {
+                identity.require(Permission::ManageEnvironments)?;
+            }
             Action::Move | Action::Remove => identity.require(Permission::Propose)?,
             Action::Create | Action::Update | Action::Tag | Action::Delete => {}
         }

@@ -9,13 +9,14 @@ use anyhow::{Context as _, anyhow};
 use base::Digest;
 use db::audit::Line;
 use db::catalog::{Catalog, CatalogError, DeleteRequest, Label, RemoveOutcome, RemoveRequest};
-use db::promotion::{PromotionError, Requested};
+use db::promotion::{Delivery, PromotionError, Requested, Rules};
 use db::{Db, MoveRequest, NewVersion, Promotion, Scope, WriteTx};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::plan::{Action, Options, Plan, Step, plan_on, snapshot_of};
-use super::store::{self, State};
+use super::plan::{Action, Options, Plan, Step, applied_of, plan_on};
+use super::state::{State, read_state};
+use super::store;
 use super::{Finding, Key, Severity, Tree};
 use crate::error::{AppError, Result};
 
@@ -36,7 +37,7 @@ pub struct ApplyRequest<'a> {
 }
 
 /// What applying did.
-#[derive(Debug, Serialize, schemars::JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Applied {
     /// The plan that was carried out.
     pub plan: Plan,
@@ -45,7 +46,7 @@ pub struct Applied {
 }
 
 /// A move that was asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Proposed {
     /// The proposal.
     pub id: String,
@@ -66,11 +67,12 @@ pub async fn apply(
 ) -> Result<Applied> {
     let mut tx = db.begin_write().await?;
     tx.serialise().await?;
-    let kinds = catalog.kinds();
+    let promotion = Promotion::new(db.clone(), catalog.clone());
     let (plan, state) = plan_on(
         tx.conn(),
+        catalog,
+        &promotion,
         scope.project,
-        kinds,
         request.tree,
         request.options,
     )
@@ -80,7 +82,7 @@ pub async fn apply(
         return Err(impossible(&plan.findings));
     }
     let mut applying = Applying {
-        promotion: Promotion::new(db.clone(), catalog.clone()),
+        promotion: &promotion,
         catalog,
         scope,
         request,
@@ -90,11 +92,11 @@ pub async fn apply(
     };
     applying.run(&mut tx, &plan).await?;
     let proposals = applying.proposals;
-    let after = store::read_state(tx.conn(), scope.project).await?;
     if request.is_source {
+        let after = read_state(tx.conn(), catalog, &promotion, scope.project).await?;
         let actor = scope.actor.to_string();
-        let snapshot = snapshot_of(&after, kinds, &plan, actor, db.now_us());
-        store::write_snapshot(&mut tx, scope, &snapshot).await?;
+        let applied = applied_of(&after, catalog.kinds(), &plan, actor, db.now_us());
+        store::write_applied(&mut tx, scope, &applied).await?;
     }
     if !plan.is_empty() {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
@@ -145,7 +147,7 @@ pub(super) fn impossible(findings: &[Finding]) -> AppError {
 }
 
 struct Applying<'a> {
-    promotion: Promotion,
+    promotion: &'a Promotion,
     catalog: &'a Catalog,
     scope: Scope,
     request: ApplyRequest<'a>,
@@ -157,6 +159,7 @@ struct Applying<'a> {
 
 impl Applying<'_> {
     async fn run(&mut self, tx: &mut WriteTx, plan: &Plan) -> Result<()> {
+        self.stop_delivery(tx).await?;
         let mut deletes = Vec::new();
         for step in &plan.steps {
             match step.action {
@@ -166,6 +169,8 @@ impl Applying<'_> {
                 Action::Remove => self.remove(tx, step).await?,
                 Action::Delete => deletes.push(step),
                 Action::Environment => self.environment(tx, step).await?,
+                Action::Order => self.order_environments(tx, step).await?,
+                Action::Protect | Action::Unprotect => self.protect(tx, step).await?,
             }
         }
         self.delete(tx, deletes).await
@@ -301,59 +306,74 @@ impl Applying<'_> {
         Ok(())
     }
 
-    async fn environment(&self, tx: &mut WriteTx, step: &Step) -> Result<()> {
-        let wanted = self.request.tree.environments.as_deref().unwrap_or(&[]);
-        let scope = self.scope;
-        if step.name.is_empty() {
-            return self.order_environments(tx, step).await;
-        }
-        let Some(environment) = wanted.iter().find(|known| known.name == step.name) else {
+    /// Where the tree says that an environment no longer takes content over by itself, that must
+    /// hold before the first label moves: else the move of the label before it would go on there,
+    /// which no step shows. This asks for more than the rules of before, never for less.
+    async fn stop_delivery(&self, tx: &mut WriteTx) -> Result<()> {
+        let Some(wanted) = &self.request.tree.environments else {
             return Ok(());
         };
-        let label: Label = environment
-            .name
-            .parse()
-            .map_err(|problem: db::Problem| in_step(step, problem.into()))?;
-        let is_new = self
-            .state
-            .environments
-            .iter()
-            .all(|known| known.name != environment.name);
-        if is_new {
-            let added = self.promotion.add_environment_in(tx, scope, &label).await;
-            added.map_err(|error| refused(step, error))?;
-        }
-        if !step.changes.is_empty() {
-            let rules = store::rules_of(environment).map_err(AppError::invalid)?;
-            let set = self
+        let present = &self.state.environments;
+        for name in present
+            .following()
+            .keys()
+            .filter(|name| wanted.has(name) && wanted.rules(name).delivery == Delivery::Manual)
+        {
+            let label: Label = name
+                .parse()
+                .map_err(|problem: db::Problem| anyhow!("{problem}"))?;
+            let rules = Rules {
+                delivery: Delivery::Manual,
+                ..present.rules(name)
+            };
+            let stopped = self
                 .promotion
-                .protect_in(tx, scope, &label, rules, None)
-                .await;
-            set.map_err(|error| refused(step, error))?;
+                .protect_in(tx, self.scope, &label, rules, None);
+            let failed = |error: PromotionError| anyhow!("stopping delivery to {name}: {error}");
+            stopped.await.map_err(failed)?;
         }
         Ok(())
     }
 
-    /// Those of the tree in its order, then the others in theirs.
-    async fn order_environments(&self, tx: &mut WriteTx, step: &Step) -> Result<()> {
-        let wanted = self.request.tree.environments.as_deref().unwrap_or(&[]);
-        let others = self
-            .state
-            .environments
-            .iter()
-            .filter(|known| wanted.iter().all(|other| other.name != known.name));
-        let names: Vec<String> = wanted
-            .iter()
-            .chain(others)
-            .map(|environment| environment.name.clone())
-            .collect();
-        let ordered = self
-            .promotion
-            .order_environments_in(tx, self.scope, &names)
-            .await;
-        ordered.map_err(|error| refused(step, error))?;
+    async fn environment(&self, tx: &mut WriteTx, step: &Step) -> Result<()> {
+        if !self.state.environments.has(&step.name) {
+            let label = environment_of(step)?;
+            let added = self.promotion.add_environment_in(tx, self.scope, &label);
+            added.await.map_err(|error| refused(step, error))?;
+        }
+        if step.changes.is_empty() {
+            return Ok(());
+        }
+        self.protect(tx, step).await
+    }
+
+    /// What the tree says of the label; nothing protects one that it does not have.
+    async fn protect(&self, tx: &mut WriteTx, step: &Step) -> Result<()> {
+        let label = environment_of(step)?;
+        let wanted = self.request.tree.environments.as_ref();
+        let rules = wanted.map(|wanted| wanted.rules(&step.name));
+        let set =
+            self.promotion
+                .protect_in(tx, self.scope, &label, rules.unwrap_or_default(), None);
+        set.await.map_err(|error| refused(step, error))?;
         Ok(())
     }
+
+    async fn order_environments(&self, tx: &mut WriteTx, step: &Step) -> Result<()> {
+        let Some(wanted) = &self.request.tree.environments else {
+            return Ok(());
+        };
+        let order = self.state.environments.with(wanted).order;
+        let ordered = self.promotion.order_environments_in(tx, self.scope, &order);
+        ordered.await.map_err(|error| refused(step, error))?;
+        Ok(())
+    }
+}
+
+fn environment_of(step: &Step) -> Result<Label> {
+    step.name
+        .parse()
+        .map_err(|problem: db::Problem| in_step(step, problem.into()))
 }
 
 fn key_of(step: &Step) -> Result<Key> {

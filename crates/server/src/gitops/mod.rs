@@ -12,6 +12,7 @@
 
 mod api;
 mod apply;
+mod environments;
 mod files;
 pub mod import;
 mod parse;
@@ -19,6 +20,7 @@ mod paths;
 mod plan;
 mod render;
 mod schema;
+mod state;
 mod store;
 mod text;
 mod toml;
@@ -33,6 +35,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use apply::{Applied, ApplyRequest, Proposed, apply};
+pub use environments::Environments;
 pub use files::{Writing, Written, read_directory, write_directory};
 pub use parse::{Checked, parse};
 pub use paths::Layout;
@@ -78,8 +81,8 @@ impl fmt::Display for Key {
 pub struct Tree {
     /// Every name of it.
     pub names: BTreeMap<Key, Entry>,
-    /// The environments in order; `None` where the tree says nothing about them.
-    pub environments: Option<Vec<Environment>>,
+    /// Environments and protected labels; `None` where the tree says nothing about them.
+    pub environments: Option<Environments>,
 }
 
 /// What a tree says about one name.
@@ -116,19 +119,10 @@ pub struct TreeDocument {
     pub references: Vec<Reference>,
 }
 
-/// An environment of a project.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Environment {
-    /// Its name, which is also the label that it serves.
-    pub name: String,
-    /// What protects it; without it, everybody who may write may move the label.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub protection: Option<Value>,
-}
-
 /// How bad a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// The tree cannot be applied.
@@ -138,7 +132,7 @@ pub enum Severity {
 }
 
 /// Something wrong with a tree, and where.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,

@@ -13,8 +13,8 @@ use super::paths::pin_of;
 use super::schema::unknown_keys;
 use super::toml::{self, Read, line_and_column, step};
 use super::{
-    ENVIRONMENTS_FILE, Entry, Environment, Files, Finding, Key, Layout, THIS, Tree, TreeDocument,
-    did_you_mean, files, has_errors, in_words, text,
+    ENVIRONMENTS_FILE, Entry, Environments, Files, Finding, Key, Layout, THIS, Tree, TreeDocument,
+    did_you_mean, environments, files, has_errors, in_words, text,
 };
 
 /// A tree that was read, and what is wrong with it.
@@ -305,9 +305,9 @@ impl Parsing<'_> {
         line_and_column(&source, at)
     }
 
-    fn environments(&mut self) -> Option<Vec<Environment>> {
+    fn environments(&mut self) -> Option<Environments> {
         let source = self.files.get(ENVIRONMENTS_FILE)?.replace("\r\n", "\n");
-        let (environments, findings) = read_environments(&source);
+        let (environments, findings) = environments::read(&source);
         self.findings.extend(findings);
         environments
     }
@@ -424,16 +424,16 @@ impl Found<'_> {
             return (None, findings);
         }
         findings.extend(self.check(kind, &content));
-        let digest = match Digest::of_json(&content) {
-            Ok(digest) => digest,
-            Err(error) => {
-                findings.push(Finding::error(self.file, error.to_string()));
-                return (None, findings);
-            }
-        };
         if has_errors(&findings) {
             return (None, findings);
         }
+        let (content, digest) = match kept(kind, &content) {
+            Ok(kept) => kept,
+            Err(why) => {
+                findings.push(Finding::error(self.file, why));
+                return (None, findings);
+            }
+        };
         if let Some(pin) = pin.filter(|pin| *pin != pin_of(&digest)) {
             let message = format!(
                 "the document is {digest} and no longer the one that the file's name says (@{pin})"
@@ -597,58 +597,9 @@ impl Found<'_> {
     }
 }
 
-fn read_environments(source: &str) -> (Option<Vec<Environment>>, Vec<Finding>) {
-    let file = ENVIRONMENTS_FILE;
-    if let Some(line) = text::conflict_line(source) {
-        let finding = Finding::error(file, "a merge conflict was left in it");
-        return (None, vec![finding.on_line(line)]);
-    }
-    let read = match toml::read(source) {
-        Ok(read) => read,
-        Err(mistake) => {
-            let place = line_and_column(source, mistake.at);
-            return (None, vec![Finding::error(file, mistake.message).at(place)]);
-        }
-    };
-    let schema = super::schema::schema_of(&Layout::new(&Kinds::default()), "environments");
-    let unknown = unknown_keys(&schema.unwrap_or_default(), &read.value);
-    let mut findings: Vec<Finding> = unknown
-        .iter()
-        .map(|unknown| {
-            let hint = unknown
-                .suggestion
-                .as_ref()
-                .map(|near| format!("did you mean {near}?"));
-            let place = line_and_column(source, read.key_at(&unknown.pointer));
-            Finding::error(file, format!("unknown key {:?}", unknown.key))
-                .at(place)
-                .hint(hint)
-        })
-        .collect();
-    if has_errors(&findings) {
-        return (None, findings);
-    }
-    let list = read.value.get("environment").cloned();
-    let list = list.unwrap_or_else(|| Value::Array(Vec::new()));
-    let mut environments: Vec<Environment> = Vec::new();
-    for (index, item) in list.as_array().into_iter().flatten().enumerate() {
-        let pointer = format!("/environment/{index}");
-        let place = line_and_column(source, read.at(&pointer));
-        let environment = serde_json::from_value::<Environment>(item.clone())
-            .map_err(|error| error.to_string())
-            .and_then(super::store::check_environment);
-        match environment {
-            Err(message) => findings.push(Finding::error(file, message).at(place)),
-            Ok(environment)
-                if environments
-                    .iter()
-                    .any(|known| known.name == environment.name) =>
-            {
-                let message = format!("{} is there twice", environment.name);
-                findings.push(Finding::error(file, message).at(place));
-            }
-            Ok(environment) => environments.push(environment),
-        }
-    }
-    (Some(environments), findings)
+/// A document as the catalog keeps it, and its identity.
+fn kept(kind: &Kind, content: &Value) -> Result<(Value, Digest), String> {
+    let bytes = base::canonical_json(&(kind.normal)(content)).map_err(|error| error.to_string())?;
+    let content = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+    Ok((content, Digest::of(&bytes)))
 }

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
 use base::Digest;
-use db::catalog::{Catalog, Name, Selector};
-use db::{Db, Kind, Kinds, Scope};
+use db::catalog::{Catalog, Name, NameSnapshot, Selector};
+use db::{Db, Kind, Kinds, Promotion, Scope};
 use serde_json::{Map, Value, json};
 
 use super::schema::{schema_files, schema_line};
-use super::store::{NameState, State, read_documents, read_state};
-use super::{ENVIRONMENTS_FILE, Entry, Environment, Files, Key, Layout, THIS, Tree, TreeDocument};
+use super::state::{State, read_state};
+use super::{ENVIRONMENTS_FILE, Entry, Files, Key, Layout, THIS, Tree, TreeDocument};
 use super::{paths, toml};
 
 /// The tree of a project.
@@ -19,8 +19,11 @@ use super::{paths, toml};
 /// The database cannot be read.
 pub async fn export(db: &Db, catalog: &Catalog, scope: Scope) -> anyhow::Result<Tree> {
     let mut connection = db.read().acquire().await.context("reading the project")?;
-    let state = read_state(&mut connection, scope.project).await?;
-    let documents = read_documents(&mut connection, scope.project).await?;
+    let promotion = Promotion::new(db.clone(), catalog.clone());
+    let state = read_state(&mut connection, catalog, &promotion, scope.project).await?;
+    let documents = catalog
+        .every_document_in(&mut connection, scope.project)
+        .await?;
     Ok(tree_of(&state, &documents, catalog.kinds()))
 }
 
@@ -103,7 +106,7 @@ fn tree_of(state: &State, documents: &BTreeMap<Digest, Value>, kinds: &Kinds) ->
 fn living<'a>(
     state: &'a State,
     kinds: &'a Kinds,
-) -> impl Iterator<Item = (&'a Key, &'a NameState)> {
+) -> impl Iterator<Item = (&'a Key, &'a NameSnapshot)> {
     let known = |key: &Key| kinds.get(&key.kind).is_ok();
     state
         .names
@@ -116,10 +119,7 @@ pub fn render(tree: &Tree, kinds: &Kinds) -> Files {
     let layout = Layout::new(kinds);
     let mut files = schema_files(&layout);
     if let Some(environments) = &tree.environments {
-        files.insert(
-            ENVIRONMENTS_FILE.to_owned(),
-            write_environments(environments),
-        );
+        files.insert(ENVIRONMENTS_FILE.to_owned(), environments.write());
     }
     for (folder, kind) in layout.iter() {
         let of_kind = || tree.names.iter().filter(|(key, _)| key.kind == kind.name);
@@ -190,14 +190,4 @@ fn write_document(content: &Value, out: &mut String) {
             toml::write_table(&map, &[], out);
         }
     }
-}
-
-fn write_environments(environments: &[Environment]) -> String {
-    let mut out = schema_line(ENVIRONMENTS_FILE, "environments");
-    let list: Vec<Value> = environments
-        .iter()
-        .map(|environment| json!(environment))
-        .collect();
-    toml::write_section(&Value::Array(list), &["environment"], &mut out);
-    out
 }

@@ -44,29 +44,6 @@ pub fn file_schema(kind: &Kind) -> Value {
     })
 }
 
-fn environments_schema() -> Value {
-    json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "The environments of a project of Meguri, in order",
-        "type": "object",
-        "additionalProperties": false,
-        "properties": {
-            "environment": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "additionalProperties": false,
-                    "required": ["name"],
-                    "properties": {
-                        "name": {"type": "string", "description": "The environment, and the label that it serves."},
-                        "protection": super::store::protection_schema(),
-                    },
-                },
-            },
-        },
-    })
-}
-
 /// The schemas as files of a tree, so that editors need no server.
 pub fn schema_files(layout: &Layout) -> Files {
     let pretty = |schema: &Value| format!("{schema:#}\n");
@@ -75,14 +52,17 @@ pub fn schema_files(layout: &Layout) -> Files {
         .map(|(_, kind)| (path_of(kind.name), pretty(&file_schema(kind))))
         .collect();
     let environments = ENVIRONMENTS_FILE.trim_end_matches(".toml");
-    files.insert(path_of(environments), pretty(&environments_schema()));
+    files.insert(
+        path_of(environments),
+        pretty(&super::environments::schema()),
+    );
     files
 }
 
 /// The schema that `meguri schema` prints for this word; `None` for an unknown one.
 pub fn schema_of(layout: &Layout, word: &str) -> Option<Value> {
     if word == "environments" {
-        return Some(environments_schema());
+        return Some(super::environments::schema());
     }
     let (_, kind) = layout.iter().find(|(_, kind)| kind.name == word)?;
     Some(file_schema(kind))

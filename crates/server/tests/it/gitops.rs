@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base::Digest;
 use db::catalog::{Catalog, Label, Name};
-use db::{Actor, Db, Kind, Kinds, Problem, Reference, Scope, TextFile};
+use db::promotion::{Delivery, GateRule, Rules};
+use db::{Actor, Db, Kind, Kinds, MoveRequest, Problem, Promotion, Reference, Scope, TextFile};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use serde_json::{Value, json};
 use server::gitops::{
-    self, ApplyRequest, Entry, Files, Key, Options, Plan, Tree, TreeDocument, parse, render,
+    self, ApplyRequest, Entry, Environments, Files, Key, Options, Plan, Tree, TreeDocument, parse,
+    render,
 };
 
 use crate::harness::{Database, Place, encode, on_both_databases};
@@ -315,6 +317,49 @@ fn specs(kinds: usize) -> impl Strategy<Value = Vec<Spec>> {
     proptest::collection::vec(spec, 1..10)
 }
 
+/// Environments and what protects labels, some of them environments.
+fn environments() -> impl Strategy<Value = Environments> {
+    let names = ["dev", "staging", "prod", "本番"]
+        .map(str::to_owned)
+        .to_vec();
+    let order = proptest::sample::subsequence(names, 0..=4).prop_shuffle();
+    let labels = prop_oneof![
+        Just("dev"),
+        Just("staging"),
+        Just("production"),
+        Just("本番"),
+        Just("Weird.Label_1")
+    ];
+    let gates = prop_oneof![
+        Just(vec![]),
+        Just(vec!["eval"]),
+        Just(vec!["resolves", "team/x"])
+    ];
+    let roles = prop_oneof![Just(vec![]), Just(vec!["admin", "product_owner"])];
+    let rules = (0u32..3, gates, roles, any::<bool>(), any::<bool>());
+    let rules = rules.prop_map(|(approvals, gates, roles, auto, expires)| Rules {
+        approvals,
+        approver_roles: roles.into_iter().map(str::to_owned).collect(),
+        gates: gates
+            .into_iter()
+            .map(|name| GateRule {
+                name: name.to_owned(),
+                required: approvals != 1,
+                min_s: 0,
+            })
+            .collect(),
+        delivery: if auto {
+            Delivery::Auto
+        } else {
+            Delivery::Manual
+        },
+        expires_after_s: expires.then_some(3600),
+    });
+    let rules = rules.prop_filter("rules", |rules| *rules != Rules::default());
+    let protections = proptest::collection::btree_map(labels.prop_map(str::to_owned), rules, 0..4);
+    (order, protections).prop_map(|(order, protections)| Environments { order, protections })
+}
+
 /// The tree of these specs. Kinds are in an order in which each refers only to those before it.
 fn tree_of(kinds: &Kinds, mut specs: Vec<Spec>) -> Tree {
     let order = [
@@ -446,16 +491,23 @@ fn read(files: &Files, kinds: &Kinds) -> Tree {
 
 async fn exported(db: &Db, catalog: &Catalog, scope: Scope) -> Files {
     let tree = gitops::export(db, catalog, scope).await.unwrap();
-    let mut files = render(&tree, catalog.kinds());
-    // The projects of this test have no environments.
-    files.remove("environments.toml");
-    files
+    render(&tree, catalog.kinds())
 }
 
-/// A tree applied is there, a second plan is empty, and its export makes the same project elsewhere.
-async fn check_there_and_back(db: &Db, kinds: &Kinds, specs: Vec<Spec>) {
+/// A tree applied is there, a second plan is empty, and its export makes the same project
+/// elsewhere. Then its environments change.
+async fn check_there_and_back(
+    db: &Db,
+    kinds: &Kinds,
+    specs: Vec<Spec>,
+    [environments, others]: [Environments; 2],
+) {
     let catalog = Catalog::new(db.clone(), kinds.clone());
-    let files = render(&tree_of(kinds, specs), kinds);
+    let tree = Tree {
+        environments: Some(environments.clone()),
+        ..tree_of(kinds, specs)
+    };
+    let files = render(&tree, kinds);
     let folded: BTreeSet<String> = files
         .keys()
         .map(|path| path.to_uppercase().to_lowercase())
@@ -468,20 +520,17 @@ async fn check_there_and_back(db: &Db, kinds: &Kinds, specs: Vec<Spec>) {
     let tree = read(&files, kinds);
     let first = add_project(db).await;
     apply(db, &catalog, first, &tree, Options::default()).await;
-    let again = gitops::plan(
-        db,
-        &catalog,
-        first,
-        &tree,
-        Options {
-            allow_delete: true,
-            ..Options::default()
-        },
-    )
-    .await
-    .unwrap();
+    let delete = Options {
+        allow_delete: true,
+        ..Options::default()
+    };
+    let again = gitops::plan(db, &catalog, first, &tree, delete).await;
+    let again = again.unwrap();
     assert!(
-        again.is_empty() && again.not_deleted.is_empty() && again.drift.is_empty(),
+        again.is_empty()
+            && again.not_deleted.is_empty()
+            && again.drift.is_empty()
+            && again.follows.is_empty(),
         "{again:#?}"
     );
     assert_eq!(exported(db, &catalog, first).await, files);
@@ -489,6 +538,54 @@ async fn check_there_and_back(db: &Db, kinds: &Kinds, specs: Vec<Spec>) {
     let read_again = read(&exported(db, &catalog, first).await, kinds);
     apply(db, &catalog, second, &read_again, Options::default()).await;
     assert_eq!(exported(db, &catalog, second).await, files);
+
+    // Environments of a tree are added and ordered, and stay; what protects other labels goes
+    // only with the flag.
+    let changed = Tree {
+        environments: Some(others.clone()),
+        ..tree
+    };
+    let kept: Vec<String> = environments
+        .labels()
+        .filter(|(label, _)| !others.has(label) && !others.protections.contains_key(*label))
+        .map(|(label, _)| format!("protection of {label}"))
+        .collect();
+    apply(db, &catalog, first, &changed, Options::default()).await;
+    let again = gitops::plan(db, &catalog, first, &changed, Options::default()).await;
+    let again = again.unwrap();
+    let left = again.not_deleted.iter().map(|left| left.object.clone());
+    let left: Vec<String> = left.filter(|left| left.starts_with("protection")).collect();
+    assert!(again.is_empty() && again.drift.is_empty(), "{again:#?}");
+    assert_eq!(left, kept);
+    apply(db, &catalog, first, &changed, delete).await;
+    let again = gitops::plan(db, &catalog, first, &changed, delete).await;
+    let again = again.unwrap();
+    let is_environment = |object: &str| object.starts_with("environment ");
+    assert!(
+        again.is_empty()
+            && again
+                .not_deleted
+                .iter()
+                .all(|left| is_environment(&left.object)),
+        "{again:#?}"
+    );
+    let now = gitops::export(db, &catalog, first).await.unwrap();
+    let now = now.environments.unwrap();
+    let of_tree: Vec<&String> = now.order.iter().filter(|name| others.has(name)).collect();
+    assert_eq!(of_tree, others.order.iter().collect::<Vec<_>>());
+    for label in [
+        "dev",
+        "staging",
+        "prod",
+        "production",
+        "本番",
+        "Weird.Label_1",
+    ] {
+        let stays = environments.has(label) && !others.has(label);
+        let stays = stays && !others.protections.contains_key(label);
+        let wanted = if stays { &environments } else { &others };
+        assert_eq!(now.rules(label), wanted.rules(label), "{label}");
+    }
 }
 
 fn run_there_and_back(place: &Place, cases: u32) {
@@ -504,10 +601,13 @@ fn run_there_and_back(place: &Place, cases: u32) {
                 proptest::test_runner::RngAlgorithm::ChaCha,
             ),
         );
-        let strategy = specs(kinds.iter().count());
+        let strategy = (
+            specs(kinds.iter().count()),
+            [environments(), environments()],
+        );
         for _ in 0..cases {
-            let specs = strategy.new_tree(&mut runner).unwrap().current();
-            check_there_and_back(db, &kinds, specs).await;
+            let (specs, environments) = strategy.new_tree(&mut runner).unwrap().current();
+            check_there_and_back(db, &kinds, specs, environments).await;
         }
         // One of each kind at least, whatever chance brought.
         let each = (0..kinds.iter().count()).map(|kind| Spec {
@@ -525,7 +625,7 @@ fn run_there_and_back(place: &Place, cases: u32) {
                 kind.name
             );
         }
-        check_there_and_back(db, &kinds, each.collect()).await;
+        check_there_and_back(db, &kinds, each.collect(), <[Environments; 2]>::default()).await;
     });
 }
 
@@ -554,6 +654,186 @@ proptest! {
         let text = gitops::write_messages(&messages).unwrap();
         prop_assert_eq!(gitops::read_messages(&text).unwrap(), messages);
     }
+}
+
+// Environments that take content over by themselves.
+
+const AUTO: &str = "[[environment]]\nname = \"dev\"\n[[environment]]\nname = \"staging\"\n[environment.protection]\ndelivery = \"auto\"\n";
+const MANUAL: &str = "[[environment]]\nname = \"dev\"\n[[environment]]\nname = \"staging\"\n";
+
+/// A tree with one note, whose newest content is in dev and whose staging is said as it is.
+fn note_tree(kinds: &Kinds, environments: &str, newest: i64, staging: Option<i64>) -> Tree {
+    let digest = |number: i64| Digest::of_json(&json!({"n": number})).unwrap();
+    let staging = match staging {
+        None => String::new(),
+        Some(number) if number == newest => "staging = \"this\"\n".to_owned(),
+        Some(number) => format!("staging = \"{}\"\n", digest(number)),
+    };
+    let main = format!("[pointers]\ndev = \"this\"\n{staging}[document]\nn = {newest}\n");
+    let files = Files::from([
+        ("environments.toml".to_owned(), environments.to_owned()),
+        ("notes/a.toml".to_owned(), main),
+    ]);
+    read(&files, kinds)
+}
+
+on_both_databases!(what_moves_by_itself_is_not_the_trees_to_move);
+
+fn what_moves_by_itself_is_not_the_trees_to_move(place: Place) {
+    place.database(async |db| {
+        let kinds = all_kinds();
+        let catalog = Catalog::new(db.clone(), kinds.clone());
+        let promotion = Promotion::new(db.clone(), catalog.clone());
+        let scope = add_project(db).await;
+        let name: Name = "a".parse().unwrap();
+        let staging = async || {
+            let pointers = catalog.pointers(scope, "note", &name).await.unwrap();
+            let found = pointers.iter().find(|pointer| pointer.label == "staging");
+            found.map(|pointer| pointer.number)
+        };
+        let planned = async |tree: &Tree, options: Options| {
+            let plan = gitops::plan(db, &catalog, scope, tree, options).await;
+            plan.unwrap()
+        };
+        let words = |plan: &Plan| -> Vec<String> {
+            plan.steps.iter().map(gitops::Step::in_words).collect()
+        };
+        let applied = async |tree: &Tree| {
+            apply(db, &catalog, scope, tree, Options::default()).await;
+            let delete = Options {
+                allow_delete: true,
+                ..Options::default()
+            };
+            let again = planned(tree, delete).await;
+            assert!(
+                again.is_empty() && again.drift.is_empty() && again.not_deleted.is_empty(),
+                "{again:#?}"
+            );
+            again.follows
+        };
+
+        // A tree says where such a label begins.
+        let tree = note_tree(&kinds, AUTO, 1, Some(1));
+        assert_eq!(applied(&tree).await, []);
+
+        // From then on the environment before it says where it is. The tree still has the version
+        // of before there: the plan says what will happen, it happens, and is neither undone nor drift.
+        let tree = note_tree(&kinds, AUTO, 2, Some(1));
+        let plan = planned(&tree, Options::default()).await;
+        assert_eq!(plan.steps.len(), 2, "{:?}", words(&plan));
+        assert!(plan.follows[0].why.contains("takes over"), "{plan:#?}");
+        let follows = applied(&tree).await;
+        assert_eq!(staging().await, Some(2));
+        assert_eq!(follows[0].object, "note a@staging");
+        assert!(
+            follows[0].why.contains("follows dev by itself"),
+            "{follows:?}"
+        );
+        // Nor is it removed where the tree does not have it.
+        let follows = applied(&note_tree(&kinds, AUTO, 2, None)).await;
+        assert!(follows[0].why.contains("does not have it"), "{follows:?}");
+        assert_eq!(staging().await, Some(2));
+
+        // A plan that somebody looked at does not depend on where it went meanwhile.
+        let tree = note_tree(&kinds, AUTO, 3, Some(2));
+        let seen = planned(&tree, Options::default()).await.identity().unwrap();
+        let request = MoveRequest {
+            kind: "note",
+            name: &name,
+            label: &"staging".parse().unwrap(),
+            to: 1,
+            expected: None,
+            reason: "by hand",
+        };
+        promotion.request_move(scope, request).await.unwrap();
+        let request = ApplyRequest {
+            tree: &tree,
+            options: Options::default(),
+            expected: Some(seen),
+            message: "test",
+            is_source: true,
+        };
+        gitops::apply(db, &catalog, scope, request).await.unwrap();
+        assert_eq!(staging().await, Some(3));
+
+        // From the tree that makes it manual on, the tree decides, in that same apply: the move
+        // of dev does not go on to staging.
+        let tree = note_tree(&kinds, MANUAL, 4, Some(3));
+        let plan = planned(&tree, Options::default()).await;
+        assert!(plan.follows.is_empty(), "{plan:#?}");
+        assert_eq!(applied(&tree).await, []);
+        assert_eq!(staging().await, Some(3));
+        let tree = note_tree(&kinds, MANUAL, 4, Some(2));
+        assert_eq!(applied(&tree).await, []);
+        assert_eq!(staging().await, Some(2));
+
+        // The project made elsewhere is the same, and stays so when time passes: there, too, the
+        // tree's word about staging is younger than that about dev.
+        let tree = note_tree(&kinds, AUTO, 4, Some(2));
+        assert_eq!(applied(&tree).await, []);
+        promotion.sweep().await.unwrap();
+        assert_eq!(staging().await, Some(2));
+        let files = exported(db, &catalog, scope).await;
+        let elsewhere = add_project(db).await;
+        let tree = read(&files, &kinds);
+        apply(db, &catalog, elsewhere, &tree, Options::default()).await;
+        promotion.sweep().await.unwrap();
+        assert_eq!(exported(db, &catalog, elsewhere).await, files);
+    });
+}
+
+on_both_databases!(protections_of_labels_are_in_the_tree);
+
+fn protections_of_labels_are_in_the_tree(place: Place) {
+    place.meguri(&["key", "list"]).assert_done();
+    let dir = place.beside("tree");
+    let shown = dir.display().to_string();
+    place.meguri(&["export", &shown]).assert_done();
+    let path = dir.join("environments.toml");
+    let exported = std::fs::read_to_string(&path).unwrap();
+    let label = "\n[[label]]\nname = \"production\"\nprotection = { approvals = 2 }\n";
+    std::fs::write(&path, exported.clone() + label).unwrap();
+    let plan = place.meguri(&["plan", &shown, "--json"]).json();
+    assert_eq!(
+        (&plan["steps"][0]["action"], &plan["steps"][0]["changes"]),
+        (
+            &json!("protect"),
+            &json!([{"path": "/approvals", "after": 2}])
+        ),
+        "{plan:#}"
+    );
+    place.meguri(&["apply", &shown, "--yes"]).assert_done();
+    let again = place.meguri(&["export", &shown, "--json"]).json();
+    assert_eq!(again["written"], json!([]), "the file was in its form");
+
+    // Somebody asks for more approvals in a hurry: that is drift, and no pipeline undoes it.
+    place
+        .meguri(&["env", "protect", "production", "--approvals", "3"])
+        .assert_done();
+    let refused = place.meguri(&["apply", &shown, "--yes"]);
+    assert!(
+        refused.code == 1 && refused.stderr.contains("protect production would undo"),
+        "{refused:?}"
+    );
+    let over = ["apply", &shown, "--yes", "--overwrite-drift"];
+    place.meguri(&over).assert_done();
+
+    // It goes with the flag only.
+    std::fs::write(&path, exported).unwrap();
+    let plan = place.meguri(&["plan", &shown, "--json"]).json();
+    assert_eq!(
+        (&plan["steps"], &plan["not_deleted"][0]["object"]),
+        (&json!([]), &json!("protection of production"))
+    );
+    let delete = ["apply", &shown, "--yes", "--allow-delete"];
+    place.meguri(&delete).assert_done();
+    let plan = place
+        .meguri(&["plan", &shown, "--json", "--allow-delete"])
+        .json();
+    assert_eq!(
+        (&plan["steps"], &plan["not_deleted"]),
+        (&json!([]), &json!([]))
+    );
 }
 
 // The command line and the API.
@@ -804,6 +1084,16 @@ fn everything_wrong_is_found_at_once_with_its_place() {
         "error: there is no kind \"pgae\" (did you mean page?)",
         "environment.toml: error: the tree has no such file (did you mean environments.toml?)",
         "environments.toml:4:1: error: unknown key \"aprovals\" (did you mean approvals?)",
+    ] {
+        assert!(text.contains(wanted), "{wanted}\nis not in\n{text}");
+    }
+    let environments = "[[environment]]\nname = \"prod\"\n\n[[label]]\nname = \"prod\"\nprotection = { approvals = 1 }\n\n[[label]]\nname = \"x\"\nprotection = {}\n\n[[label]]\nname = \"y\"\nprotection = { approvals = 1, approver_roles = [\"nobody\"] }\n\n[[label]]\nname = \"a/b\"\nprotection = { approvals = 1 }\n";
+    let text = findings(&[("environments.toml", environments)]).join("\n");
+    for wanted in [
+        "environments.toml:4:1: error: prod is an environment (what protects it stands in its [[environment]])",
+        "environments.toml:8:1: error: nothing protects the label x (",
+        "environments.toml:12:1: error: the role \"nobody\" cannot approve",
+        "environments.toml:16:1: error: must not contain a slash",
     ] {
         assert!(text.contains(wanted), "{wanted}\nis not in\n{text}");
     }

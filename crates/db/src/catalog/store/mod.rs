@@ -5,6 +5,7 @@
 mod names;
 mod references;
 mod sketches;
+mod snapshot;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
@@ -24,6 +25,7 @@ pub(super) use names::{
 };
 pub(super) use references::{dependents, insert_reference, references};
 pub(super) use sketches::{insert_sketch, sketched};
+pub(super) use snapshot::{every_document, snapshot};
 
 /// How many values one statement lists; SQLite takes 32,766 parameters in all.
 const MANY: usize = 500;
