@@ -64,7 +64,8 @@ test-models: test-build
 	@scripts/test-models
 
 test-rust: test-build test-models
-	$(if $(NEXTEST),cargo nextest run --no-fail-fast,cargo test --no-fail-fast) --workspace --locked
+	@scripts/eval-oracle
+	MEGURI_EVAL_ORACLE=1 $(if $(NEXTEST),cargo nextest run --no-fail-fast,cargo test --no-fail-fast) --workspace --locked
 
 test-ui: ui
 	cd ui && npx --no-install tsc --noEmit && npm test
