@@ -98,11 +98,13 @@ fn bleu(noise: &mut Noise) -> Value {
 
 fn chrf(noise: &mut Noise) -> Value {
     let references = noise.below(3) + 1;
+    let word_order = [0, 2, 1, 3][noise.below(4)];
+    let beta = [2, 2, 1, 3][noise.below(4)];
     json!({
         "ask": "chrf",
         "char_order": if noise.chance(70) { 6 } else { noise.below(6) + 1 },
-        "word_order": [0, 2, 1, 3][noise.below(4)],
-        "beta": [2, 2, 1, 3][noise.below(4)],
+        "word_order": word_order,
+        "beta": beta,
         "lowercase": noise.chance(30),
         "whitespace": noise.chance(30),
         "eps_smoothing": noise.chance(30),
@@ -126,6 +128,7 @@ fn labels(noise: &mut Noise) -> Value {
         1 => json!(["a", "b", "c"]),
         _ => json!(["c", "a", "b", "d", "e"]),
     };
+    let beta = [1.0, 0.5, 2.0][noise.below(3)];
     let average = noise.pick(&["macro", "micro", "weighted", "binary"]);
     // One class of many must be among the expected, or scikit-learn does not know it.
     json!({
@@ -135,7 +138,7 @@ fn labels(noise: &mut Noise) -> Value {
         "given": given,
         "labels": list,
         "average": average,
-        "beta": [1.0, 0.5, 2.0][noise.below(3)],
+        "beta": beta,
         "zero_division": noise.pick(&["0", "1", "nan"]),
     })
 }
