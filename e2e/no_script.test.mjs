@@ -64,6 +64,22 @@ test("prompt: create, preview, version, label, undo, difference, tags, delete", 
   await page.getByRole("link", { name: "plain", exact: true }).waitFor({ state: "detached" });
 });
 
+test("app: from a starting point as JSON, wrong and mended, drawn, saved, cut", async () => {
+  await go("/apps/edit?start=answer");
+  await page.fill('[name="name"]', "plain-app");
+  const text = await page.inputValue('[name="document"]');
+  await page.fill('[name="document"]', text.replace('"inputs.question"', '"inputs.question +"'));
+  await button("apps-check").click();
+  await page.locator("[data-app-problems] .note.err").getByText("/steps/0/variables/question").waitFor();
+  await page.fill('[name="document"]', text);
+  await button("apps-check").click();
+  await page.getByText(t("apps-checked")).waitFor();
+  await page.locator(".app-graph svg").waitFor();
+  await button("apps-save").click();
+  await button("apps-cut-button").click();
+  await page.locator(".versions .badge", { hasText: "dev" }).waitFor();
+});
+
 test("key: create, see once, revoke", async () => {
   await go("/keys");
   await page.fill('[name="name"]', "plain-key");

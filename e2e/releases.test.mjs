@@ -56,10 +56,9 @@ for (const lang of ["en", "ja"]) {
       const { page, assertClean } = maker;
       await open(maker, "/default/apps");
       await page.getByText(t("apps-start-answer"), { exact: true }).click();
-      await page.fill("#f-name", name);
-      await page.getByRole("button", { name: t("apps-check"), exact: true }).click();
-      await page.getByText(t("apps-checked")).waitFor();
-      await page.getByRole("button", { name: t("apps-save"), exact: true }).click();
+      await page.fill("#ap-name", name);
+      await page.locator('.ap-state[data-state="good"]').waitFor();
+      await page.getByRole("button", { name: t("appedit-save"), exact: true }).click();
       await page.locator(".app-graph svg").waitFor();
       await page.getByRole("button", { name: t("apps-cut-button"), exact: true }).click();
       await page.locator(".versions .badge", { hasText: "dev" }).waitFor();
@@ -86,9 +85,8 @@ for (const lang of ["en", "ja"]) {
     test("a second release in production, and back with one click and a reason", async () => {
       const { page } = maker;
       await open(maker, `/default/apps/edit?name=${encodeURIComponent(name)}`);
-      const text = await page.inputValue("#f-document");
-      await page.fill("#f-document", text.replace("three sentences", "two sentences"));
-      await page.getByRole("button", { name: t("apps-save"), exact: true }).click();
+      await page.locator('[id="ap/description"]').fill("Answers one question, in few words.");
+      await page.getByRole("button", { name: t("appedit-save"), exact: true }).click();
       await page.getByRole("button", { name: t("apps-cut-button"), exact: true }).click();
       await page.getByText("r2", { exact: true }).first().waitFor();
       await dialog(maker, t("releases-promote", { n: "r2" }), "staging", t("releases-promote-button"), "shorter");

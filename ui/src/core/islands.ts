@@ -10,6 +10,7 @@ const loaders: Record<string, () => Promise<IslandModule>> = {
   trace: () => import("../trace/island.js"),
   pull: () => import("../pull/island.js"),
   editor: () => import("../editor/island.js"),
+  apps: () => import("../apps/island.js"),
   compare: () => import("../compare/island.js"),
 };
 

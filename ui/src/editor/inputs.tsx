@@ -1,18 +1,24 @@
-// The inputs of a prompt as a table, and as the JSON Schema that they are.
+// The inputs of a prompt, an app or a tool as a table, and as the JSON Schema that they are.
 
 import { useState } from "preact/hooks";
-import { int } from "../core/format.js";
 import { TYPES, rowsOf, schemaOf, type InputRow, type JsonObject } from "../prompts/document.js";
-import { Fold, Icon, IconButton, JsonArea } from "../prompts/parts.js";
-import { edit, type State } from "./island.js";
+import { Icon, IconButton, JsonArea } from "../prompts/parts.js";
 
-export function InputTable({ s }: { s: State }) {
-  const { t } = s;
-  const schema = s.doc.value.inputs;
+interface Props {
+  /** Begins the ids of its fields. */
+  id: string;
+  t: (key: string) => string;
+  schema: JsonObject | undefined;
+  about: string;
+  problems: { path: string; message: string }[];
+  onChange(schema: JsonObject): void;
+}
+
+export function InputTable({ id, t, schema, about, problems, onChange }: Props) {
   const rows = rowsOf(schema);
   const [raw, setRaw] = useState(false);
   const [name, setName] = useState("");
-  const write = (next: InputRow[]) => edit(s, { inputs: schemaOf(next, schema) ?? {} });
+  const write = (next: InputRow[]) => onChange(schemaOf(next, schema) ?? {});
   const set = (at: number, change: Partial<InputRow>) => write(rows.map((row, i) => (i === at ? { ...row, ...change } : row)));
   const add = () => {
     const wanted = name.trim();
@@ -20,13 +26,12 @@ export function InputTable({ s }: { s: State }) {
     write([...rows, { name: wanted, type: "string", required: true, initial: "", example: "", description: "", rest: {} }]);
     setName("");
   };
-  const problems = (s.rendered.value?.problems ?? []).filter((p) => p.path.startsWith("/inputs"));
   return (
-    <Fold title={t("editor-inputs")} count={rows.length ? int(rows.length) : ""} open={rows.length > 0}>
-      <div class="row"><p class="muted small grow">{t("editor-inputs-text")}</p><button class="btn ghost small" type="button" aria-pressed={raw} onClick={() => setRaw(!raw)}>JSON</button></div>
+    <>
+      <div class="row"><p class="muted small grow">{about}</p><button class="btn ghost small" type="button" aria-pressed={raw} onClick={() => setRaw(!raw)}>JSON</button></div>
       {raw
-        ? <JsonArea id="ed-inputs" label={t("editor-inputs-schema")} value={schema} bad={t("editor-bad-json")} rows={12} onChange={(v) => edit(s, { inputs: (v ?? {}) as JsonObject })} />
-        : <div class="table-wrap"><table class="table ed-inputs"><thead><tr>
+        ? <JsonArea id={`${id}-schema`} label={t("editor-inputs-schema")} value={schema} bad={t("editor-bad-json")} rows={12} onChange={(v) => onChange((v ?? {}) as JsonObject)} />
+        : rows.length > 0 && <div class="table-wrap"><table class="table ed-inputs"><thead><tr>
             <th scope="col">{t("editor-col-name")}</th><th scope="col">{t("editor-col-type")}</th><th scope="col">{t("editor-col-required")}</th><th scope="col">{t("editor-col-default")}</th><th scope="col">{t("editor-col-example")}</th><th scope="col">{t("editor-col-description")}</th><th><span class="sr">{t("editor-remove")}</span></th>
           </tr></thead><tbody>
           {rows.map((row, at) => {
@@ -42,9 +47,9 @@ export function InputTable({ s }: { s: State }) {
           </tbody></table></div>}
       {problems.map((p) => <p class="t-err small" key={p.path + p.message}><code>{p.path}</code> {p.message}</p>)}
       {!raw && <form class="bar-form" onSubmit={(e) => { e.preventDefault(); add(); }}>
-        <div class="field"><label class="sr" for="ed-input-name">{t("editor-col-name")}</label><input class="input mono" id="ed-input-name" value={name} placeholder={t("editor-input-name")} onInput={(e) => setName(e.currentTarget.value)} /></div>
+        <div class="field"><label class="sr" for={`${id}-name`}>{t("editor-col-name")}</label><input class="input mono" id={`${id}-name`} value={name} placeholder={t("editor-input-name")} onInput={(e) => setName(e.currentTarget.value)} /></div>
         <button class="btn small"><Icon name="plus" />{t("editor-add-input")}</button>
       </form>}
-    </Fold>
+    </>
   );
 }

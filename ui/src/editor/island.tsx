@@ -126,7 +126,9 @@ function Editor({ props, onUnmount }: { props: Props; onUnmount: (stop: () => vo
         </div>
         {doc.type === "text" ? <TextTemplate s={s} /> : <Messages s={s} />}
         <Undeclared s={s} />
-        <InputTable s={s} />
+        <Fold title={t("editor-inputs")} count={rowsOf(doc.inputs).length ? int(rowsOf(doc.inputs).length) : ""} open={rowsOf(doc.inputs).length > 0}>
+          <InputTable id="ed-inputs" t={t} schema={doc.inputs} about={t("editor-inputs-text")} problems={(s.rendered.value?.problems ?? []).filter((p) => p.path.startsWith("/inputs"))} onChange={(inputs) => edit(s, { inputs })} />
+        </Fold>
         <ExampleList s={s} />
         <Partials s={s} />
         <Calling s={s} />

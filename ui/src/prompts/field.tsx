@@ -1,11 +1,11 @@
-// One text with a template in it: CodeMirror, with the template's marks coloured, names completed and the
+// One text with a template in it, or JSON: CodeMirror, with the text's marks coloured, names completed and the
 // server's problems underlined. The only place that knows CodeMirror.
 
 import { autocompletion, closeBrackets, closeBracketsKeymap, completionKeymap, type CompletionContext, type CompletionResult } from "@codemirror/autocomplete";
 import { defaultKeymap, history, historyKeymap } from "@codemirror/commands";
 import { lintGutter, setDiagnostics, type Diagnostic } from "@codemirror/lint";
 import { Compartment, EditorState } from "@codemirror/state";
-import { Decoration, EditorView, ViewPlugin, keymap, placeholder, type DecorationSet, type ViewUpdate } from "@codemirror/view";
+import { Decoration, EditorView, ViewPlugin, keymap, lineNumbers, placeholder, type DecorationSet, type ViewUpdate } from "@codemirror/view";
 import { useEffect, useRef } from "preact/hooks";
 import { FILTERS, TAGS, placeAt, tokens } from "./template.js";
 
@@ -16,6 +16,8 @@ export interface FieldProps {
   label: string;
   hint?: string;
   simple?: boolean;
+  /** The text is JSON instead: no names are offered, lines have numbers. */
+  tokens?: (text: string) => { from: number; to: number; kind: string }[];
   /** Names to offer inside {{ }}; asked when the list opens. */
   names: () => { name: string; detail: string }[];
   problems: Mark[];
@@ -24,14 +26,16 @@ export interface FieldProps {
 
 const marks = Object.fromEntries(["mark", "name", "word", "filter", "text", "number", "comment"].map((kind) => [kind, Decoration.mark({ class: `tpl-${kind}` })]));
 
-function paint(view: EditorView, simple: boolean): DecorationSet {
-  return Decoration.set(tokens(view.state.doc.toString(), simple).filter((t) => t.to > t.from).map((t) => marks[t.kind]!.range(t.from, t.to)), true);
+type Read = (text: string) => { from: number; to: number; kind: string }[];
+
+function paint(view: EditorView, read: Read): DecorationSet {
+  return Decoration.set(read(view.state.doc.toString()).filter((t) => t.to > t.from).map((t) => marks[t.kind]!.range(t.from, t.to)), true);
 }
 
-const painter = (simple: boolean) => ViewPlugin.fromClass(class {
+const painter = (read: Read) => ViewPlugin.fromClass(class {
   decorations: DecorationSet;
-  constructor(view: EditorView) { this.decorations = paint(view, simple); }
-  update(update: ViewUpdate) { if (update.docChanged) this.decorations = paint(update.view, simple); }
+  constructor(view: EditorView) { this.decorations = paint(view, read); }
+  update(update: ViewUpdate) { if (update.docChanged) this.decorations = paint(update.view, read); }
 }, { decorations: (plugin) => plugin.decorations });
 
 function complete(names: FieldProps["names"], simple: boolean) {
@@ -75,14 +79,16 @@ export function Field(props: FieldProps) {
   latest.current = props;
   const language = useRef(new Compartment());
   const simple = props.simple ?? false;
+  const other = props.tokens;
+  const coloured = (names: FieldProps["names"]) => (other ? [painter(other), lineNumbers()] : [painter((text) => tokens(text, simple)), autocompletion({ override: [complete(names, simple)], icons: false })]);
 
   useEffect(() => {
     const names = () => latest.current.names();
     const state = EditorState.create({
       doc: props.value,
       extensions: [
-        EditorView.cspNonce.of(nonce()), look, history(), closeBrackets(), EditorView.lineWrapping, lintGutter(),
-        language.current.of([painter(simple), autocompletion({ override: [complete(names, simple)], icons: false })]),
+        EditorView.cspNonce.of(nonce()), look, history(), closeBrackets(), ...(other ? [] : [EditorView.lineWrapping]), lintGutter(),
+        language.current.of(coloured(names)),
         keymap.of([...closeBracketsKeymap, ...completionKeymap, ...historyKeymap, ...defaultKeymap.filter((k) => k.key !== "Mod-Enter")]),
         ...(props.hint ? [placeholder(props.hint)] : []),
         EditorView.contentAttributes.of({ "aria-label": props.label, spellcheck: "false", autocapitalize: "off" }),
@@ -97,7 +103,7 @@ export function Field(props: FieldProps) {
   useEffect(() => {
     const now = view.current;
     const names = () => latest.current.names();
-    now?.dispatch({ effects: language.current.reconfigure([painter(simple), autocompletion({ override: [complete(names, simple)], icons: false })]) });
+    now?.dispatch({ effects: language.current.reconfigure(coloured(names)) });
   }, [simple]);
 
   // A text that was changed elsewhere (undo of a reorder, another template) replaces what is shown; typing never does.

@@ -3,6 +3,7 @@
 use axum::Json as Answer;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use base::Cursor;
 use db::catalog::{NameFilter, Selector};
 use db::{PageRequest, SavedVersion, Version};
@@ -339,6 +340,9 @@ struct Try {
     /// Its inputs.
     #[serde(default)]
     inputs: Map<String, Value>,
+    /// Answer with server-sent events: `trace` with the id at once, then the chunks of a chat completion, `error` where it fails.
+    #[serde(default)]
+    stream: bool,
 }
 
 /// How a trial ended.
@@ -357,11 +361,16 @@ async fn try_draft(
     identity: Identity,
     request: RequestContext,
     Json(draft): Json<Try>,
-) -> Result<Answer<Tried>> {
+) -> Result<Response> {
+    if draft.stream {
+        return super::stream_draft(&app, &identity, request.id, &draft.content, draft.inputs)
+            .await;
+    }
     let tried = super::run_draft(&app, &identity, request.id, &draft.content, draft.inputs).await?;
     Ok(Answer(Tried {
         ok: tried.is_ok,
         text: tried.text,
         trace_id: tried.trace_id.to_string(),
-    }))
+    })
+    .into_response())
 }

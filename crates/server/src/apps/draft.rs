@@ -5,13 +5,21 @@
 //! like any other, without a release's number.
 
 use std::collections::HashMap;
+use std::future::ready;
 use std::sync::Arc;
 
+use axum::body::Body;
+use axum::http::{self, HeaderValue, header};
+use axum::response::Response;
 use base::{Digest, TraceId};
 use bytes::Bytes;
 use db::Scope;
 use db::catalog::Reference;
-use gateway::{AppDocument, AppVersion, CallContext, PinnedPrompt, PromptDocument, PromptVersion};
+use futures_util::{StreamExt as _, stream};
+use gateway::{
+    AppDocument, AppVersion, CallContext, GatewayBody, PinnedPrompt, PromptDocument, PromptVersion,
+    Release,
+};
 use http_body_util::BodyExt as _;
 use serde_json::{Map, Value, json};
 
@@ -47,39 +55,10 @@ pub async fn run_draft(
     content: &Value,
     inputs: Map<String, Value>,
 ) -> Result<Tried> {
-    let document = AppDocument::parse(content).map_err(|problems| {
-        let problems = problems.into_iter();
-        let problems = problems.map(|problem| db::Problem::new(problem.path, problem.message));
-        db::CatalogError::Invalid(problems.collect())
-    })?;
-    let digest = Digest::of_json(content).map_err(db::CatalogError::from)?;
-    let release = gateway::Release {
-        name: "draft".to_owned(),
-        number: 0,
-        digest,
-        prompts: prompts_of(app, identity.scope(), &document).await?,
-        credentials: super::plan::credentials(app, &document),
-        app: Arc::new(AppVersion::new(digest, document)),
-    };
-    let body = json!({"model": APP, "messages": [], "prompt_variables": inputs}).to_string();
-    let plan = app.gateway.plan();
-    let context = CallContext::new(trace_id);
-    let response = app
-        .gateway
-        .run_draft(
-            &plan,
-            &identity.principal,
-            context,
-            Arc::new(release),
-            Bytes::from(body),
-        )
-        .await;
+    let release = release_of(app, identity, content).await?;
+    let response = call(app, identity, trace_id, release, inputs, false).await;
     let is_ok = response.status().is_success();
-    let body = http_body_util::Limited::new(response.into_body(), LONGEST_ANSWER);
-    let answer: Value = match body.collect().await {
-        Ok(body) => serde_json::from_slice(&body.to_bytes()).unwrap_or_default(),
-        Err(_) => Value::Null,
-    };
+    let answer = whole(response).await;
     let text = if is_ok {
         &answer["choices"][0]["message"]["content"]
     } else {
@@ -92,8 +71,89 @@ pub async fn run_draft(
     })
 }
 
+/// As [`run_draft`], as server-sent events: `trace` with the id at once, so that
+/// its steps can be followed, then the chunks of a chat completion; `error` where
+/// it fails before the answer begins. Dropping the response ends the run.
+///
+/// # Errors
+/// As there.
+pub async fn stream_draft(
+    app: &App,
+    identity: &Identity,
+    trace_id: TraceId,
+    content: &Value,
+    inputs: Map<String, Value>,
+) -> Result<Response> {
+    let release = release_of(app, identity, content).await?;
+    let begun = json!({"trace_id": trace_id.to_string()});
+    let begun = Bytes::from(format!("event: trace\ndata: {begun}\n\n"));
+    let (app, identity) = (app.clone(), identity.clone());
+    let run = Box::pin(async move {
+        let response = call(&app, &identity, trace_id, release, inputs, true).await;
+        let body = if response.status().is_success() {
+            Body::new(response.into_body())
+        } else {
+            let failure = whole(response).await;
+            Body::from(format!("event: error\ndata: {failure}\n\n"))
+        };
+        body.into_data_stream()
+    });
+    let rest = stream::once(run).flatten();
+    let events = stream::once(ready(Ok(begun))).chain(rest);
+    let mut response = Response::new(Body::from_stream(events));
+    let kind = HeaderValue::from_static("text/event-stream");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    Ok(response)
+}
+
+/// A draft as a release that is in no plan.
+async fn release_of(app: &App, identity: &Identity, content: &Value) -> Result<Arc<Release>> {
+    let document = AppDocument::parse(content).map_err(|problems| {
+        let problems = problems.into_iter();
+        let problems = problems.map(|problem| db::Problem::new(problem.path, problem.message));
+        db::CatalogError::Invalid(problems.collect())
+    })?;
+    let digest = Digest::of_json(content).map_err(db::CatalogError::from)?;
+    Ok(Arc::new(Release {
+        name: "draft".to_owned(),
+        number: 0,
+        digest,
+        prompts: prompts_of(app, identity.scope(), &document).await?,
+        credentials: super::plan::credentials(app, &document),
+        app: Arc::new(AppVersion::new(digest, document)),
+    }))
+}
+
+async fn call(
+    app: &App,
+    identity: &Identity,
+    trace_id: TraceId,
+    release: Arc<Release>,
+    inputs: Map<String, Value>,
+    stream: bool,
+) -> http::Response<GatewayBody> {
+    let body = json!({"model": APP, "messages": [], "prompt_variables": inputs, "stream": stream});
+    let body = Bytes::from(body.to_string());
+    let plan = app.gateway.plan();
+    let context = CallContext::new(trace_id);
+    let principal = &identity.principal;
+    let run = app
+        .gateway
+        .run_draft(&plan, principal, context, release, body);
+    run.await
+}
+
+/// An answer that is not streamed, as JSON; null where it is none or too long.
+async fn whole(response: http::Response<GatewayBody>) -> Value {
+    let body = http_body_util::Limited::new(response.into_body(), LONGEST_ANSWER);
+    match body.collect().await {
+        Ok(body) => serde_json::from_slice(&body.to_bytes()).unwrap_or_default(),
+        Err(_) => Value::Null,
+    }
+}
+
 /// The prompts that a draft refers to, itself and through partials, as they point now.
-async fn prompts_of(
+pub(super) async fn prompts_of(
     app: &App,
     scope: Scope,
     document: &AppDocument,

@@ -8,6 +8,8 @@
 
 mod api;
 mod draft;
+mod drawing;
+mod editor;
 mod graph;
 mod locate;
 mod pages;
@@ -25,7 +27,7 @@ use crate::app::App;
 use crate::error::{AppError, Result};
 use crate::http::Route;
 
-pub use draft::{Tried, run_draft};
+pub use draft::{Tried, run_draft, stream_draft};
 pub(crate) use pages::{change_href, change_rows, document_href, encode, show_href};
 pub use plan::{Compiled, for_plan};
 pub use release::{
@@ -39,6 +41,7 @@ pub const APP: &str = "app";
 /// Pages and API.
 pub fn routes() -> Vec<Route> {
     let mut routes = pages::routes();
+    routes.extend(editor::routes());
     routes.extend(api::routes());
     routes
 }

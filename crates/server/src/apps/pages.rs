@@ -1,7 +1,6 @@
-//! The pages of apps. Names hold slashes, so a page is `apps/show?name=…`.
+//! The pages that show apps and releases; writing an app is `editor.rs`'s.
 //!
-//! The editor is one form with three buttons: check, try, save. Checking and
-//! trying answer the same page again, so that everything works without scripts.
+//! Names hold slashes, so a page is `apps/show?name=…`.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -11,19 +10,18 @@ use axum::response::{IntoResponse, Response};
 use base::Cursor;
 use db::catalog::{NameFilter, Selector};
 use db::{PageRequest, Scope, Version};
-use gateway::{AppDocument, Step};
+use gateway::AppDocument;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::graph::{self, Graph, Node};
-use super::starts::{self, STARTS};
-use super::{APP, RELEASE, ReleaseContent, locate, parse_name};
+use super::drawing::{drawing, step_rows};
+use super::starts::STARTS;
+use super::{APP, RELEASE, ReleaseContent, parse_name};
 use crate::app::App;
 use crate::auth::{Identity, Permission};
 use crate::error::{AppError, Result};
 use crate::extract::{Form, Query};
-use crate::http::{Access, RequestContext, Route};
-use crate::setup::form_errors;
+use crate::http::{Access, Route};
 use crate::ui::{PageContext, redirect};
 
 const WEEK_US: i64 = 7 * 86_400 * 1_000_000;
@@ -36,8 +34,6 @@ pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::get("/{project}/apps", read, list),
         Route::get("/{project}/apps/show", read, show),
-        Route::get("/{project}/apps/edit", write, edit),
-        Route::post("/{project}/apps/edit", write, submit).body_limit(5 << 20),
         Route::post("/{project}/apps/releases", write, cut),
         Route::get("/{project}/apps/release", read, show_release),
         Route::get("/{project}/apps/diff", read, diff),
@@ -147,7 +143,7 @@ fn first_page(limit: u32) -> PageRequest {
     }
 }
 
-fn start_links(page: &PageContext, selected: Option<&str>) -> Vec<Value> {
+pub(super) fn start_links(page: &PageContext, selected: Option<&str>) -> Vec<Value> {
     let links = STARTS.iter().map(|key| {
         json!({"key": key, "href": format!("{}/apps/edit?start={key}", page.root()), "selected": selected == Some(*key)})
     });
@@ -222,7 +218,7 @@ async fn list(
     page.render("apps/list.html", view).await
 }
 
-fn count_steps(steps: &Value) -> usize {
+pub(super) fn count_steps(steps: &Value) -> usize {
     let steps = steps.as_array().map(Vec::as_slice).unwrap_or_default();
     steps
         .iter()
@@ -377,7 +373,7 @@ fn tool_rows(content: &Value) -> Vec<Value> {
 }
 
 /// The inputs that an app declares, in its order; the one that it has when it declares none.
-fn input_fields(content: &Value) -> Vec<(String, Value, bool)> {
+pub(super) fn input_fields(content: &Value) -> Vec<(String, Value, bool)> {
     let Some(properties) = content["inputs"]["properties"].as_object() else {
         return vec![("question".to_owned(), json!({"type": "string"}), true)];
     };
@@ -412,7 +408,7 @@ fn input_rows(content: &Value) -> Vec<Value> {
 }
 
 /// The value that a form begins with: the declared default, or the first example.
-fn sample(schema: &Value) -> Option<&Value> {
+pub(super) fn sample(schema: &Value) -> Option<&Value> {
     schema
         .get("default")
         .or_else(|| schema["examples"].as_array()?.first())
@@ -432,425 +428,6 @@ fn snippet(app: &App, page: &PageContext, name: &str, content: &Value) -> Value 
         "question": page.t("apps-question"),
         "inputs": if declared { Value::Object(inputs).to_string() } else { String::new() },
     })
-}
-
-/// One row per step, those inside a chain below it.
-fn step_rows(page: &PageContext, document: &AppDocument) -> Vec<Value> {
-    let mut rows = Vec::new();
-    push_steps(page, &document.steps, 0, &mut rows);
-    rows
-}
-
-fn push_steps(page: &PageContext, steps: &[Step], depth: usize, rows: &mut Vec<Value>) {
-    for step in steps {
-        let described = describe(page, step);
-        rows.push(json!({
-            "id": step.id(), "kind": step.kind(), "depth": depth.min(3), "what": described.what,
-            "what_href": described.href, "model": described.model, "when": step.when().unwrap_or_default(),
-            "each": described.each,
-        }));
-        if let Step::Chain(chain) = step {
-            push_steps(page, &chain.steps, depth + 1, rows);
-        }
-    }
-}
-
-/// What a step works with, in words.
-#[derive(Default)]
-struct Described {
-    what: String,
-    href: Option<String>,
-    model: String,
-    each: String,
-}
-
-fn describe(page: &PageContext, step: &Step) -> Described {
-    match step {
-        Step::Prompt(step) => described_prompt(page, &step.prompt, step.model.as_deref()),
-        Step::Agent(step) => {
-            let mut described = described_prompt(page, &step.prompt, step.model.as_deref());
-            if !step.tools.is_empty() {
-                described.what = format!("{} + {}", described.what, step.tools.join(", "));
-            }
-            described
-        }
-        Step::Tool(step) => Described {
-            what: step.tool.clone(),
-            ..Described::default()
-        },
-        Step::Chain(step) => Described {
-            each: step.for_each.clone().unwrap_or_default(),
-            ..Described::default()
-        },
-        Step::Retrieve(step) => Described {
-            what: step.index.clone(),
-            ..Described::default()
-        },
-        Step::Guard(step) => Described {
-            what: step.guard.clone(),
-            ..Described::default()
-        },
-    }
-}
-
-fn described_prompt(
-    page: &PageContext,
-    prompt: &gateway::PromptSource,
-    model: Option<&str>,
-) -> Described {
-    let (what, href) = match prompt {
-        gateway::PromptSource::Reference(text) => (text.clone(), reference_href(page, text)),
-        gateway::PromptSource::Inline(_) => (page.t("apps-inline"), None),
-    };
-    Described {
-        what,
-        href,
-        model: model.unwrap_or_default().to_owned(),
-        each: String::new(),
-    }
-}
-
-fn reference_href(page: &PageContext, text: &str) -> Option<String> {
-    let reference: db::catalog::Reference = text.parse().ok()?;
-    (reference.kind == crate::prompts::KIND).then(|| {
-        format!(
-            "{}/prompts/show?name={}",
-            page.root(),
-            encode(reference.name.as_str())
-        )
-    })
-}
-
-fn drawing(page: &PageContext, document: &AppDocument) -> graph::Drawing {
-    graph::draw(&to_graph(page, document))
-}
-
-/// The gateway's graph as nested boxes; lines join boxes of one group only.
-fn to_graph(page: &PageContext, document: &AppDocument) -> Graph {
-    group(page, &document.graph(), None)
-}
-
-fn group(page: &PageContext, all: &gateway::Graph, parent: Option<&str>) -> Graph {
-    let members: Vec<&gateway::GraphNode> = all
-        .nodes
-        .iter()
-        .filter(|node| node.parent.as_deref() == parent)
-        .collect();
-    let place = |id: &str| members.iter().position(|node| node.id == id);
-    let edges = all.edges.iter();
-    let edges = edges.filter_map(|edge| Some((place(&edge.from)?, place(&edge.to)?)));
-    Graph {
-        edges: edges.collect(),
-        nodes: members.iter().map(|node| drawn(page, all, node)).collect(),
-    }
-}
-
-fn drawn(page: &PageContext, all: &gateway::Graph, node: &gateway::GraphNode) -> Node {
-    let (title, href) = match node.kind {
-        "inputs" => (page.t("apps-inputs"), String::new()),
-        "output" => (page.t("apps-output"), String::new()),
-        _ => (node.id.clone(), format!("#step-{}", node.id)),
-    };
-    let mut text = match (node.kind, node.detail.as_str()) {
-        ("inputs" | "output", _) => String::new(),
-        (kind, "") => page.t(&format!("apps-kind-{}", kind)),
-        (_, detail) => detail.trim_start_matches("prompt:").to_owned(),
-    };
-    if node.repeated {
-        text = format!("{text} ×n").trim_start().to_owned();
-    }
-    Node {
-        id: title,
-        kind: node.kind.to_owned(),
-        text,
-        href,
-        when: if node.conditional {
-            page.t("apps-when")
-        } else {
-            String::new()
-        },
-        inside: (node.kind == "chain").then(|| group(page, all, Some(&node.id))),
-    }
-}
-
-#[derive(Deserialize)]
-struct EditQuery {
-    name: Option<String>,
-    version: Option<i64>,
-    start: Option<String>,
-}
-
-/// The editor's fields, as a form posts them or a page begins with them.
-#[derive(Debug, Default, Deserialize)]
-struct Draft {
-    #[serde(default)]
-    name: String,
-    base: Option<i64>,
-    #[serde(default)]
-    document: String,
-    #[serde(default)]
-    message: String,
-    #[serde(default)]
-    action: String,
-    /// `in.NAME`: the inputs to try it with.
-    #[serde(flatten)]
-    inputs: BTreeMap<String, String>,
-}
-
-/// What checking or trying a draft brought to light.
-#[derive(Default)]
-struct Outcome {
-    errors: Option<Value>,
-    problems: Vec<db::Problem>,
-    result: Option<Value>,
-    is_checked: bool,
-}
-
-async fn edit(
-    State(app): State<App>,
-    page: PageContext,
-    identity: Identity,
-    Query(query): Query<EditQuery>,
-) -> Result<Response> {
-    let draft = match &query.name {
-        Some(name) => {
-            let name = parse_name(name)?;
-            let selector = query.version.map_or(Selector::Latest, Selector::Number);
-            let found = app
-                .catalog
-                .version(identity.scope(), APP, &name, &selector)
-                .await?;
-            let found = found.ok_or_else(|| {
-                AppError::not_found(format!(
-                    "there is no app {:?} with this version",
-                    name.as_str()
-                ))
-            })?;
-            Draft {
-                name: name.as_str().to_owned(),
-                base: Some(found.version.number),
-                document: pretty(&found.content),
-                ..Draft::default()
-            }
-        }
-        None => {
-            let key = query.start.as_deref().unwrap_or(STARTS[0]);
-            let model = crate::playground::default_model(&app, &identity);
-            Draft {
-                document: pretty(&starts::document(key, &model)),
-                ..Draft::default()
-            }
-        }
-    };
-    let start = query.start.as_deref().unwrap_or(STARTS[0]);
-    let start = query.name.is_none().then_some(start);
-    render_edit(&page, &draft, start, Outcome::default()).await
-}
-
-fn pretty(content: &Value) -> String {
-    serde_json::to_string_pretty(content).unwrap_or_default()
-}
-
-async fn render_edit(
-    page: &PageContext,
-    draft: &Draft,
-    start: Option<&str>,
-    outcome: Outcome,
-) -> Result<Response> {
-    let content: Value = serde_json::from_str(&draft.document).unwrap_or_default();
-    let document = AppDocument::parse(&content).ok();
-    let problems: Vec<Value> = outcome
-        .problems
-        .iter()
-        .map(|problem| {
-            let line = (!problem.path.is_empty())
-                .then(|| locate::line_of(&draft.document, &problem.path))
-                .flatten();
-            json!({"path": problem.path, "message": problem.message, "line": line})
-        })
-        .collect();
-    let is_refused = outcome.errors.is_some() || !problems.is_empty();
-    let is_new = draft.base.is_none();
-    let view = json!({
-        "is_new": is_new, "name": draft.name, "href": (!is_new).then(|| show_href(page, &draft.name)), "base": draft.base,
-        "starts": if is_new && start.is_some() { start_links(page, start) } else { Vec::new() },
-        "document": draft.document, "message": draft.message, "problems": problems,
-        "errors": outcome.errors.unwrap_or_else(|| json!({})),
-        "graph": document.as_ref().map(|document| drawing(page, document)),
-        "steps": count_steps(&content["steps"]), "inputs": input_controls(&content, &draft.inputs),
-        "result": outcome.result, "checked": outcome.is_checked,
-    });
-    let status = if is_refused {
-        StatusCode::UNPROCESSABLE_ENTITY
-    } else {
-        StatusCode::OK
-    };
-    page.render_with_status(status, "apps/edit.html", view)
-        .await
-}
-
-/// One control per input, filled with what was typed before.
-fn input_controls(content: &Value, typed: &BTreeMap<String, String>) -> Vec<Value> {
-    input_fields(content)
-        .into_iter()
-        .map(|(name, schema, required)| {
-            let options: Vec<String> = schema["enum"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(as_text)
-                .collect();
-            let kind = match schema["type"].as_str() {
-                _ if !options.is_empty() => "choice",
-                Some("number" | "integer") => "number",
-                Some("boolean") => "flag",
-                Some("object" | "array") => "json",
-                _ => "text",
-            };
-            let value = typed.get(&format!("in.{name}")).cloned();
-            json!({
-                "value": value.unwrap_or_else(|| sample(&schema).map(as_text).unwrap_or_default()),
-                "name": name, "kind": kind, "options": options, "required": required,
-                "hint": schema["description"].as_str().unwrap_or_default(),
-            })
-        })
-        .collect()
-}
-
-fn as_text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
-
-/// The inputs that a form sent, each read as its schema says.
-fn typed_inputs(
-    content: &Value,
-    typed: &BTreeMap<String, String>,
-) -> std::result::Result<Map<String, Value>, db::Problem> {
-    let mut inputs = Map::new();
-    for (name, schema, _) in input_fields(content) {
-        let Some(text) = typed.get(&format!("in.{name}")) else {
-            continue;
-        };
-        let is_text = matches!(schema["type"].as_str(), Some("string") | None);
-        let value = if is_text {
-            json!(text.replace("\r\n", "\n"))
-        } else {
-            serde_json::from_str(text).map_err(|error| {
-                db::Problem::new(
-                    format!("/inputs/properties/{name}"),
-                    format!("{text:?} cannot be read as its type says: {error}"),
-                )
-            })?
-        };
-        inputs.insert(name, value);
-    }
-    Ok(inputs)
-}
-
-async fn submit(
-    State(app): State<App>,
-    page: PageContext,
-    identity: Identity,
-    request: RequestContext,
-    Form(mut draft): Form<Draft>,
-) -> Result<Response> {
-    draft.document = draft.document.replace("\r\n", "\n");
-    let content: Value = match serde_json::from_str(&draft.document) {
-        Ok(content) => content,
-        Err(error) => {
-            let problem = db::Problem::new("", error.to_string());
-            return refuse(&page, &draft, vec![problem]).await;
-        }
-    };
-    if let Err(problems) = (super::kind().validate)(&content) {
-        return refuse(&page, &draft, problems).await;
-    }
-    match draft.action.as_str() {
-        "save" => save(&app, &page, &identity, &draft, &content).await,
-        "try" => try_out(&app, &page, &identity, request, &draft, &content).await,
-        _ => {
-            let outcome = Outcome {
-                is_checked: true,
-                ..Outcome::default()
-            };
-            render_edit(&page, &draft, None, outcome).await
-        }
-    }
-}
-
-async fn refuse(page: &PageContext, draft: &Draft, problems: Vec<db::Problem>) -> Result<Response> {
-    let outcome = Outcome {
-        problems,
-        ..Outcome::default()
-    };
-    render_edit(page, draft, None, outcome).await
-}
-
-async fn save(
-    app: &App,
-    page: &PageContext,
-    identity: &Identity,
-    draft: &Draft,
-    content: &Value,
-) -> Result<Response> {
-    let saving = async {
-        let name = parse_name(&draft.name)?;
-        super::save_app(app, identity.scope(), &name, content, draft.message.trim()).await
-    };
-    match saving.await {
-        Ok(saved) => {
-            let href = show_href(page, saved.version.name.as_str());
-            let flash = if saved.already_existed {
-                "apps-same-flash"
-            } else {
-                "apps-saved-flash"
-            };
-            let number = saved.version.number.to_string();
-            Ok(redirect(format!("{href}&version={number}"))
-                .ok(page.t_with(flash, &[("n", &number)]))
-                .into_response())
-        }
-        Err(error) if error.status == StatusCode::BAD_REQUEST => {
-            let at = error.at.clone().unwrap_or_default();
-            if at.starts_with('/') {
-                return refuse(page, draft, vec![db::Problem::new(at, error.message)]).await;
-            }
-            let outcome = Outcome {
-                errors: Some(form_errors(page, &error)),
-                ..Outcome::default()
-            };
-            render_edit(page, draft, None, outcome).await
-        }
-        Err(error) => Err(error),
-    }
-}
-
-async fn try_out(
-    app: &App,
-    page: &PageContext,
-    identity: &Identity,
-    request: RequestContext,
-    draft: &Draft,
-    content: &Value,
-) -> Result<Response> {
-    let inputs = match typed_inputs(content, &draft.inputs) {
-        Ok(inputs) => inputs,
-        Err(problem) => return refuse(page, draft, vec![problem]).await,
-    };
-    let began = app.clock.now_us();
-    let tried = super::run_draft(app, identity, request.id, content, inputs).await?;
-    let result = json!({
-        "ok": tried.is_ok, "text": tried.text, "ms": app.clock.now_us() - began,
-        "trace_href": format!("{}/traces/{}", page.root(), tried.trace_id),
-    });
-    let outcome = Outcome {
-        result: Some(result),
-        ..Outcome::default()
-    };
-    render_edit(page, draft, None, outcome).await
 }
 
 #[derive(Deserialize)]

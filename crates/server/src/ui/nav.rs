@@ -36,6 +36,7 @@ const GROUPS: &[(&str, &[Entry])] = &[
                 "playground",
                 Permission::Infer,
             ),
+            ("nav-compare", "compare", "compare", Permission::Infer),
             ("nav-prompts", "prompts", "prompts", Permission::ReadPrompts),
             ("nav-apps", "apps", "apps", Permission::ReadCatalog),
             (

@@ -493,6 +493,7 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ),
     ("GET", "/{project}/apps/edit", "admin editor"),
     ("POST", "/{project}/apps/edit", "admin editor"),
+    ("POST", "/{project}/apps/draw", "admin editor"),
     ("POST", "/{project}/apps/releases", "admin editor"),
     (
         "GET",
