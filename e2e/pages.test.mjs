@@ -56,7 +56,39 @@ async function fill(server) {
   paths.peek = `/traces?peek=${tool}`;
   await server.call("/api/v1/scores", { trace_id: tool, name: "thumbs", value: -1, comment: "Wrong city" });
   await server.call("/api/v1/scores", { trace_id: hostile, name: "thumbs", value: 1 });
+  await ship(server);
 }
+
+/** Apps, releases on their way to production, an experiment that runs. */
+async function ship(server) {
+  await server.call("/api/v1/protections/prod", { rules: { approvals: 1, gates: [{ name: "earlier_environment" }, { name: "smoke" }] } }, "PUT");
+  const ask = (content) => ({ messages: [{ role: "user", content }] });
+  const steps = [
+    { id: "who", type: "prompt", model: "main", prompt: "prompt:support/answer@production", variables: { language: "inputs.language" } },
+    { id: "weather", type: "tool", tool: "weather", arguments: { place: "inputs.city" }, when: 'inputs.city != ""' },
+    { id: "each", type: "chain", for_each: "[1, 2]", steps: [{ id: "inner", type: "prompt", model: "main", prompt: ask("Say {{ n }}"), variables: { n: "string(item)" } }] },
+    { id: "act", type: "agent", model: "main", tools: ["weather"], limits: { steps: 3 }, prompt: ask("{{ q }}"), variables: { q: "steps.who.text" } },
+  ];
+  const content = {
+    description: "Every kind of step.", models: { main: ["acme/echo", "acme/japanese"] }, steps,
+    inputs: { type: "object", properties: { city: { type: "string", default: "東京" }, language: { type: "string", default: "English" } } },
+    tools: { weather: { type: "http", description: "The weather at a place.", url: "https://api.example.com/{place}", parameters: { type: "object", properties: { place: { type: "string" } } } } },
+  };
+  const move = (label, version, reason) => server.call("/api/v1/proposals", { kind: "release", name: "案内/天気", label, version, reason });
+  for (const description of ["Every kind of step.", "Every kind of step, again."]) {
+    await server.call("/api/v1/apps", { name: "案内/天気", content: { ...content, description }, message: description });
+    await server.call("/api/v1/apps/%E6%A1%88%E5%86%85%2F%E5%A4%A9%E6%B0%97/releases", { message: description });
+  }
+  await move("dev", 2, "try");
+  await move("staging", 1, "launch");
+  await move("prod", 1, "ready for customers");
+  await server.call("/api/v1/experiments", { name: "greeting", message: "", content: {
+    description: "Which answer is better?", target: { kind: "prompt", name: "support/answer", label: "production" }, metric: { kind: "score", name: "thumbs" }, minimum_sample: 100,
+    arms: [{ name: "control", version: 1, weight: 50, control: true }, { name: "candidate", version: 2, weight: 50 }], guards: [{ metric: { kind: "error_rate" }, limit: 0.2, direction: "above" }],
+  } });
+  await server.call("/api/v1/experiments/greeting/start", { reason: "to see" });
+}
+const APP = encodeURIComponent("案内/天気");
 
 const pages = [
   ["overview-empty", () => [empty, "/"]],
@@ -83,6 +115,23 @@ const pages = [
   ["prompt", () => [full, "/prompts/show?name=support%2Fanswer"]],
   ["prompt-diff", () => [full, "/prompts/diff?name=support%2Fanswer&base=1&version=2"]],
   ["prompt-diff-split", () => [full, "/prompts/diff?name=support%2Fanswer&base=1&version=2&mode=split"]],
+  ["apps-empty", () => [empty, "/apps"]],
+  ["apps", () => [full, "/apps"]],
+  ["app", () => [full, `/apps/show?name=${APP}`]],
+  ["app-editor", () => [full, `/apps/edit?name=${APP}`]],
+  ["app-editor-new", () => [full, "/apps/edit?start=steps"]],
+  ["app-diff", () => [full, `/apps/diff?name=${APP}&base=1&version=2`]],
+  ["app-release", () => [full, `/apps/release?name=${APP}&number=1`]],
+  ["releases-empty", () => [empty, "/releases"]],
+  ["releases", () => [full, "/releases"]],
+  ["approvals-empty", () => [empty, "/approvals"]],
+  ["approvals", () => [full, "/approvals"]],
+  ["environments", () => [full, "/environments"]],
+  ["experiments-empty", () => [empty, "/experiments"]],
+  ["experiments", () => [full, "/experiments"]],
+  ["experiments-new", () => [full, "/experiments/new"]],
+  ["experiment", () => [full, "/experiments/show?name=greeting"]],
+  ["audit", () => [full, "/audit"]],
   ["models", () => [full, "/models"]],
   ["providers", () => [full, "/providers"]],
   ["providers-new", () => [full, "/providers/new"]],
@@ -99,7 +148,7 @@ const signedOut = [
 async function settled(page) {
   // Not "networkidle": the live tail of the trace list never is.
   await page.waitForLoadState("load");
-  await page.waitForFunction(() => [...document.querySelectorAll('[data-island="charts"], [data-island="playground"], [data-island="editor"], [data-island="compare"]')].every((el) => el.childElementCount > 0 && !el.querySelector(".ed-plain") && (el.dataset.island !== "compare" || !el.querySelector("noscript"))));
+  await page.waitForFunction(() => [...document.querySelectorAll('[data-island="charts"], [data-island="playground"], [data-island="editor"], [data-island="compare"], [data-island="apps"]')].every((el) => el.childElementCount > 0 && !el.querySelector(".ed-plain") && (el.dataset.island !== "compare" || !el.querySelector("noscript"))));
 }
 
 async function check(name, lang, theme, server, path, state, narrow) {

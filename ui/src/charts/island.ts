@@ -18,6 +18,7 @@ const FORMATS = { count: short, ms, usd, tokens: short, bytes, percent: (v: numb
 const HEIGHT_COMPACT = 60;
 
 export function mount(el: HTMLElement, props: Props): () => void {
+  props = { ...props, chart: held(props) };
   const { chart } = props;
   const t = words(props.i18n);
   const name = (s: Series) => (`chart-${s.key}` in props.i18n ? t(`chart-${s.key}`) : s.key);
@@ -84,6 +85,13 @@ function total(s: Series, unit: Chart["unit"]): number | null {
 /** A signed chart (low, high, difference: the line lies over its band) shows what is known now. */
 function last(s: Series): number | null {
   return s.values.findLast((v) => v !== null) ?? null;
+}
+
+/** An interval stands until new calls move it, so that its last value reaches to the end of the chart: "as of now". */
+function held({ chart, to_us }: Props): Chart {
+  const end = Math.floor(to_us / 1e6);
+  if (!chart.signed || !chart.times_s.length || chart.times_s.at(-1)! >= end) return chart;
+  return { ...chart, times_s: [...chart.times_s, end], series: chart.series.map((s) => ({ ...s, values: [...s.values, last(s)] })) };
 }
 
 /** A signed chart has zero in it. Intervals begin very wide: what came in the first half may run out of the frame. */

@@ -76,7 +76,8 @@ async fn list(
     let narrowed = query.q.is_some() || query.tag.is_some();
     let filter = NameFilter {
         folder: folder.clone(),
-        direct: !narrowed,
+        // Folders stand above the list as ways to narrow it; what they hold is listed anyway.
+        direct: false,
         tag: query.tag.clone(),
         search: query.q.clone(),
         include_deleted: false,
