@@ -19,6 +19,7 @@ for (const lang of ["en", "ja"]) {
       server = await startServer();
       state = await signUp(browser, server);
       await server.cli("provider", "add", "acme", "--protocol", "openai", "--base-url", `${provider.url}/v1`);
+      await server.cli("provider", "test", "acme");
       const prompt = (content) => ({ messages: [{ role: "user", content }] });
       await server.call("/api/v1/prompts", { name: "desk/polish", message: "", content: prompt("Polish this: {{ draft }}") });
       await server.call("/api/v1/prompts/desk%2Fpolish/versions", { message: "kinder", content: prompt("Polish this kindly: {{ draft }}") });

@@ -87,7 +87,7 @@ function Result({ s, run }: { s: State; run: Run }) {
     {rows.length > 0 && <ol class="ap-results">{rows.map(({ span, depth }) => (
       <li key={span.span_id} data-depth={Math.min(depth, 3)}>
         <details>
-          <summary><Icon name="right" /><span class={`ap-dot ${span.status === "error" ? "err" : "ok"}`}><span class="sr">{t(span.status === "error" ? "appedit-step-failed" : "appedit-step-done")}</span></span><strong class="mono">{span.name}</strong><span class="grow clip muted">{span.error ?? span.output_preview}</span><span class="muted small num">{ms(span.latency_ms)}</span></summary>
+          <summary><Icon name="right" /><span class={`ap-dot ${span.status === "error" ? "err" : "ok"}`}><span class="sr">{t(span.status === "error" ? "appedit-step-failed" : "appedit-step-done")}</span></span><strong class="mono">{nameOf(span)}</strong><span class="grow clip muted">{span.error ?? span.output_preview}</span><span class="muted small num">{ms(span.latency_ms)}</span></summary>
           <pre>{span.error ?? (span.output_preview || "–")}</pre>
           {span.cost_nanousd !== null && span.cost_nanousd > 0 && <p class="muted small">{usd(span.cost_nanousd / 1e9)}</p>}
         </details>
@@ -98,6 +98,9 @@ function Result({ s, run }: { s: State; run: Run }) {
     {run.state === "stopped" && <p class="muted small">{t("appedit-stopped")}</p>}
   </>;
 }
+
+/** A span is called after its operation and its step: "chat answer". The step is what the form calls it. */
+const nameOf = (span: StepSpan): string => span.name.slice(span.name.indexOf(" ") + 1);
 
 /** The steps in the order in which they began, those of a chain below it; the app's own span is the frame. */
 function ordered(spans: StepSpan[]): { span: StepSpan; depth: number }[] {
