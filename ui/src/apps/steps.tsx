@@ -17,6 +17,9 @@ const keyOf = (step: Step): number => {
   return key;
 };
 
+/** Steps whose cards are folded. */
+const folded = new WeakSet<Step>();
+
 export function StepList({ s, steps, path }: { s: State; steps: Step[]; path: string }) {
   const { t } = s;
   const add = (type: StepType) => change(s, () => {
@@ -40,8 +43,15 @@ export function StepList({ s, steps, path }: { s: State; steps: Step[]; path: st
 
 function Card({ s, steps, step, at, path }: { s: State; steps: Step[]; step: Step; at: number; path: string }) {
   const { t } = s;
-  const [open, setOpen] = useState(true);
-  const move = (by: number) => change(s, () => { steps.splice(at, 1); steps.splice(at + by, 0, step); });
+  const [open, show] = useState(!folded.has(step));
+  const setOpen = (on: boolean) => { if (on) folded.delete(step); else folded.add(step); show(on); };
+  const move = (by: number) => {
+    // A new key draws the card anew instead of moving it: Chromium 156 dies of `moveBefore` on a card (Preact uses it).
+    keys.delete(step);
+    change(s, () => { steps.splice(at, 1); steps.splice(at + by, 0, step); });
+    const label = `${t(by < 0 ? "appedit-up" : "appedit-down")}: ${step.id}`;
+    requestAnimationFrame(() => document.querySelector<HTMLButtonElement>(`#${CSS.escape(`step-${step.id}`)} button[aria-label="${CSS.escape(label)}"]`)?.focus());
+  };
   const bad = problemsAt(s, path).length;
   const list = `ap-list-${keyOf(step)}`;
   return (
