@@ -58,7 +58,7 @@ for (const lang of ["en", "ja"]) {
       await page.getByText(t("apps-start-answer"), { exact: true }).click();
       await page.fill("#ap-name", name);
       await page.locator('.ap-state[data-state="good"]').waitFor();
-      await page.getByRole("button", { name: t("appedit-save"), exact: true }).click();
+      await Promise.all([page.waitForURL(/apps\/show/), page.getByRole("button", { name: t("appedit-save"), exact: true }).click()]);
       await page.locator(".app-graph svg").waitFor();
       await page.getByRole("button", { name: t("apps-cut-button"), exact: true }).click();
       await page.locator(".versions .badge", { hasText: "dev" }).waitFor();
