@@ -77,7 +77,7 @@ export function Graph({ drawing, label, onOpen }: { drawing: Drawing; label: str
       </g>
     );
     const key = `${b.title} ${b.x} ${b.y}`;
-    return b.href ? <a key={key} href={b.href} aria-label={b.full} onClick={(e) => { e.preventDefault(); onOpen(b.href); }}>{inner}</a> : <g key={key}>{inner}</g>;
+    return b.href ? <a key={key} href={b.href} onClick={(e) => { e.preventDefault(); onOpen(b.href); }}>{inner}</a> : <g key={key}>{inner}</g>;
   };
   return (
     <div class="app-graph" role="region" tabIndex={0} aria-label={label}>
