@@ -1,5 +1,5 @@
 # make up    build, fetch the default models, start, print a sign-in link
-# make test  every test: Rust, UI, unmodified clients, real browser
+# make test  every test: Rust, UI, formulas beside Python's, unmodified clients, real browser
 # make help  the rest
 #
 # Every target can be run again at any time and installs what it needs, or says
@@ -21,7 +21,7 @@ export MEGURI_BIN := $(CURDIR)/$(BIN)
 export MEGURI_MODELS := $(CURDIR)/target/models-data
 NEXTEST := $(shell command -v cargo-nextest >/dev/null 2>&1 && echo yes)
 
-.PHONY: help up test check ui bench build test-build test-rust test-ui test-compat test-e2e test-models
+.PHONY: help up test check ui bench build test-build test-rust test-ui test-oracle test-compat test-e2e test-models
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,7 +33,7 @@ build: target ui ## the release binary, target/release/meguri
 	@scripts/need rust
 	cargo build --release --locked -p server
 
-test: test-ui test-rust test-compat test-e2e ## every test
+test: test-ui test-rust test-oracle test-compat test-e2e ## every test
 	@echo "make test: all passed"
 
 check: target ui ## formatting, lints and types, without running anything
@@ -69,6 +69,9 @@ test-rust: test-build test-models
 
 test-ui: ui
 	cd ui && npx --no-install tsc --noEmit && npm test
+
+test-oracle: test-build
+	oracle/run
 
 test-compat: test-build test-models
 	compat/run

@@ -135,6 +135,7 @@ impl Plan {
 #[serde(rename_all = "snake_case")]
 pub enum Method {
     /// Exact McNemar test and Newcombe's interval.
+    #[serde(rename = "mcnemar")]
     McNemar,
     /// Paired bootstrap and permutation test.
     PairedBootstrap,

@@ -148,7 +148,7 @@ fn degrees(shares: &[f64]) -> f64 {
     independent_rows(shares).min(alike_rows(shares))
 }
 
-/// M_gh = a_g·a_h·(δ_gh/n_g − 1/n) up to a factor, with a_g = n_g/√(1 − f_g).
+/// M_gh = a_g·a_h·(δ_gh/f_g − 1) with a_g = f_g/√(1 − f_g): rows independent of each other.
 fn independent_rows(shares: &[f64]) -> f64 {
     let squares: f64 = shares.iter().map(|f| f * f).sum();
     let weight = |f: f64| f * f / (1.0 - f);

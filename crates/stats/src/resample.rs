@@ -225,15 +225,46 @@ pub fn bootstrap(
     })
 }
 
-/// [`bootstrap`] of the mean, without the detour over a function.
+/// [`bootstrap`] of the mean, from the units' sums instead of their rows.
 pub fn bootstrap_mean(
     values: &[f64],
     clusters: Option<&[u64]>,
     how: Resampling,
 ) -> Result<Bootstrap, Invalid> {
+    how.check()?;
     all_finite("values", values.iter().copied())?;
-    bootstrap(values.len(), clusters, how, |rows| {
-        Some(rows.iter().map(|row| values[*row]).sum::<f64>() / length(rows.len()))
+    let units: Vec<(f64, f64)> = match Units::new(values.len(), clusters)? {
+        Units::Rows(_) => values.iter().map(|value| (*value, 1.0)).collect(),
+        Units::Clusters(groups) => groups
+            .iter()
+            .map(|rows| {
+                (
+                    rows.iter().map(|row| values[*row]).sum(),
+                    length(rows.len()),
+                )
+            })
+            .collect(),
+    };
+    let mut random = Random::new(how.seed);
+    let mut draw = || {
+        let (mut total, mut rows) = (0.0, 0.0);
+        for _ in 0..units.len() {
+            let (sum, size) = units[random.below(units.len())];
+            (total, rows) = (total + sum, rows + size);
+        }
+        total / rows
+    };
+    let mut draws: Vec<f64> = if units.is_empty() {
+        Vec::new()
+    } else {
+        (0..how.resamples).map(|_| draw()).collect()
+    };
+    draws.sort_by(f64::total_cmp);
+    Ok(Bootstrap {
+        estimate: values.iter().sum::<f64>() / length(values.len().max(1)),
+        undefined: if draws.is_empty() { how.resamples } else { 0 },
+        draws,
+        units: units.len(),
     })
 }
 

@@ -6,7 +6,7 @@
 
 use crate::invalid::{Invalid, all_finite};
 use crate::mean::MeanEstimate;
-use crate::special::{bisect, float, ln_gamma, normal_cdf, normal_quantile, t_quantile};
+use crate::special::{float, ln_gamma, normal_cdf, normal_quantile, t_quantile};
 
 fn z_two_sided(alpha: f64) -> f64 {
     normal_quantile(1.0 - alpha / 2.0)
@@ -87,7 +87,6 @@ pub fn paired_mean_power(effect: f64, n: u64, alpha: f64) -> Result<f64, Invalid
 
 /// The power of a two-sided t test whose statistic is `shift` standard errors from 0.
 fn power_at(shift: f64, degrees: f64, alpha: f64) -> f64 {
-    const STEPS: u32 = 400;
     if degrees > 1e5 {
         let z = z_two_sided(alpha);
         return normal_cdf(shift - z) + normal_cdf(-shift - z);
@@ -99,13 +98,15 @@ fn power_at(shift: f64, degrees: f64, alpha: f64) -> f64 {
     let at = |s: f64| {
         (normal_cdf(shift - critical * s) + normal_cdf(-shift - critical * s)) * density(s)
     };
-    // All of the mass lies within twelve standard deviations, 1/√(2ν), of 1.
-    let reach = 12.0 / (2.0 * degrees).sqrt();
+    // All of the mass lies within nine standard deviations, 1/√(2ν), of 1. With few degrees of
+    // freedom it is cut off at 0, and the steps must be fine there.
+    let steps: u32 = if degrees < 10.0 { 400 } else { 60 };
+    let reach = if degrees < 10.0 { 12.0 } else { 9.0 } / (2.0 * degrees).sqrt();
     let (low, high) = ((1.0 - reach).max(1e-12), 1.0 + reach);
-    let step = (high - low) / f64::from(STEPS);
+    let step = (high - low) / f64::from(steps);
     // Simpson's rule.
     let inner = |k: u32| at(low + f64::from(k) * step) * if k % 2 == 1 { 4.0 } else { 2.0 };
-    let sum: f64 = (1..STEPS).map(inner).sum::<f64>() + at(low) + at(high);
+    let sum: f64 = (1..steps).map(inner).sum::<f64>() + at(low) + at(high);
     (sum * step / 3.0).clamp(0.0, 1.0)
 }
 
@@ -151,26 +152,23 @@ pub fn detectable_paired_mean(mean: &MeanEstimate, alpha: f64, power: f64) -> f6
     if mean.units < 2 || mean.degrees < 1.0 {
         return f64::INFINITY;
     }
-    let short = |shift: f64| power_at(shift, mean.degrees, alpha) < power;
-    let mut high = 4.0;
-    while short(high) && high < 1e6 {
-        high *= 2.0;
-    }
-    bisect_coarse(high, short) * mean.standard_error
-}
-
-/// Four digits are enough for a figure that people plan with.
-fn bisect_coarse(mut high: f64, below: impl Fn(f64) -> bool) -> f64 {
-    let mut low = 0.0;
-    while high - low > 1e-5 * high {
-        let middle = 0.5 * (low + high);
-        if below(middle) {
-            low = middle;
-        } else {
-            high = middle;
+    // On the scale of normal quantiles power is almost a straight line of the shift, so the
+    // secant method needs a handful of steps.
+    let wanted = normal_quantile(power);
+    let miss = |shift: f64| normal_quantile(power_at(shift, mean.degrees, alpha)) - wanted;
+    let mut before = t_quantile(1.0 - alpha / 2.0, mean.degrees) + wanted;
+    let mut miss_before = miss(before);
+    let mut shift = before - miss_before;
+    for _ in 0..40 {
+        let missed = miss(shift);
+        let slope = (missed - miss_before) / (shift - before);
+        (before, miss_before) = (shift, missed);
+        if missed.abs() < 1e-7 || !slope.is_normal() {
+            break;
         }
+        shift = (shift - missed / slope).clamp(0.0, 1e6);
     }
-    high
+    shift * mean.standard_error
 }
 
 /// The power of McNemar's test over `n` pairs of which a share ψ differs, for a gap δ of the
@@ -183,10 +181,18 @@ pub fn paired_binary_power(discordant: f64, delta: f64, n: u64, alpha: f64) -> f
 }
 
 /// The smallest gap of two rates that `n` pairs find with this power when a share ψ of them
-/// differs; `None` if even all of them in one direction would not be found.
+/// differs; `None` if even all of them in one direction would not be found. [`paired_binary`]
+/// solved for δ: the larger root of `(n + z²)δ² − 2aδ√n + a² − z²ψ = 0` with a = z(1−α/2)√ψ
+/// and z = z(1−β).
 pub fn detectable_paired_binary(discordant: f64, n: u64, alpha: f64, power: f64) -> Option<f64> {
-    let short = |delta: f64| paired_binary_power(discordant, delta, n, alpha) < power;
-    (discordant > 0.0 && !short(discordant)).then(|| bisect(0.0, discordant, short))
+    let (n, z) = (float(n), normal_quantile(power));
+    let critical = z_two_sided(alpha) * discordant.sqrt();
+    let within = discordant * (n + z * z) - critical * critical;
+    if !(discordant > 0.0 && n > 0.0 && within >= 0.0) {
+        return None;
+    }
+    let delta = (critical * n.sqrt() + z * within.sqrt()) / (n + z * z);
+    (delta <= discordant).then_some(delta.max(0.0))
 }
 
 #[cfg(test)]
@@ -210,6 +216,14 @@ mod tests {
         near(non_inferiority_pairs(0.2, 0.05, 0.05, 0.8), 494);
         near(non_inferiority_pairs(0.2, 0.03, 0.05, 0.8), 1_373);
         near(two_rates(0.9, 0.03, 0.05, 0.8), 1_570);
+        // The same formula the other way round.
+        for n in [100, 620, 5_000] {
+            let gap = detectable_paired_binary(0.2, n, 0.05, 0.8).unwrap();
+            near(paired_binary(0.2, gap, 0.05, 0.8), n);
+            assert!((paired_binary_power(0.2, gap, n, 0.05) - 0.8).abs() < 1e-9);
+        }
+        assert_eq!(detectable_paired_binary(0.2, 10, 0.05, 0.8), None);
+        assert_eq!(detectable_paired_binary(0.0, 10, 0.05, 0.8), None);
         assert_eq!(rule_of_three(30), 0.1);
         assert_eq!(rule_of_three(300), 0.01);
         assert_eq!(rule_of_three(0), 1.0);
