@@ -26,13 +26,18 @@ export const labelsOf = async (name: string): Promise<string[]> =>
 export const promptAt = async (name: string, selector: string): Promise<PromptDocument> =>
   (await json<{ content: PromptDocument }>(`/api/v1/prompts/${encodeURIComponent(name)}/versions/${encodeURIComponent(selector)}`)).content;
 
-export interface StepSpan { span_id: string; parent_span_id: string | null; name: string; kind: string; status: string; latency_ms: number; output_preview: string; error: string | null; started_at: number; cost_nanousd: number | null }
+export interface StepSpan { trace_id: string; span_id: string; parent_span_id: string | null; name: string; kind: string; status: string; latency_ms: number; output_preview: string; error: string | null; started_at: number; cost_nanousd: number | null }
 
-/** The steps that a run has finished so far; none before the first is stored. */
-export async function stepsOf(trace: string, signal: AbortSignal): Promise<StepSpan[]> {
-  const response = await request(`/api/v1/traces/${trace}?bodies=false`, { signal });
-  if (!response.ok) return [];
-  return (await response.json() as { spans: StepSpan[] }).spans;
+/** The spans of drafts from now on, as they are stored. Resolves when it listens; the generator ends with the signal. */
+export async function followDrafts(signal: AbortSignal): Promise<AsyncGenerator<StepSpan>> {
+  const query = new URLSearchParams({ scope: "spans", filter: 'app = "draft"' });
+  const response = await request(`/api/v1/traces/tail?${query}`, { signal, headers: { accept: "text/event-stream" } });
+  if (!response.ok) throw await failure(response);
+  return spansOf(response);
+}
+
+async function* spansOf(response: Response): AsyncGenerator<StepSpan> {
+  for await (const { event, data } of events(response)) if (event === "trace") yield JSON.parse(data) as StepSpan;
 }
 
 /** Runs a draft: its trace's id at once, then the answer piece by piece. Throws what the app says went wrong. */

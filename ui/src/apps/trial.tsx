@@ -5,11 +5,11 @@ import { ms, usd } from "../core/format.js";
 import { page } from "../core/page.js";
 import { Icon } from "../prompts/parts.js";
 import { valuesOf } from "../prompts/document.js";
-import { stepsOf, tryDraft, type StepSpan } from "./api.js";
+import { followDrafts, tryDraft, type StepSpan } from "./api.js";
 import { readable, inputRows, type Run, type State } from "./state.js";
 
-/** How often the steps of a run are looked up while it runs. */
-const LOOK_MS = 500;
+/** The last span is stored a moment after the last word; longer than this nobody waits for it. */
+const LAST_SPAN_MS = 3000;
 
 export async function tryOut(s: State): Promise<void> {
   const content = readable(s.text.value);
@@ -18,19 +18,14 @@ export async function tryOut(s: State): Promise<void> {
   const began = performance.now();
   s.run.value = { state: "running", text: "", error: "", trace: null, steps: [], ms: null, abort };
   const put = (more: Partial<Run>) => { if (s.run.value?.abort === abort) s.run.value = { ...s.run.value, ...more }; };
-  let timer = 0;
+  const following = new AbortController();
+  const steps = await follow(following.signal, (spans) => put({ steps: spans.filter((span) => span.trace_id === s.run.value?.trace) }));
   let frame = 0;
   let pending = "";
   const flush = () => { frame = 0; const piece = pending; pending = ""; put({ text: (s.run.value?.text ?? "") + piece }); };
-  const look = async () => {
-    const trace = s.run.value?.trace;
-    if (trace) put({ steps: await stepsOf(trace, abort.signal).catch(() => s.run.value?.steps ?? []) });
-    if (s.run.value?.abort === abort && s.run.value.state === "running") timer = window.setTimeout(() => void look(), LOOK_MS);
-  };
-  timer = window.setTimeout(() => void look(), LOOK_MS);
   try {
-    const declared = s.model.current.inputs;
-    await tryDraft(content, valuesOf(Object.fromEntries(inputRows(s).map((row) => [row.name, s.samples.value[row.name] ?? ""])), declared), abort.signal, {
+    const given = Object.fromEntries(inputRows(s).map((row) => [row.name, s.samples.value[row.name] ?? ""]));
+    await tryDraft(content, valuesOf(given, s.model.current.inputs), abort.signal, {
       trace: (trace) => put({ trace }),
       text: (piece) => { pending += piece; frame ||= requestAnimationFrame(flush); },
     });
@@ -38,23 +33,30 @@ export async function tryOut(s: State): Promise<void> {
   } catch (e) {
     put(abort.signal.aborted ? { state: "stopped" } : { state: "failed", error: e instanceof TypeError ? s.t("appedit-network") : (e as Error).message });
   }
-  clearTimeout(timer);
   cancelAnimationFrame(frame);
   batch(() => { flush(); put({ ms: performance.now() - began }); });
-  await ended(s, abort, put);
+  const trace = s.run.value?.trace;
+  if (trace) await Promise.race([steps.rootOf(trace), new Promise((wake) => setTimeout(wake, LAST_SPAN_MS))]);
+  following.abort();
 }
 
-/** The last step is stored a moment after its last word. */
-async function ended(s: State, abort: AbortController, put: (more: Partial<Run>) => void): Promise<void> {
-  const trace = s.run.value?.trace;
-  if (!trace) return;
-  const later = new AbortController();
-  for (let tries = 0; tries < 6 && s.run.value?.abort === abort; tries++) {
-    const steps = await stepsOf(trace, later.signal).catch(() => []);
-    if (steps.length) put({ steps });
-    if (steps.some((span) => span.parent_span_id === null)) return;
-    await new Promise((wake) => setTimeout(wake, 300));
-  }
+/** Collects spans as they are stored. Without the right to read traces, or without a connection, there are none. */
+async function follow(signal: AbortSignal, on: (spans: StepSpan[]) => void): Promise<{ rootOf(trace: string): Promise<void> }> {
+  const spans: StepSpan[] = [];
+  const waiting: (() => void)[] = [];
+  const read = async (source: AsyncGenerator<StepSpan>) => {
+    for await (const span of source) {
+      spans.push(span);
+      on(spans);
+      for (const wake of waiting) wake();
+    }
+  };
+  try {
+    const source = await followDrafts(signal);
+    read(source).catch(() => undefined);
+  } catch { /* The answer comes all the same. */ }
+  const has = (trace: string) => spans.some((span) => span.trace_id === trace && span.parent_span_id === null);
+  return { rootOf: (trace) => new Promise((done) => { const look = () => { if (has(trace)) done(); }; waiting.push(look); look(); }) };
 }
 
 export function Trial({ s }: { s: State }) {
