@@ -247,7 +247,33 @@ fn a_draft_runs_as_it_stands() {
     let refused = live.post("/api/v1/apps/try", &lost).json();
     assert_eq!(refused["error"]["at"], "/steps/0/prompt", "{refused}");
 
+    // Streamed: the trace at once, then the answer; what goes wrong is said in the stream.
+    let ask = json!({"content": draft, "inputs": {"question": "Where is Uji?"}, "stream": true});
+    let streamed = live.post("/api/v1/apps/try", &ask).text();
+    assert!(
+        streamed.starts_with("event: trace\ndata: {\"trace_id\":") && streamed.contains("[DONE]"),
+        "{streamed}"
+    );
+    let ask = json!({"content": draft, "inputs": {}, "stream": true});
+    let streamed = live.post("/api/v1/apps/try", &ask).text();
+    assert!(streamed.contains("event: error"), "{streamed}");
+
     let person = live.browser_of(&place.add_person("default", "editor"));
+    // The editor's drawing: of a good draft, of one with problems, of half a text.
+    let draw = |document: &str| {
+        let reply = person.post("/default/apps/draw", &json!({"document": document}));
+        assert_eq!(reply.status, 200, "{reply:?}");
+        reply.json()
+    };
+    let good = draw(&draft.to_string());
+    assert!(good["graph"]["boxes"].is_array(), "{good}");
+    assert_eq!(good["problems"], json!([]), "{good}");
+    let lost = draw(&answering("prompt:no/such@1").to_string());
+    assert_eq!(lost["problems"][0]["path"], "/steps/0/prompt", "{lost}");
+    assert!(lost["graph"]["boxes"].is_array(), "{lost}");
+    let half = draw("{\n\"steps\": [");
+    assert_eq!(half["problems"][0]["line"], 2, "{half}");
+
     let fields = [
         ("name", "x"),
         ("document", &draft.to_string()),
