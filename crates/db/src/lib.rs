@@ -16,6 +16,7 @@ pub mod jobs;
 mod migrate;
 mod open;
 pub mod promotion;
+mod rows;
 mod scope;
 
 pub use blobs::{Blob, BlobError, BlobStore, BlobWriter};

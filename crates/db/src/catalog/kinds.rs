@@ -86,7 +86,8 @@ pub struct Kind {
     /// The blobs that a document cannot do without. Called as `references` is.
     pub blobs: fn(&Value) -> Vec<Digest>,
     /// What only the database can tell: whether the name is free to have, whether the document
-    /// is true. Asked in the transaction that saves a new version, whoever saves it.
+    /// is true. Asked in the transaction that saves a new version, whoever saves it, once all
+    /// that the document refers to is known to be there.
     pub admit: for<'a> fn(&'a mut AnyConnection, Candidate<'a>) -> Admission<'a>,
     /// For a kind that nobody writes: how one comes to be, as an imperative for whoever
     /// tried ("cut it from its app"). It is saved by [`Catalog::save_made`] alone.

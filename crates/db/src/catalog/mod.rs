@@ -37,11 +37,15 @@ pub use diff::{Change, diff};
 pub use index::{IndexRow, PointerIndexRow};
 pub use kinds::{Admission, Candidate, Kind, Kinds, Problem, TextFile};
 pub use name::{Label, Name};
-pub use names::{DeleteRequest, Deleted, Folder, FolderListing, Listed, NameFilter, clean_tags};
+pub use names::{
+    DeleteRequest, Deleted, Folder, FolderListing, Listed, NameFilter, clean_tags, is_folder_on,
+};
 pub use pointers::{
     Authority, Move, MoveAction, MoveOutcome, MoveRequest, Pointer, RemoveOutcome, RemoveRequest,
 };
-pub use references::{DEFAULT_LABEL, Dependent, Reference, Resolution, Resolved, nearest};
+pub use references::{
+    DEFAULT_LABEL, Dependent, Reference, Resolution, Resolved, nearest, references_on,
+};
 pub use similar::Similar;
 pub use snapshot::{NameSnapshot, PointerSnapshot, Snapshot};
 
@@ -494,14 +498,14 @@ impl Catalog {
         let existing = store::by_digest(tx.conn(), project, kind, name, &prepared.digest).await?;
         let already_existed = existing.is_some();
         if !already_existed || revived {
+            self.check_references(tx, scope, kind, name, &prepared.references)
+                .await?;
             let candidate = Candidate {
                 project,
                 name,
                 content: &prepared.normal,
             };
             (self.kinds.get(kind)?.admit)(tx.conn(), candidate).await?;
-            self.check_references(tx, scope, kind, name, &prepared.references)
-                .await?;
         }
         let version = match existing {
             Some(version) => version,

@@ -17,7 +17,7 @@ use super::{
     Catalog, CatalogError, Changed, Name, Page, PageRequest, Pointer, Problem, Version,
     audit_catalog, clean_text, store,
 };
-use crate::{Scope, WriteTx};
+use crate::{DbError, Scope, WriteTx};
 
 const MAX_TAGS: usize = 50;
 const MAX_TAG_CHARS: usize = 64;
@@ -92,6 +92,27 @@ pub struct Deleted {
     pub pointers: Vec<Pointer>,
     /// The documents in use that refer to the name and now lead nowhere; empty unless forced.
     pub dependents: Vec<super::Dependent>,
+}
+
+/// Whether names of this kind lie in this folder, as this connection sees it.
+///
+/// # Errors
+/// The database cannot be read.
+pub async fn is_folder_on(
+    connection: &mut AnyConnection,
+    project: ProjectId,
+    kind: &str,
+    folder: &str,
+) -> Result<bool, DbError> {
+    let query = store::NamesAfter {
+        prefix: &format!("{folder}/"),
+        direct: false,
+        include_deleted: false,
+        after: "",
+        limit: 1,
+    };
+    let found = store::names_after(connection, project, kind, query).await?;
+    Ok(!found.is_empty())
 }
 
 impl Catalog {

@@ -299,6 +299,20 @@ impl Catalog {
     }
 }
 
+/// What a saved document refers to, as this connection sees it; nothing for one that
+/// the project does not have.
+///
+/// # Errors
+/// The database cannot be read.
+pub async fn references_on(
+    connection: &mut AnyConnection,
+    project: ProjectId,
+    kind: &str,
+    digest: &Digest,
+) -> Result<Vec<Reference>, DbError> {
+    store::references(connection, project, kind, digest).await
+}
+
 /// A label as it will be after a move.
 pub(super) struct MovedLabel<'a> {
     pub(super) label: &'a Label,

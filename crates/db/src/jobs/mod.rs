@@ -15,6 +15,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 
 use crate::catalog::{Page, PageRequest};
+use crate::rows::parsed;
 use crate::{CatalogError, Db, DbError, WriteTx};
 
 pub use worker::{JobContext, JobError, Worker, WorkerSettings};
@@ -179,7 +180,7 @@ pub async fn enqueue(tx: &mut WriteTx, new: NewJob<'_>) -> Result<JobId, DbError
         .bind(new.idempotency_key)
         .fetch_one(tx.conn())
         .await?;
-    Ok(parsed_id(&existing, 0)?)
+    Ok(parsed(&existing, 0)?)
 }
 
 /// Leases the next due job of this kind, or takes over one whose lease ran out.
@@ -570,25 +571,13 @@ pub async fn prune(tx: &mut WriteTx, ended_before: i64) -> Result<u64, DbError> 
     Ok(removed.rows_affected())
 }
 
-fn parsed_id<T>(row: &AnyRow, column: usize) -> sqlx::Result<T>
-where
-    T: std::str::FromStr<Err = base::BadId>,
-{
-    let text: String = row.try_get(column)?;
-    text.parse()
-        .map_err(|source: base::BadId| sqlx::Error::ColumnDecode {
-            index: column.to_string(),
-            source: source.into(),
-        })
-}
-
 fn job(row: &AnyRow) -> Result<Job, DbError> {
     let project: Option<String> = row.try_get(2)?;
     let payload: String = row.try_get(3)?;
     let state: String = row.try_get(4)?;
     let cancel_requested: i64 = row.try_get(8)?;
     Ok(Job {
-        id: parsed_id(row, 0)?,
+        id: parsed(row, 0)?,
         kind: row.try_get(1)?,
         project: project.and_then(|id| id.parse().ok()),
         payload: serde_json::from_str(&payload).unwrap_or_default(),

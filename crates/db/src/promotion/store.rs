@@ -12,31 +12,9 @@ use super::{
 };
 use crate::DbError;
 use crate::catalog::{Name, Pointer};
+use crate::rows::{json, parsed, pointer_of_row};
 
 type Rows<T> = Result<Vec<T>, DbError>;
-
-/// A column whose text this program wrote in a form that it can read.
-fn parsed<T>(row: &AnyRow, column: usize) -> sqlx::Result<T>
-where
-    T: std::str::FromStr,
-    T::Err: std::error::Error + Send + Sync + 'static,
-{
-    let text: String = row.try_get(column)?;
-    text.parse()
-        .map_err(|source: T::Err| decode(column, source))
-}
-
-fn json<T: serde::de::DeserializeOwned>(row: &AnyRow, column: usize) -> sqlx::Result<T> {
-    let text: String = row.try_get(column)?;
-    serde_json::from_str(&text).map_err(|source| decode(column, source))
-}
-
-fn decode(column: usize, source: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
-    sqlx::Error::ColumnDecode {
-        index: column.to_string(),
-        source: Box::new(source),
-    }
-}
 
 fn to_text(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
@@ -193,18 +171,7 @@ impl Standing {
 
 fn standing(row: &AnyRow) -> Result<Standing, DbError> {
     Ok(Standing {
-        pointer: Pointer {
-            id: parsed(row, 0)?,
-            kind: row.try_get(1)?,
-            name: parsed(row, 2)?,
-            label: row.try_get(3)?,
-            number: row.try_get(4)?,
-            version_id: parsed(row, 5)?,
-            digest: parsed(row, 6)?,
-            revision: row.try_get(7)?,
-            moved_by: row.try_get(8)?,
-            moved_at: row.try_get(9)?,
-        },
+        pointer: pointer_of_row(row)?,
         removed: row.try_get::<i64, _>(10)? != 0,
         last_action: row.try_get(11)?,
     })

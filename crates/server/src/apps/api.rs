@@ -4,9 +4,8 @@ use axum::Json as Answer;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use base::Cursor;
+use db::PageRequest;
 use db::catalog::{NameFilter, Selector};
-use db::{PageRequest, SavedVersion, Version};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -14,6 +13,10 @@ use serde_json::{Map, Value};
 use super::{APP, DocumentChange, RELEASE, ReleaseContent, parse_name};
 use crate::app::App;
 use crate::auth::{Identity, Permission};
+use crate::catalog::parse_selector;
+use crate::catalog::rows::{
+    Saved, VersionDetail, VersionRow, Versions, cursor_text, page_request, saved_status,
+};
 use crate::error::{AppError, Result};
 use crate::extract::{Json, Query};
 use crate::http::{Access, RequestContext, Route};
@@ -32,9 +35,9 @@ pub(super) fn routes() -> Vec<Route> {
             .body_limit(5 << 20)
             .doc(Doc::new("apps", "Run an app's document as it is, saved or not; the calls are recorded like any other").body::<Try>().answer::<Tried>()),
         Route::get("/api/v1/apps/{name}/versions/{version}", read, version)
-            .doc(Doc::new("apps", "One version of an app with its document: a number, `latest` or a digest").answer::<AppVersionDetail>()),
+            .doc(Doc::new("apps", "One version of an app with its document: a number, `latest` or a digest").answer::<VersionDetail>()),
         Route::get("/api/v1/apps/{name}/releases", read, releases)
-            .doc(Doc::new("apps", "An app's releases, newest first").query::<ListQuery>().answer::<Releases>()),
+            .doc(Doc::new("apps", "An app's releases, newest first").query::<ListQuery>().answer::<Versions>()),
         Route::post("/api/v1/apps/{name}/releases", write, cut)
             .doc(Doc::new("apps", "Cut a release: the app with everything it refers to, as it points now").body::<Cut>().answer::<Saved>().status(201)),
         Route::get("/api/v1/apps/{name}/releases/{version}", read, release)
@@ -57,37 +60,7 @@ struct ListQuery {
 
 impl ListQuery {
     fn page(&self) -> PageRequest {
-        PageRequest {
-            cursor: self.cursor.clone().map(Cursor::from_client),
-            limit: self.limit.unwrap_or(0),
-        }
-    }
-}
-
-/// A version without its document.
-#[derive(Serialize, JsonSchema)]
-struct VersionRow {
-    /// The number under the name.
-    version: i64,
-    /// The content's identity.
-    digest: String,
-    /// Why it was saved.
-    message: String,
-    /// Who saved it.
-    created_by: String,
-    /// When, microseconds since the epoch.
-    created_at: i64,
-}
-
-impl From<Version> for VersionRow {
-    fn from(version: Version) -> Self {
-        Self {
-            version: version.number,
-            digest: version.digest.to_string(),
-            message: version.message,
-            created_by: version.author,
-            created_at: version.created_at,
-        }
+        page_request(self.cursor.clone(), self.limit)
     }
 }
 
@@ -134,7 +107,7 @@ async fn list(
     });
     Ok(Answer(Apps {
         items: items.collect(),
-        next_cursor: page.next.map(|cursor| cursor.as_str().to_owned()),
+        next_cursor: cursor_text(page.next),
     }))
 }
 
@@ -150,34 +123,6 @@ struct Save {
     message: String,
 }
 
-/// What saving or cutting did.
-#[derive(Serialize, JsonSchema)]
-struct Saved {
-    /// The app's name.
-    name: String,
-    /// The number of the version or release that holds the content.
-    version: i64,
-    /// The content's identity.
-    digest: String,
-    /// Whether this content was there before; nothing was written then.
-    already_existed: bool,
-}
-
-fn saved(saved: SavedVersion) -> (StatusCode, Answer<Saved>) {
-    let status = if saved.already_existed {
-        StatusCode::OK
-    } else {
-        StatusCode::CREATED
-    };
-    let answer = Saved {
-        name: saved.version.name.as_str().to_owned(),
-        version: saved.version.number,
-        digest: saved.version.digest.to_string(),
-        already_existed: saved.already_existed,
-    };
-    (status, Answer(answer))
-}
-
 async fn save(
     State(app): State<App>,
     identity: Identity,
@@ -185,23 +130,14 @@ async fn save(
 ) -> Result<(StatusCode, Answer<Saved>)> {
     let name = parse_name(&new.name)?;
     let made = super::save_app(&app, identity.scope(), &name, &new.content, &new.message).await?;
-    Ok(saved(made))
-}
-
-#[derive(Serialize, JsonSchema)]
-struct AppVersionDetail {
-    /// The version.
-    #[serde(flatten)]
-    row: VersionRow,
-    /// The document.
-    content: Value,
+    Ok((saved_status(&made), Answer(Saved::from(&made))))
 }
 
 async fn version(
     State(app): State<App>,
     identity: Identity,
     Path((name, selector)): Path<(String, String)>,
-) -> Result<Answer<AppVersionDetail>> {
+) -> Result<Answer<VersionDetail>> {
     let (parsed, selector) = (parse_name(&name)?, parse_selector(&selector)?);
     let found = app
         .catalog
@@ -210,23 +146,7 @@ async fn version(
     let found = found.ok_or_else(|| {
         AppError::not_found(format!("the app {name:?} has no version {selector}"))
     })?;
-    Ok(Answer(AppVersionDetail {
-        row: found.version.into(),
-        content: found.content,
-    }))
-}
-
-fn parse_selector(text: &str) -> Result<Selector> {
-    text.parse()
-        .map_err(|problem: db::Problem| AppError::invalid(problem.message).at("version"))
-}
-
-#[derive(Serialize, JsonSchema)]
-struct Releases {
-    /// The releases, newest first.
-    items: Vec<VersionRow>,
-    /// What to ask the next page with.
-    next_cursor: Option<String>,
+    Ok(Answer(found.into()))
 }
 
 async fn releases(
@@ -234,16 +154,13 @@ async fn releases(
     identity: Identity,
     Path(name): Path<String>,
     Query(query): Query<ListQuery>,
-) -> Result<Answer<Releases>> {
+) -> Result<Answer<Versions>> {
     let parsed = parse_name(&name)?;
     let page = app
         .catalog
         .list_versions(identity.scope(), RELEASE, &parsed, &query.page())
         .await?;
-    Ok(Answer(Releases {
-        items: page.items.into_iter().map(VersionRow::from).collect(),
-        next_cursor: page.next.map(|cursor| cursor.as_str().to_owned()),
-    }))
+    Ok(Answer(page.into()))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -268,7 +185,7 @@ async fn cut(
         None => Selector::Latest,
     };
     let made = super::cut_release(&app, identity.scope(), &name, &version, &cut.message).await?;
-    Ok(saved(made))
+    Ok((saved_status(&made), Answer(Saved::from(&made))))
 }
 
 #[derive(Serialize, JsonSchema)]

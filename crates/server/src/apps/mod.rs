@@ -17,7 +17,8 @@ mod plan;
 mod release;
 mod starts;
 
-use db::catalog::{Admission, Candidate, Name, Reference};
+use base::ProjectId;
+use db::catalog::{Admission, Candidate, Name, Reference, is_folder_on};
 use db::sqlx::AnyConnection;
 use db::{CatalogError, Kind, NewVersion, Problem, SavedVersion, Scope};
 use gateway::AppDocument;
@@ -134,4 +135,16 @@ fn admit<'a>(connection: &'a mut AnyConnection, candidate: Candidate<'a>) -> Adm
             why,
         })
     })
+}
+
+/// Whether apps of the project would be hidden by a provider of this name.
+///
+/// # Errors
+/// The database cannot be read.
+pub async fn would_be_hidden(
+    connection: &mut AnyConnection,
+    project: ProjectId,
+    provider: &str,
+) -> std::result::Result<bool, db::DbError> {
+    is_folder_on(connection, project, APP, provider).await
 }

@@ -3,12 +3,14 @@
 //! A release is a document of its own kind under its app's name, so that it is
 //! versioned, compared, promoted and rolled back like everything else. Nobody
 //! writes one: [`cut_release`] resolves an app as its references point at that
-//! moment, and cutting the same thing twice gives the same release.
+//! moment, and cutting the same thing twice gives the same release. A tree of files
+//! may bring one back, if it is what cutting could have given.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use db::catalog::{Name, Reference, Selector};
-use db::{Catalog, Kind, NewVersion, Problem, SavedVersion, Scope};
+use db::catalog::{Admission, Candidate, Name, Reference, Selector, references_on};
+use db::sqlx::AnyConnection;
+use db::{Catalog, CatalogError, Kind, NewVersion, Problem, SavedVersion, Scope};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -61,6 +63,7 @@ pub struct Pinned {
 pub fn release_kind() -> Kind {
     Kind {
         references,
+        admit,
         made_by: Some(
             "cut it from its app: POST /api/v1/apps/{name}/releases, or meguri release cut",
         ),
@@ -132,6 +135,76 @@ fn references(content: &Value) -> Vec<Reference> {
         pin(path, &pinned.kind, &pinned.name, &pinned.digest)
     });
     app.into_iter().chain(documents).collect()
+}
+
+/// A release is what cutting gives, also one that comes out of a tree of files: the app of
+/// its own name, and every reference that it leads to, each pinned once and to what it names.
+fn admit<'a>(connection: &'a mut AnyConnection, candidate: Candidate<'a>) -> Admission<'a> {
+    Box::pin(async move {
+        let release = ReleaseContent::deserialize(candidate.content)
+            .map_err(|error| Problem::new("", error.to_string()))?;
+        let mut problems = Vec::new();
+        if release.app.name != candidate.name.as_str() {
+            let why = format!("a release of {} is one of its own app", candidate.name);
+            problems.push(Problem::new("/app/name", why));
+        }
+        let needed = pins_needed(connection, candidate.project, &release, &mut problems).await?;
+        let unneeded = |text: &&String| !needed.contains(*text);
+        problems.extend(release.documents.keys().filter(unneeded).map(|text| {
+            let path = format!("/documents/{}", escape(text));
+            Problem::new(path, "nothing of the app refers to this")
+        }));
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(CatalogError::Invalid(problems))
+        }
+    })
+}
+
+/// The references that the app leads to through what the release pins them to; what is not
+/// pinned, or not to what it names, is a problem.
+async fn pins_needed(
+    connection: &mut AnyConnection,
+    project: base::ProjectId,
+    release: &ReleaseContent,
+    problems: &mut Vec<Problem>,
+) -> std::result::Result<BTreeSet<String>, CatalogError> {
+    let mut needed = BTreeSet::new();
+    let mut open = vec![(APP.to_owned(), release.app.digest.clone())];
+    while let Some((kind, digest)) = open.pop() {
+        let Ok(digest) = digest.parse() else { continue };
+        for reference in references_on(connection, project, &kind, &digest).await? {
+            let text = reference.to_string();
+            if !needed.insert(text.clone()) {
+                continue;
+            }
+            let Some(pinned) = release.documents.get(&text) else {
+                problems.push(Problem::new("/documents", format!("{text} is not pinned")));
+                continue;
+            };
+            if pinned.is_of(&reference) {
+                open.push((pinned.kind.clone(), pinned.digest.clone()));
+            } else {
+                let path = format!("/documents/{}", escape(&text));
+                problems.push(Problem::new(path, "this is not what the reference names"));
+            }
+        }
+    }
+    Ok(needed)
+}
+
+impl Pinned {
+    /// Whether a reference could stand for this: it names the same thing, and the same
+    /// version where it names one.
+    fn is_of(&self, reference: &Reference) -> bool {
+        let is_version = match &reference.selector {
+            Selector::Number(number) => self.number == *number,
+            Selector::Digest(digest) => self.digest == digest.to_string(),
+            Selector::Label(_) | Selector::Latest => true,
+        };
+        is_version && self.kind == reference.kind && self.name == reference.name.as_str()
+    }
 }
 
 /// Makes a release of an app's version: everything it refers to, as it points now.
@@ -247,7 +320,7 @@ pub fn compare(before: &ReleaseContent, after: &ReleaseContent) -> Vec<DocumentC
             after: Some(after.app.number),
         });
     }
-    let references: std::collections::BTreeSet<&String> = before
+    let references: BTreeSet<&String> = before
         .documents
         .keys()
         .chain(after.documents.keys())

@@ -185,6 +185,15 @@ pub async fn save_provider(
         options: Options::default(),
     };
     let mut tx = db.begin_write().await?;
+    tx.serialise().await?;
+    let is_known = store::is_name(tx.conn(), scope.project, &row.name).await?;
+    if !is_known && crate::apps::would_be_hidden(tx.conn(), scope.project, &row.name).await? {
+        let message = format!("apps of this project begin with {}/", row.name);
+        return Err(AppError::conflict(message)
+            .code("name_hides_apps")
+            .at("name")
+            .hint("calls of these apps would go to the provider: choose another name"));
+    }
     let saved = match replaces {
         Some(_) => store::update(&mut tx, scope, &row).await?,
         None => store::insert(&mut tx, scope, &row).await?,

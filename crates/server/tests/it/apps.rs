@@ -183,6 +183,37 @@ fn a_wrong_app_is_refused_at_its_place(place: Place) {
     let written = live.post(path, &json!({"content": release["content"]}));
     assert_eq!(written.refusal(), (400, "made_not_written".to_owned()));
     assert!(written.text().contains("meguri release cut"), "{written:?}");
+    // Nor does a tree of files bring one that cutting would not give.
+    let tree = live.get("/api/v1/gitops/export").json()["files"].clone();
+    let path = "releases/fake.toml";
+    let text = tree[path].as_str().unwrap_or_else(|| panic!("{tree:#}"));
+    let pin = format!(
+        "documents = {{ \"app:fake@latest\" = {{ kind = \"app\", name = \"fake\", number = 1, digest = {} }} }}",
+        release["content"]["app"]["digest"]
+    );
+    assert!(text.contains("documents = {}"), "{text}");
+    let tampered = [
+        ("releases/other.toml", text.to_owned(), "one of its own app"),
+        (
+            path,
+            text.replace("documents = {}", &pin),
+            "nothing of the app refers to this",
+        ),
+    ];
+    for (path, text, says) in tampered {
+        let mut files = tree.clone();
+        files[path] = json!(text);
+        let reply = live.post("/api/v1/gitops/apply", &json!({"files": files}));
+        assert_eq!(reply.status, 400, "{reply:?}");
+        assert!(reply.text().contains(says), "{says}: {reply:?}");
+    }
+    // A provider that would hide apps is refused as well.
+    save_app(&live, "house/x", &document);
+    let house =
+        json!({"name": "house", "protocol": "openai", "base_url": "https://api.example.com/v1"});
+    let admin = live.with_key(&place.make_key("default", "admin").1);
+    let reply = admin.post("/api/v1/providers", &house);
+    assert_eq!(reply.refusal(), (409, "name_hides_apps".to_owned()));
     let nothing = live.post("/api/v1/apps/nothing/releases", &json!({}));
     assert_eq!(nothing.refusal(), (404, "not_found".to_owned()));
 

@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use base::Digest;
 use db::catalog::{Catalog, Label, Name};
 use db::promotion::{Delivery, GateRule, Rules};
-use db::{Actor, Db, Kind, Kinds, MoveRequest, Problem, Promotion, Reference, Scope, TextFile};
+use db::{
+    Actor, Db, Kind, Kinds, MoveRequest, Problem, Promotion, Reference, Scope, Selector, TextFile,
+};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use serde_json::{Value, json};
@@ -164,7 +166,40 @@ fn any_json(seed: u64, depth: usize) -> Value {
 struct Known {
     /// Reference texts by kind.
     references: BTreeMap<String, Vec<String>>,
-    digests: BTreeMap<String, Vec<(String, String)>>,
+}
+
+/// A release of an app of this tree, as cutting gives it, under its app's name.
+fn release(tree: &Tree, seed: u64) -> Option<(Name, Value)> {
+    let apps: Vec<_> = tree
+        .names
+        .iter()
+        .filter(|(key, _)| key.kind == "app")
+        .collect();
+    let (key, entry) = apps.get(usize::try_from(seed % apps.len().max(1) as u64).unwrap())?;
+    let mut documents = serde_json::Map::new();
+    let mut open: Vec<&Reference> = entry.main.references.iter().collect();
+    while let Some(reference) = open.pop() {
+        let to = Key {
+            kind: reference.kind.clone(),
+            name: reference.name.clone(),
+        };
+        let of = &tree.names[&to];
+        let digest = match &reference.selector {
+            Selector::Label(label) => of.pointers[label],
+            _ => of.main.digest,
+        };
+        let target = of.documents().find(|document| document.digest == digest);
+        let pinned =
+            json!({"kind": to.kind, "name": to.name, "number": 1 + seed % 3, "digest": digest});
+        if documents.insert(reference.to_string(), pinned).is_none() {
+            open.extend(&target.unwrap().references);
+        }
+    }
+    let app = json!({"name": key.name, "number": 1, "digest": entry.main.digest});
+    Some((
+        key.name.clone(),
+        json!({"app": app, "documents": documents}),
+    ))
 }
 
 impl Known {
@@ -187,11 +222,6 @@ fn document(kind: &str, seed: u64, known: &Known) -> Option<Value> {
                 "prompt": known.pick("prompt", seed)?,
             }],
         }),
-        "release" => {
-            let apps = known.digests.get("app")?;
-            let (name, digest) = &apps[usize::try_from(seed % apps.len() as u64).unwrap()];
-            json!({"app": {"name": name, "number": 1 + seed % 3, "digest": digest}, "documents": {}})
-        }
         "note" => {
             json!({"seed": seed, "value": any_json(seed, 0), "more": any_json(next(seed), 0)})
         }
@@ -384,7 +414,12 @@ fn tree_of(kinds: &Kinds, mut specs: Vec<Spec>) -> Tree {
     let mut known = Known::default();
     for spec in specs {
         let kind = list[spec.kind];
-        let name: Name = spec.name.parse().unwrap();
+        let released = (kind.name == "release").then(|| release(&tree, spec.seeds[0]));
+        let name: Name = match &released {
+            None => spec.name.parse().unwrap(),
+            Some(None) => continue,
+            Some(Some((name, _))) => name.clone(),
+        };
         let key = Key {
             kind: kind.name.to_owned(),
             name: name.clone(),
@@ -394,7 +429,11 @@ fn tree_of(kinds: &Kinds, mut specs: Vec<Spec>) -> Tree {
         }
         let mut documents: Vec<TreeDocument> = Vec::new();
         for seed in &spec.seeds {
-            let Some(content) = document(kind.name, *seed, &known) else {
+            let content = match &released {
+                Some(found) => found.clone().map(|(_, content)| content),
+                None => document(kind.name, *seed, &known),
+            };
+            let Some(content) = content else {
                 continue;
             };
             (kind.validate)(&content)
@@ -433,11 +472,6 @@ fn tree_of(kinds: &Kinds, mut specs: Vec<Spec>) -> Tree {
                 .keys()
                 .map(|label| format!("{}:{name}@{label}", key.kind)),
         );
-        known
-            .digests
-            .entry(key.kind.clone())
-            .or_default()
-            .push((name.to_string(), main.digest.to_string()));
         let entry = Entry {
             main,
             pinned: documents,

@@ -19,6 +19,7 @@ use super::index::{IndexRow, PointerIndexRow};
 use super::pointers::PointerRow;
 use super::{Document, Label, Move, MoveAction, Name, Pointer, Version};
 use crate::DbError;
+use crate::rows::{json, parsed, pointer_of_row};
 
 pub(super) use names::{
     NamesAfter, all_names, labels_of, latest_of, name_row, names_after, put_name, put_tags,
@@ -32,24 +33,6 @@ const MANY: usize = 500;
 
 type Rows<T> = Result<Vec<T>, DbError>;
 
-/// A column whose text this program wrote in a form that it can read.
-fn parsed<T>(row: &AnyRow, column: usize) -> sqlx::Result<T>
-where
-    T: std::str::FromStr,
-    T::Err: std::error::Error + Send + Sync + 'static,
-{
-    let text: String = row.try_get(column)?;
-    let decode = |source: T::Err| sqlx::Error::ColumnDecode {
-        index: column.to_string(),
-        source: Box::new(source),
-    };
-    text.parse().map_err(decode)
-}
-
-fn json(row: &AnyRow, column: usize) -> sqlx::Result<Value> {
-    parsed(row, column)
-}
-
 fn version(row: &AnyRow) -> Result<Version, DbError> {
     Ok(Version {
         id: parsed(row, 0)?,
@@ -60,21 +43,6 @@ fn version(row: &AnyRow) -> Result<Version, DbError> {
         message: row.try_get(5)?,
         author: row.try_get(6)?,
         created_at: row.try_get(7)?,
-    })
-}
-
-fn pointer_of(row: &AnyRow) -> Result<Pointer, DbError> {
-    Ok(Pointer {
-        id: parsed(row, 0)?,
-        kind: row.try_get(1)?,
-        name: parsed(row, 2)?,
-        label: row.try_get(3)?,
-        number: row.try_get(4)?,
-        version_id: parsed(row, 5)?,
-        digest: parsed(row, 6)?,
-        revision: row.try_get(7)?,
-        moved_by: row.try_get(8)?,
-        moved_at: row.try_get(9)?,
     })
 }
 
@@ -313,7 +281,7 @@ pub(super) async fn pointer_row(
     .await?;
     let Some(row) = row else { return Ok(None) };
     Ok(Some(PointerRow {
-        pointer: pointer_of(&row)?,
+        pointer: pointer_of_row(&row)?,
         removed: row.try_get::<i64, _>(10)? != 0,
     }))
 }
@@ -334,7 +302,7 @@ pub(super) async fn pointers(
     .bind(name.as_str())
     .fetch_all(connection)
     .await?;
-    rows.iter().map(pointer_of).collect()
+    rows.iter().map(pointer_of_row).collect()
 }
 
 pub(super) async fn pointed_documents(
@@ -353,7 +321,7 @@ pub(super) async fn pointed_documents(
     .fetch_all(connection)
     .await?;
     rows.iter()
-        .map(|row| Ok((pointer_of(row)?, json(row, 10)?)))
+        .map(|row| Ok((pointer_of_row(row)?, json(row, 10)?)))
         .collect()
 }
 
