@@ -7,16 +7,19 @@
 use axum::Json as Answer;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use base::Cursor;
 use db::catalog::{Dependent, Resolved};
 use db::{
-    DeleteRequest, Document, Listed, Move, MoveRequest, Name, NameFilter, NewVersion, PageRequest,
-    Pointer, RemoveOutcome, RemoveRequest, Scope, Similar, Version,
+    DeleteRequest, Document, Listed, Move, MoveRequest, Name, NameFilter, NewVersion,
+    RemoveOutcome, RemoveRequest, Scope, Similar,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::rows::{
+    MoveBody, PageQuery, PointerRow, Pointers, SameContent, Saved, VersionDetail, VersionRow,
+    Versions, cursor_text, page_request, saved_status,
+};
 use super::{moved_meanwhile, parse_label, parse_name, parse_selector};
 use crate::app::App;
 use crate::auth::{Identity, Permission};
@@ -48,7 +51,7 @@ pub(super) fn routes() -> Vec<Route> {
             .doc(Doc::new("catalog", "The versions of a name, newest first").query::<PageQuery>().answer::<Versions>()),
         Route::post("/api/v1/catalog/{kind}/{name}/versions", write, save)
             .body_limit(DOCUMENT_BODY_BYTES)
-            .doc(Doc::new("catalog", "Save a version; the same content again gives the version that holds it").body::<SaveBody>().answer::<Saved>().status(201)),
+            .doc(Doc::new("catalog", "Save a version; the same content again gives the version that holds it").body::<SaveBody>().answer::<SavedOfKind>().status(201)),
         Route::delete("/api/v1/catalog/{kind}/{name}/versions", write, delete)
             .doc(Doc::new("catalog", "Delete a name: its labels are removed and it is hidden; saving a version brings it back").query::<DeleteQuery>().answer::<DeletedName>()),
         Route::get("/api/v1/catalog/{kind}/{name}/versions/{version}", read, version)
@@ -149,17 +152,6 @@ async fn schema(
     Ok(Answer((app.catalog.kinds().get(&kind)?.schema)()))
 }
 
-fn page_request(cursor: Option<String>, limit: Option<u32>) -> PageRequest {
-    PageRequest {
-        cursor: cursor.map(Cursor::from_client),
-        limit: limit.unwrap_or(0),
-    }
-}
-
-fn cursor_text(next: Option<Cursor>) -> Option<String> {
-    next.map(|cursor| cursor.as_str().to_owned())
-}
-
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct NamesQuery {
@@ -179,33 +171,6 @@ struct NamesQuery {
     cursor: Option<String>,
     /// How many rows, at most 200.
     limit: Option<u32>,
-}
-
-/// A version without its content.
-#[derive(Serialize, JsonSchema)]
-struct VersionRow {
-    /// The number under the name.
-    version: i64,
-    /// The content's identity.
-    digest: String,
-    /// Why it was saved.
-    message: String,
-    /// Who saved it.
-    created_by: String,
-    /// When, microseconds since the epoch.
-    created_at: i64,
-}
-
-impl From<Version> for VersionRow {
-    fn from(version: Version) -> Self {
-        Self {
-            version: version.number,
-            digest: version.digest.to_string(),
-            message: version.message,
-            created_by: version.author,
-            created_at: version.created_at,
-        }
-    }
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -406,23 +371,6 @@ async fn check(
     }))
 }
 
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct PageQuery {
-    /// Where the page before ended.
-    cursor: Option<String>,
-    /// How many rows, at most 200.
-    limit: Option<u32>,
-}
-
-#[derive(Serialize, JsonSchema)]
-struct Versions {
-    /// The versions, newest first.
-    items: Vec<VersionRow>,
-    /// What to ask the next page with.
-    next_cursor: Option<String>,
-}
-
 fn no_name(kind: &str, name: &Name) -> AppError {
     AppError::not_found(format!("there is no {kind} {name}"))
 }
@@ -436,18 +384,14 @@ async fn versions(
     let scope = reading(&app, &identity, &kind)?;
     let name = parse_name(&name)?;
     let is_first = query.cursor.is_none();
-    let page = page_request(query.cursor, query.limit);
     let page = app
         .catalog
-        .list_versions(scope, &kind, &name, &page)
+        .list_versions(scope, &kind, &name, &query.page())
         .await?;
     if page.items.is_empty() && is_first {
         return Err(no_name(&kind, &name));
     }
-    Ok(Answer(Versions {
-        items: page.items.into_iter().map(VersionRow::from).collect(),
-        next_cursor: cursor_text(page.next),
-    }))
+    Ok(Answer(page.into()))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -461,25 +405,12 @@ struct SaveBody {
 }
 
 #[derive(Serialize, JsonSchema)]
-struct SameContent {
-    /// The other name.
-    name: String,
-    /// Its version.
-    version: i64,
-}
-
-#[derive(Serialize, JsonSchema)]
-struct Saved {
+struct SavedOfKind {
     /// The kind.
     kind: String,
-    /// The name.
-    name: String,
     /// The version that holds the content.
-    version: i64,
-    /// The content's identity.
-    digest: String,
-    /// Whether the name had this content before; nothing was written then.
-    already_existed: bool,
+    #[serde(flatten)]
+    saved: Saved,
     /// Whether the name had been deleted and is back.
     revived: bool,
     /// Other names with the same content.
@@ -493,7 +424,7 @@ async fn save(
     identity: Identity,
     Path((kind, name)): Path<(String, String)>,
     Json(body): Json<SaveBody>,
-) -> Result<(StatusCode, Answer<Saved>)> {
+) -> Result<(StatusCode, Answer<SavedOfKind>)> {
     let scope = writing(&app, &identity, &kind)?;
     let name = parse_name(&name)?;
     let new = NewVersion {
@@ -504,23 +435,12 @@ async fn save(
     };
     let saved = app.catalog.save_version(scope, new).await?;
     app.refresh_plan().await?;
-    let status = if saved.already_existed {
-        StatusCode::OK
-    } else {
-        StatusCode::CREATED
-    };
-    let same = |(name, version): (Name, i64)| SameContent {
-        name: name.to_string(),
-        version,
-    };
-    let answer = Saved {
+    let status = saved_status(&saved);
+    let answer = SavedOfKind {
         kind,
-        name: name.to_string(),
-        version: saved.version.number,
-        digest: saved.version.digest.to_string(),
-        already_existed: saved.already_existed,
+        saved: Saved::from(&saved),
         revived: saved.revived,
-        same_content: saved.same_content.into_iter().map(same).collect(),
+        same_content: SameContent::of(&saved),
         similar: saved.similar.into_iter().map(SimilarRow::from).collect(),
     };
     Ok((status, Answer(answer)))
@@ -568,15 +488,6 @@ async fn delete(
     }))
 }
 
-#[derive(Serialize, JsonSchema)]
-struct VersionDetail {
-    /// The version.
-    #[serde(flatten)]
-    row: VersionRow,
-    /// The document.
-    content: Value,
-}
-
 async fn find(app: &App, scope: Scope, kind: &str, name: &Name, version: &str) -> Result<Document> {
     let selector = parse_selector(version)?;
     let found = app.catalog.version(scope, kind, name, &selector).await?;
@@ -590,10 +501,7 @@ async fn version(
 ) -> Result<Answer<VersionDetail>> {
     let scope = reading(&app, &identity, &kind)?;
     let found = find(&app, scope, &kind, &parse_name(&name)?, &version).await?;
-    Ok(Answer(VersionDetail {
-        row: found.version.into(),
-        content: found.content,
-    }))
+    Ok(Answer(found.into()))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -650,41 +558,6 @@ async fn diff(
     }))
 }
 
-#[derive(Serialize, JsonSchema)]
-struct PointerRow {
-    /// The label.
-    label: String,
-    /// The version that it points to.
-    version: i64,
-    /// The content's identity.
-    digest: String,
-    /// Counts the moves; send it back as `expected_revision`.
-    revision: i64,
-    /// Who moved it last.
-    moved_by: String,
-    /// When, microseconds since the epoch.
-    moved_at: i64,
-}
-
-impl From<Pointer> for PointerRow {
-    fn from(pointer: Pointer) -> Self {
-        Self {
-            label: pointer.label,
-            version: pointer.number,
-            digest: pointer.digest.to_string(),
-            revision: pointer.revision,
-            moved_by: pointer.moved_by,
-            moved_at: pointer.moved_at,
-        }
-    }
-}
-
-#[derive(Serialize, JsonSchema)]
-struct Pointers {
-    /// The labels, in order.
-    items: Vec<PointerRow>,
-}
-
 async fn pointers(
     State(app): State<App>,
     identity: Identity,
@@ -693,21 +566,7 @@ async fn pointers(
     let scope = reading(&app, &identity, &kind)?;
     let name = parse_name(&name)?;
     let pointers = app.catalog.pointers(scope, &kind, &name).await?;
-    Ok(Answer(Pointers {
-        items: pointers.into_iter().map(PointerRow::from).collect(),
-    }))
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct MoveBody {
-    /// The version to point to.
-    version: i64,
-    /// Move only if the label still has this revision; 0 means that it must not exist yet.
-    expected_revision: Option<i64>,
-    /// Why.
-    #[serde(default)]
-    reason: String,
+    Ok(Answer(pointers.into()))
 }
 
 async fn move_pointer(

@@ -5,6 +5,7 @@
 //! that the plan follows, and how the catalog's refusals are answered.
 
 mod api;
+pub(crate) mod rows;
 
 use std::str::FromStr as _;
 

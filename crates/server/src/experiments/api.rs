@@ -3,8 +3,6 @@
 use axum::Json as Answer;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use base::Cursor;
-use db::PageRequest;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -12,6 +10,7 @@ use serde_json::Value;
 use super::{Desk, End, ExperimentDocument, Found, Promoted, Results, Run, RunState};
 use crate::app::App;
 use crate::auth::{Identity, Permission};
+use crate::catalog::rows::{PageQuery, Saved, cursor_text};
 use crate::error::Result;
 use crate::extract::{Json, Query};
 use crate::http::{Access, Route};
@@ -25,7 +24,7 @@ pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::get("/api/v1/experiments", read, list).doc(
             doc("Experiments by name, each with its newest run")
-                .query::<ListQuery>()
+                .query::<PageQuery>()
                 .answer::<Experiments>(),
         ),
         Route::post("/api/v1/experiments", write, save).doc(
@@ -61,15 +60,6 @@ pub(super) fn routes() -> Vec<Route> {
                 .answer::<PromotedJson>(),
         ),
     ]
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct ListQuery {
-    /// Where the page before ended.
-    cursor: Option<String>,
-    /// How many rows, at most 200.
-    limit: Option<u32>,
 }
 
 /// A run without its figures.
@@ -163,14 +153,10 @@ struct Experiments {
 async fn list(
     State(app): State<App>,
     identity: Identity,
-    Query(query): Query<ListQuery>,
+    Query(query): Query<PageQuery>,
 ) -> Result<Answer<Experiments>> {
-    let page = PageRequest {
-        cursor: query.cursor.map(Cursor::from_client),
-        limit: query.limit.unwrap_or(0),
-    };
     let scope = identity.scope();
-    let names = super::names(&app.catalog, scope, &page).await?;
+    let names = super::names(&app.catalog, scope, &query.page()).await?;
     let mut runs = super::recent_runs(Desk::of(&app), scope).await?;
     let mut items = Vec::new();
     for (name, version) in names.items {
@@ -183,7 +169,7 @@ async fn list(
     }
     Ok(Answer(Experiments {
         items,
-        next_cursor: names.next.map(|cursor| cursor.as_str().to_owned()),
+        next_cursor: cursor_text(names.next),
     }))
 }
 
@@ -200,18 +186,6 @@ struct Save {
     message: String,
 }
 
-#[derive(Serialize, JsonSchema)]
-struct Saved {
-    /// The experiment's name.
-    name: String,
-    /// The version that holds the content.
-    version: i64,
-    /// The content's identity.
-    digest: String,
-    /// Whether it was there before; nothing was written then.
-    already_existed: bool,
-}
-
 async fn save(
     State(app): State<App>,
     identity: Identity,
@@ -221,13 +195,7 @@ async fn save(
     let desk = Desk::of(&app);
     let saved =
         super::save_version(desk, identity.scope(), &name, &new.content, &new.message).await?;
-    let saved = Saved {
-        name: new.name,
-        version: saved.version.number,
-        digest: saved.version.digest.to_string(),
-        already_existed: saved.already_existed,
-    };
-    Ok((StatusCode::CREATED, Answer(saved)))
+    Ok((StatusCode::CREATED, Answer(Saved::from(&saved))))
 }
 
 #[derive(Deserialize, JsonSchema)]

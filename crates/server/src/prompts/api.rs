@@ -4,8 +4,7 @@ use axum::Json as Answer;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use base::Cursor;
-use db::{Listed, Move, NameFilter, PageRequest, Pointer, Version};
+use db::{Listed, Move, NameFilter, PageRequest};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -15,6 +14,10 @@ use super::generate::{Candidates, GenerateRequest};
 use super::{KIND, drafts, library, parse_document, parse_label, parse_name};
 use crate::app::App;
 use crate::auth::{Identity, Permission};
+use crate::catalog::rows::{
+    MoveBody, PointerRow, Pointers, SameContent, Saved, VersionDetail, VersionRow, Versions,
+    cursor_text, page_request, saved_status,
+};
 use crate::error::{AppError, Result};
 use crate::extract::{Json, Query};
 use crate::http::{Access, RequestContext, Route};
@@ -31,7 +34,7 @@ pub(super) fn routes() -> Vec<Route> {
             .doc(Doc::new("prompts", "Prompts by name, with their labels").query::<ListQuery>().answer::<Prompts>()),
         Route::post("/api/v1/prompts", write, create)
             .body_limit(5 << 20)
-            .doc(Doc::new("prompts", "Save a version of a prompt; the same content again gives the version that holds it").body::<Create>().answer::<Saved>().status(201)),
+            .doc(Doc::new("prompts", "Save a version of a prompt; the same content again gives the version that holds it").body::<Create>().answer::<SavedPrompt>().status(201)),
         Route::get("/api/v1/prompts/templates", read, templates)
             .doc(Doc::new("prompts", "Starting points for new prompts").query::<TemplatesQuery>().answer::<Templates>()),
         Route::post("/api/v1/prompts/render", read, render)
@@ -50,13 +53,13 @@ pub(super) fn routes() -> Vec<Route> {
             .doc(Doc::new("prompts", "A prompt's versions, newest first").query::<ListQuery>().answer::<Versions>()),
         Route::post("/api/v1/prompts/{name}/versions", write, save)
             .body_limit(5 << 20)
-            .doc(Doc::new("prompts", "Save a version").body::<Save>().answer::<Saved>().status(201)),
+            .doc(Doc::new("prompts", "Save a version").body::<Save>().answer::<SavedPrompt>().status(201)),
         Route::get("/api/v1/prompts/{name}/versions/{version}", read, version)
             .doc(Doc::new("prompts", "One version with its content: a number, `latest`, a label or a digest").answer::<VersionDetail>()),
         Route::get("/api/v1/prompts/{name}/labels", read, labels)
-            .doc(Doc::new("prompts", "Where the labels point").answer::<Labels>()),
+            .doc(Doc::new("prompts", "Where the labels point").answer::<Pointers>()),
         Route::put("/api/v1/prompts/{name}/labels/{label}", write, move_label)
-            .doc(Doc::new("prompts", "Point a label to a version, in effect on the next request").body::<MoveLabel>().answer::<LabelRow>()),
+            .doc(Doc::new("prompts", "Point a label to a version, in effect on the next request").body::<MoveBody>().answer::<PointerRow>()),
         Route::get("/api/v1/prompts/{name}/moves", read, moves)
             .doc(Doc::new("prompts", "Every move of the labels, newest first").query::<ListQuery>().answer::<Moves>()),
     ]
@@ -75,37 +78,7 @@ struct ListQuery {
 
 impl ListQuery {
     fn page(&self) -> PageRequest {
-        PageRequest {
-            cursor: self.cursor.clone().map(Cursor::from_client),
-            limit: self.limit.unwrap_or(0),
-        }
-    }
-}
-
-/// A version without its content.
-#[derive(Serialize, JsonSchema)]
-pub(super) struct VersionRow {
-    /// The number under the name.
-    version: i64,
-    /// The content's identity.
-    digest: String,
-    /// Why it was saved.
-    message: String,
-    /// Who saved it.
-    created_by: String,
-    /// When, microseconds since the epoch.
-    created_at: i64,
-}
-
-impl From<Version> for VersionRow {
-    fn from(version: Version) -> Self {
-        Self {
-            version: version.number,
-            digest: version.digest.to_string(),
-            message: version.message,
-            created_by: version.author,
-            created_at: version.created_at,
-        }
+        page_request(self.cursor.clone(), self.limit)
     }
 }
 
@@ -151,10 +124,9 @@ async fn list(
         .catalog
         .list_names(identity.scope(), KIND, &filter, &query.page())
         .await?;
-    let next_cursor = page.next.map(|cursor| cursor.as_str().to_owned());
     Ok(Answer(Prompts {
         items: page.items.into_iter().map(PromptRow::from).collect(),
-        next_cursor,
+        next_cursor: cursor_text(page.next),
     }))
 }
 
@@ -183,32 +155,19 @@ struct Save {
 }
 
 #[derive(Serialize, JsonSchema)]
-struct Saved {
-    /// The prompt's name.
-    name: String,
+struct SavedPrompt {
     /// The version that holds the content.
-    version: i64,
-    /// The content's identity.
-    digest: String,
-    /// Whether the prompt had this content before; nothing was written then.
-    already_existed: bool,
+    #[serde(flatten)]
+    saved: Saved,
     /// Other prompts with the same content.
     same_content: Vec<SameContent>,
-}
-
-#[derive(Serialize, JsonSchema)]
-struct SameContent {
-    /// The other prompt.
-    name: String,
-    /// Its version.
-    version: i64,
 }
 
 async fn create(
     State(app): State<App>,
     identity: Identity,
     Json(new): Json<Create>,
-) -> Result<(StatusCode, Answer<Saved>)> {
+) -> Result<(StatusCode, Answer<SavedPrompt>)> {
     save_content(&app, &identity, &new.name, &new.content, &new.message).await
 }
 
@@ -217,7 +176,7 @@ async fn save(
     identity: Identity,
     Path(name): Path<String>,
     Json(new): Json<Save>,
-) -> Result<(StatusCode, Answer<Saved>)> {
+) -> Result<(StatusCode, Answer<SavedPrompt>)> {
     save_content(&app, &identity, &name, &new.content, &new.message).await
 }
 
@@ -227,39 +186,15 @@ async fn save_content(
     name: &str,
     content: &Value,
     message: &str,
-) -> Result<(StatusCode, Answer<Saved>)> {
+) -> Result<(StatusCode, Answer<SavedPrompt>)> {
     let name = parse_name(name)?;
     let content = parse_document(content)?;
     let saved = super::save_version(app, identity.scope(), &name, &content, message).await?;
-    let status = if saved.already_existed {
-        StatusCode::OK
-    } else {
-        StatusCode::CREATED
+    let answer = SavedPrompt {
+        saved: Saved::from(&saved),
+        same_content: SameContent::of(&saved),
     };
-    let same_content = saved
-        .same_content
-        .into_iter()
-        .map(|(name, version)| SameContent {
-            name: name.as_str().to_owned(),
-            version,
-        })
-        .collect();
-    let answer = Saved {
-        name: name.as_str().to_owned(),
-        version: saved.version.number,
-        digest: saved.version.digest.to_string(),
-        already_existed: saved.already_existed,
-        same_content,
-    };
-    Ok((status, Answer(answer)))
-}
-
-#[derive(Serialize, JsonSchema)]
-struct Versions {
-    /// The versions, newest first.
-    items: Vec<VersionRow>,
-    /// What to ask the next page with.
-    next_cursor: Option<String>,
+    Ok((saved_status(&saved), Answer(answer)))
 }
 
 fn no_prompt(name: &str) -> AppError {
@@ -280,20 +215,7 @@ async fn versions(
     if page.items.is_empty() && query.cursor.is_none() {
         return Err(no_prompt(&name));
     }
-    let next_cursor = page.next.map(|cursor| cursor.as_str().to_owned());
-    Ok(Answer(Versions {
-        items: page.items.into_iter().map(VersionRow::from).collect(),
-        next_cursor,
-    }))
-}
-
-#[derive(Serialize, JsonSchema)]
-struct VersionDetail {
-    /// The version.
-    #[serde(flatten)]
-    row: VersionRow,
-    /// The document.
-    content: Value,
+    Ok(Answer(page.into()))
 }
 
 async fn version(
@@ -310,80 +232,28 @@ async fn version(
     let found = found.ok_or_else(|| {
         AppError::not_found(format!("the prompt {name:?} has no version {selector}"))
     })?;
-    Ok(Answer(VersionDetail {
-        row: found.version.into(),
-        content: found.content,
-    }))
-}
-
-#[derive(Serialize, JsonSchema)]
-struct LabelRow {
-    /// The label.
-    label: String,
-    /// The version that it points to.
-    version: i64,
-    /// The content's identity.
-    digest: String,
-    /// Counts the moves; send it back as `expected_revision`.
-    revision: i64,
-    /// Who moved it last.
-    moved_by: String,
-    /// When, microseconds since the epoch.
-    moved_at: i64,
-}
-
-impl From<Pointer> for LabelRow {
-    fn from(pointer: Pointer) -> Self {
-        Self {
-            label: pointer.label,
-            version: pointer.number,
-            digest: pointer.digest.to_string(),
-            revision: pointer.revision,
-            moved_by: pointer.moved_by,
-            moved_at: pointer.moved_at,
-        }
-    }
-}
-
-#[derive(Serialize, JsonSchema)]
-struct Labels {
-    /// The labels, by name.
-    items: Vec<LabelRow>,
+    Ok(Answer(found.into()))
 }
 
 async fn labels(
     State(app): State<App>,
     identity: Identity,
     Path(name): Path<String>,
-) -> Result<Answer<Labels>> {
+) -> Result<Answer<Pointers>> {
     let parsed = parse_name(&name)?;
     let pointers = app
         .catalog
         .pointers(identity.scope(), KIND, &parsed)
         .await?;
-    Ok(Answer(Labels {
-        items: pointers.into_iter().map(LabelRow::from).collect(),
-    }))
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct MoveLabel {
-    /// The version to point to.
-    version: i64,
-    /// Move only if the label still has this revision; 0 means that it must not exist yet.
-    expected_revision: Option<i64>,
-    /// Why.
-    #[serde(default)]
-    reason: String,
+    Ok(Answer(pointers.into()))
 }
 
 async fn move_label(
     State(app): State<App>,
     identity: Identity,
     Path((name, label)): Path<(String, String)>,
-    Json(change): Json<MoveLabel>,
-) -> Result<Answer<LabelRow>> {
+    Json(change): Json<MoveBody>,
+) -> Result<Answer<PointerRow>> {
     let (name, label) = (parse_name(&name)?, parse_label(&label)?);
     let scope = identity.scope();
     let moved = super::move_label(
@@ -398,6 +268,7 @@ async fn move_label(
     Ok(Answer(moved.await?.into()))
 }
 
+/// The catalog's row of a move, as these routes had it before there were rollbacks and removals.
 #[derive(Serialize, JsonSchema)]
 struct MoveRow {
     /// The label.
@@ -449,10 +320,9 @@ async fn moves(
         .catalog
         .moves(identity.scope(), KIND, &parsed, None, &query.page())
         .await?;
-    let next_cursor = page.next.map(|cursor| cursor.as_str().to_owned());
     Ok(Answer(Moves {
         items: page.items.into_iter().map(MoveRow::from).collect(),
-        next_cursor,
+        next_cursor: cursor_text(page.next),
     }))
 }
 
