@@ -27,7 +27,7 @@ pub(in super::super) async fn snapshot(
         .await?;
     for row in &rows {
         let name = names.entry(key(row)?).or_default();
-        let tags = json(row, 2)?;
+        let tags: serde_json::Value = json(row, 2)?;
         let texts = tags.as_array().into_iter().flatten();
         name.tags = texts
             .filter_map(|tag| tag.as_str().map(str::to_owned))
