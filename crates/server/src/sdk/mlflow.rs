@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use axum::Json as Answer;
 use axum::extract::State;
+use db::audit::Line;
 use db::catalog::{Name, Selector};
-use db::{Document, Scope, Version};
+use db::{Document, Scope, WriteTx};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -219,24 +220,77 @@ async fn create_model(
                 .code("exists"),
         );
     }
-    let mut tx = app.db.begin_write().await?;
-    for tag in &new.tags {
-        attach(&mut tx, scope, &name, 0, tag).await?;
-    }
-    if let Some(description) = &new.description {
-        store::attach(&mut tx, scope, name.as_str(), 0, DESCRIPTION, description).await?;
-    }
-    tx.commit().await?;
-    answer_model(&app, scope, &name).await
+    let mut changes: Vec<Change> = new.tags.iter().map(Change::Tag).collect();
+    changes.extend(new.description.as_deref().map(Change::Description));
+    let place = Place { name, number: 0 };
+    change_attached(&app, scope, &place, &changes).await?;
+    answer_model(&app, scope, &place.name).await
 }
 
-async fn attach(
-    tx: &mut db::WriteTx,
-    scope: Scope,
-    name: &Name,
+/// What something is attached to: a version of a prompt, or the prompt as a whole (0).
+struct Place {
+    name: Name,
     number: i64,
-    tag: &Tag,
+}
+
+/// A change of what is attached somewhere.
+enum Change<'a> {
+    Tag(&'a Tag),
+    NoTag(&'a str),
+    Description(&'a str),
+}
+
+impl Change<'_> {
+    fn key(&self) -> &str {
+        match self {
+            Self::Tag(tag) => &tag.key,
+            Self::NoTag(key) => key,
+            Self::Description(_) => DESCRIPTION,
+        }
+    }
+}
+
+async fn change_attached(
+    app: &App,
+    scope: Scope,
+    place: &Place,
+    changes: &[Change<'_>],
 ) -> Result<()> {
+    let mut tx = app.db.begin_write().await?;
+    change_attached_in(&mut tx, scope, place, changes).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Carries out the changes and says so in one line of the audit log: which keys, not their values.
+async fn change_attached_in(
+    tx: &mut WriteTx,
+    scope: Scope,
+    place: &Place,
+    changes: &[Change<'_>],
+) -> Result<()> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let (name, number) = (place.name.as_str(), place.number);
+    for change in changes {
+        match change {
+            Change::Tag(tag) => {
+                check_tag(tag)?;
+                store::attach(tx, scope, name, number, &tag.key, &tag.value).await?;
+            }
+            Change::NoTag(key) => store::detach(tx, scope, name, number, key).await?,
+            Change::Description(text) => {
+                store::attach(tx, scope, name, number, DESCRIPTION, text).await?;
+            }
+        }
+    }
+    let keys: Vec<&str> = changes.iter().map(Change::key).collect();
+    let detail = json!({"number": number, "keys": keys});
+    let line = Line::new(scope, "prompt.annotate", name).detail(detail);
+    Ok(line.write(tx).await?)
+}
+
+fn check_tag(tag: &Tag) -> Result<()> {
     if tag.key.is_empty()
         || tag.key.chars().count() > KEY_CHARS
         || tag.key.contains('\0')
@@ -255,7 +309,7 @@ async fn attach(
         ))
         .at("value"));
     }
-    Ok(store::attach(tx, scope, name.as_str(), number, &tag.key, &tag.value).await?)
+    Ok(())
 }
 
 /// A prompt as the registry sees it: with versions, or made and still empty.
@@ -474,10 +528,10 @@ async fn update_model(
     } = parse_json(&body)?;
     let (scope, name) = (identity.scope(), parse_name(&name)?);
     existing(&app, scope, &name).await?;
-    let mut tx = app.db.begin_write().await?;
-    store::attach(&mut tx, scope, name.as_str(), 0, DESCRIPTION, &description).await?;
-    tx.commit().await?;
-    answer_model(&app, scope, &name).await
+    let place = Place { name, number: 0 };
+    let change = Change::Description(&description);
+    change_attached(&app, scope, &place, &[change]).await?;
+    answer_model(&app, scope, &place.name).await
 }
 
 async fn delete_model(
@@ -494,6 +548,8 @@ async fn delete_model(
     } else {
         let mut tx = app.db.begin_write().await?;
         store::detach_all(&mut tx, scope, name.as_str()).await?;
+        let line = Line::new(scope, "prompt.delete", name.as_str());
+        line.write(&mut tx).await?;
         tx.commit().await?;
     }
     Ok(Answer(json!({})))
@@ -509,11 +565,40 @@ struct Tagged {
 }
 
 impl Tagged {
-    fn tag(&self) -> Tag {
-        Tag {
-            key: self.key.clone(),
-            value: self.value.clone(),
+    /// The prompt that a tag is for.
+    async fn of_model(&self, app: &App, scope: Scope) -> Result<Place> {
+        let name = parse_name(&self.name)?;
+        existing(app, scope, &name).await?;
+        Ok(Place { name, number: 0 })
+    }
+
+    /// The version that a tag is for. What makes the prompt cannot be changed as a tag.
+    async fn of_version(&self, app: &App, scope: Scope) -> Result<Place> {
+        if [IS_PROMPT, TEXT, TYPE, RESPONSE_FORMAT].contains(&self.key.as_str()) {
+            return Err(AppError::invalid(format!(
+                "the tag {} is part of the version, which stays as it is: save a new version",
+                self.key
+            ))
+            .at("key"));
         }
+        let (name, selector) = (parse_name(&self.name)?, number(self.version.as_deref())?);
+        let version = find(app, scope, &name, &selector).await?.version;
+        Ok(Place {
+            name: version.name,
+            number: version.number,
+        })
+    }
+
+    async fn set(self, app: &App, scope: Scope, place: Place) -> Result<Answer<Value>> {
+        let (key, value) = (self.key, self.value);
+        let tag = Tag { key, value };
+        change_attached(app, scope, &place, &[Change::Tag(&tag)]).await?;
+        Ok(Answer(json!({})))
+    }
+
+    async fn remove(self, app: &App, scope: Scope, place: Place) -> Result<Answer<Value>> {
+        change_attached(app, scope, &place, &[Change::NoTag(&self.key)]).await?;
+        Ok(Answer(json!({})))
     }
 }
 
@@ -523,12 +608,8 @@ async fn set_model_tag(
     Raw(body): Raw,
 ) -> Result<Answer<Value>> {
     let tagged: Tagged = parse_json(&body)?;
-    let (scope, name) = (identity.scope(), parse_name(&tagged.name)?);
-    existing(&app, scope, &name).await?;
-    let mut tx = app.db.begin_write().await?;
-    attach(&mut tx, scope, &name, 0, &tagged.tag()).await?;
-    tx.commit().await?;
-    Ok(Answer(json!({})))
+    let place = tagged.of_model(&app, identity.scope()).await?;
+    tagged.set(&app, identity.scope(), place).await
 }
 
 async fn delete_model_tag(
@@ -538,12 +619,29 @@ async fn delete_model_tag(
     Raw(body): Raw,
 ) -> Result<Answer<Value>> {
     let tagged: Tagged = read_either(&body, query)?;
-    let (scope, name) = (identity.scope(), parse_name(&tagged.name)?);
-    existing(&app, scope, &name).await?;
-    let mut tx = app.db.begin_write().await?;
-    store::detach(&mut tx, scope, name.as_str(), 0, &tagged.key).await?;
-    tx.commit().await?;
-    Ok(Answer(json!({})))
+    let place = tagged.of_model(&app, identity.scope()).await?;
+    tagged.remove(&app, identity.scope(), place).await
+}
+
+async fn set_version_tag(
+    State(app): State<App>,
+    identity: Identity,
+    Raw(body): Raw,
+) -> Result<Answer<Value>> {
+    let tagged: Tagged = parse_json(&body)?;
+    let place = tagged.of_version(&app, identity.scope()).await?;
+    tagged.set(&app, identity.scope(), place).await
+}
+
+async fn delete_version_tag(
+    State(app): State<App>,
+    identity: Identity,
+    Query(query): Params,
+    Raw(body): Raw,
+) -> Result<Answer<Value>> {
+    let tagged: Tagged = read_either(&body, query)?;
+    let place = tagged.of_version(&app, identity.scope()).await?;
+    tagged.remove(&app, identity.scope(), place).await
 }
 
 #[derive(Deserialize)]
@@ -647,13 +745,14 @@ async fn create_version(
     let message = new.description.as_deref().unwrap_or_default();
     let saved = save_in(&app, &mut tx, scope, &name, &document, message).await?;
     let own = [IS_PROMPT, TEXT, TYPE, RESPONSE_FORMAT, MODEL_CONFIG];
-    for tag in new
-        .tags
-        .iter()
-        .filter(|tag| !own.contains(&tag.key.as_str()))
-    {
-        attach(&mut tx, scope, &name, saved.version.number, tag).await?;
-    }
+    let extra = new.tags.iter();
+    let extra = extra.filter(|tag| !own.contains(&tag.key.as_str()));
+    let changes: Vec<Change> = extra.map(Change::Tag).collect();
+    let place = Place {
+        name: name.clone(),
+        number: saved.version.number,
+    };
+    change_attached_in(&mut tx, scope, &place, &changes).await?;
     tx.commit().await?;
     app.refresh_plan().await?;
     answer_version(&app, scope, &name, &Selector::Number(saved.version.number)).await
@@ -832,18 +931,13 @@ async fn update_version(
         number(version.as_deref())?,
     );
     let found = find(&app, scope, &name, &selector).await?;
-    let mut tx = app.db.begin_write().await?;
-    store::attach(
-        &mut tx,
-        scope,
-        name.as_str(),
-        found.version.number,
-        DESCRIPTION,
-        &description,
-    )
-    .await?;
-    tx.commit().await?;
-    answer_version(&app, scope, &name, &selector).await
+    let place = Place {
+        name,
+        number: found.version.number,
+    };
+    let change = Change::Description(&description);
+    change_attached(&app, scope, &place, &[change]).await?;
+    answer_version(&app, scope, &place.name, &selector).await
 }
 
 async fn delete_version(
@@ -859,65 +953,4 @@ async fn delete_version(
         "versions of {name} stay as they are: they may be in use and in records"
     ))
     .hint("take its aliases away, or delete the whole prompt"))
-}
-
-async fn set_version_tag(
-    State(app): State<App>,
-    identity: Identity,
-    Raw(body): Raw,
-) -> Result<Answer<Value>> {
-    let tagged: Tagged = parse_json(&body)?;
-    let version = tagged_version(&app, identity.scope(), &tagged).await?;
-    let mut tx = app.db.begin_write().await?;
-    attach(
-        &mut tx,
-        identity.scope(),
-        &version.name,
-        version.number,
-        &tagged.tag(),
-    )
-    .await?;
-    tx.commit().await?;
-    Ok(Answer(json!({})))
-}
-
-async fn delete_version_tag(
-    State(app): State<App>,
-    identity: Identity,
-    Query(query): Params,
-    Raw(body): Raw,
-) -> Result<Answer<Value>> {
-    let tagged: Tagged = read_either(&body, query)?;
-    let scope = identity.scope();
-    let version = tagged_version(&app, scope, &tagged).await?;
-    let mut tx = app.db.begin_write().await?;
-    store::detach(
-        &mut tx,
-        scope,
-        version.name.as_str(),
-        version.number,
-        &tagged.key,
-    )
-    .await?;
-    tx.commit().await?;
-    Ok(Answer(json!({})))
-}
-
-/// The version that a tag is for. What makes the prompt cannot be changed as a tag.
-async fn tagged_version(app: &App, scope: Scope, tagged: &Tagged) -> Result<Version> {
-    if [IS_PROMPT, TEXT, TYPE, RESPONSE_FORMAT].contains(&tagged.key.as_str()) {
-        return Err(AppError::invalid(format!(
-            "the tag {} is part of the version, which stays as it is: save a new version",
-            tagged.key
-        ))
-        .at("key"));
-    }
-    Ok(find(
-        app,
-        scope,
-        &parse_name(&tagged.name)?,
-        &number(tagged.version.as_deref())?,
-    )
-    .await?
-    .version)
 }

@@ -9,6 +9,7 @@ mod harness;
 
 mod apps;
 mod audit;
+mod audit_walk;
 mod bad_input;
 mod catalog;
 mod cli;

@@ -1,0 +1,892 @@
+//! Every change of anything is in the audit log: the server's own route table, walked
+//! with a good request for each route that changes something.
+//!
+//! A request's audit lines bear its id, so what each route wrote is counted exactly,
+//! whatever else the server does meanwhile. A new route that may change something
+//! fails here until it is walked, or named in [`CHANGES_NOTHING`] with a reason.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+
+use db::sqlx::Row as _;
+use serde_json::{Value, json};
+
+use crate::harness::{Client, Place, Reply, encode, on_both_databases};
+
+on_both_databases!(every_change_is_in_the_log);
+
+/// Routes whose method could change something and that do not, and why.
+const CHANGES_NOTHING: &[(&str, &str)] = &[
+    ("POST /preferences", "a cookie of this browser"),
+    ("POST /v1/chat/completions", "a call; telemetry records it"),
+    ("POST /v1/embeddings", "a call; telemetry records it"),
+    ("POST /api/v1/query", "a question with a body"),
+    (
+        "POST /api/v1/scores",
+        "telemetry: a score is a row of its own that says who gave it, and is never changed",
+    ),
+    (
+        "POST /{project}/traces/{id}/thumbs",
+        "telemetry: a score, as above",
+    ),
+    ("POST /{project}/compare", "calls of drafts"),
+    ("POST /api/v1/catalog/{kind}/check", "a preview"),
+    ("POST /api/v1/prompts/render", "a preview"),
+    ("POST /api/v1/prompts/similar", "a preview"),
+    ("POST /api/v1/prompts/try", "a call of a draft"),
+    ("POST /api/v1/prompts/generate", "calls; nothing is saved"),
+    (
+        "POST /{project}/prompts/generate",
+        "calls; nothing is saved",
+    ),
+    ("POST /api/v1/apps/try", "a call of a draft"),
+    ("POST /{project}/apps/draw", "a preview"),
+    ("POST /api/v1/gitops/plan", "a preview"),
+    (
+        "POST /api/2.0/mlflow/registered-models/get-latest-versions",
+        "a question with a body",
+    ),
+    (
+        "DELETE /api/2.0/mlflow/model-versions/delete",
+        "always refused: versions stay",
+    ),
+];
+
+/// How many lines a request must write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lines {
+    /// One change.
+    One,
+    /// Several changes in one request, each with its line.
+    Several,
+}
+
+/// One request that was made, and what it must have written.
+struct Made {
+    route: &'static str,
+    request: String,
+    lines: Lines,
+}
+
+/// The requests so far.
+#[derive(Default)]
+struct Walk(RefCell<Vec<Made>>);
+
+impl Walk {
+    fn note(&self, lines: Lines, route: &'static str, reply: &Reply) {
+        assert!(
+            [200, 201, 202, 204, 303].contains(&reply.status),
+            "{route}: {reply:?}"
+        );
+        let request = reply.header("x-request-id").unwrap();
+        self.0.borrow_mut().push(Made {
+            route,
+            request,
+            lines,
+        });
+    }
+
+    /// Sends JSON to a route; `at` is its path with the parameters filled in.
+    fn json(
+        &self,
+        lines: Lines,
+        route: &'static str,
+        client: &Client,
+        at: &str,
+        body: Value,
+    ) -> Value {
+        let method = route.split(' ').next().unwrap();
+        let call = client.call(method, at);
+        let reply = if body.is_null() {
+            call
+        } else {
+            call.json(&body)
+        }
+        .send();
+        self.note(lines, route, &reply);
+        serde_json::from_slice(&reply.body).unwrap_or_default()
+    }
+
+    /// Sends a form to a page.
+    fn form(
+        &self,
+        lines: Lines,
+        route: &'static str,
+        client: &Client,
+        at: &str,
+        fields: &[(&str, &str)],
+    ) -> Reply {
+        let reply = client.form(at, fields);
+        self.note(lines, route, &reply);
+        reply
+    }
+
+    /// Each request wrote what it must have, and nothing was left out of the walk.
+    fn check(&self, place: &Place) {
+        let written: BTreeMap<String, Vec<String>> = place.database(async |db| {
+            let rows = db::sqlx::query("SELECT request_id, action FROM audit ORDER BY seq")
+                .fetch_all(db.read())
+                .await
+                .unwrap();
+            let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+            for row in rows {
+                found.entry(row.get(0)).or_default().push(row.get(1));
+            }
+            found
+        });
+        let mut wrong = Vec::new();
+        let mut walked = BTreeSet::new();
+        for made in self.0.borrow().iter() {
+            walked.insert(made.route);
+            let lines = written.get(&made.request).cloned().unwrap_or_default();
+            let right = match made.lines {
+                Lines::One => lines.len() == 1,
+                Lines::Several => lines.len() > 1,
+            };
+            if !right {
+                wrong.push(format!(
+                    "{}: {:?} wanted, there are {lines:?}",
+                    made.route, made.lines
+                ));
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong:#?}");
+        let excused: BTreeSet<&str> = CHANGES_NOTHING.iter().map(|(route, _)| *route).collect();
+        let routes: BTreeSet<String> = server::http::routes()
+            .iter()
+            .filter(|route| !["GET", "HEAD"].contains(&route.method.as_str()))
+            .map(|route| format!("{} {}", route.method, route.path))
+            .collect();
+        let known: BTreeSet<String> = walked
+            .union(&excused)
+            .map(|&route| route.to_owned())
+            .collect();
+        let missing: Vec<_> = routes.difference(&known).collect();
+        assert!(
+            missing.is_empty(),
+            "walk these, or say why they change nothing: {missing:#?}"
+        );
+        let gone: Vec<_> = known.difference(&routes).collect();
+        assert!(gone.is_empty(), "these routes are gone: {gone:#?}");
+        let both: Vec<_> = walked.intersection(&excused).collect();
+        assert!(
+            both.is_empty(),
+            "these change something after all: {both:?}"
+        );
+    }
+}
+
+use Lines::{One, Several};
+
+fn text(value: &Value) -> String {
+    value
+        .as_str()
+        .unwrap_or_else(|| panic!("{value} is no text"))
+        .to_owned()
+}
+
+fn prompt(text: &str) -> Value {
+    json!({"messages": [{"role": "system", "content": text}]})
+}
+
+fn every_change_is_in_the_log(place: Place) {
+    let place = place.add_fake();
+    // Nothing listens there: what a pull is asked for fails later, which is no matter here.
+    place.configure("[egress]\nhub_url = \"http://127.0.0.1:9\"\n");
+    let walk = Walk::default();
+    let live = place.start();
+    let browser = people_come_and_go(&walk, &place, &live);
+    let program = live.with_key(&place.make_key("default", "admin").1);
+    let editor = live.with_key(&place.make_key("default", "editor").1);
+    members(&walk, &place, &program, &browser);
+    keys(&walk, &program, &browser);
+    providers_and_prices(&walk, &program, &browser);
+    models(&walk, &place, &program, &browser);
+    documents(&walk, &program, &browser);
+    foreign_registries(&walk, &program);
+    apps(&walk, &program, &browser);
+    promotion(
+        &walk,
+        &program,
+        &editor,
+        &browser,
+        &live.browser_of(&place.add_person("default", "admin")),
+    );
+    experiments(&walk, &program, &browser);
+    walk.check(&place);
+}
+
+/// The first administrator, who signs out and in again, and somebody who is invited.
+fn people_come_and_go(walk: &Walk, place: &Place, live: &crate::harness::Live) -> Client {
+    let browser = live.browser();
+    let link = place.setup_link();
+    let token = link.split_once('=').unwrap().1;
+    let ada = [
+        ("email", "ada@example.test"),
+        ("password", "correct horse battery"),
+    ];
+    let fields = [("token", token), ("name", "Ada"), ada[0], ada[1]];
+    walk.form(Several, "POST /setup", &browser, "/setup", &fields);
+    walk.form(One, "POST /sign-out", &browser, "/sign-out", &[]);
+    walk.form(One, "POST /sign-in", &browser, "/sign-in", &ada);
+
+    let invite = json!({"email": "new@example.test", "role": "viewer"});
+    let route = "POST /api/v1/invites";
+    let made = walk.json(One, route, &browser, "/api/v1/invites", invite);
+    let link = text(&made["link"]);
+    let token = link.split_once("token=").unwrap().1;
+    let fields = [
+        ("token", token),
+        ("name", "New"),
+        ("password", "another long password"),
+    ];
+    walk.form(Several, "POST /invite", &live.browser(), "/invite", &fields);
+    browser
+}
+
+fn members(walk: &Walk, place: &Place, program: &Client, browser: &Client) {
+    let invite = json!({"email": "a@example.test", "role": "viewer"});
+    let made = walk.json(
+        One,
+        "POST /api/v1/invites",
+        program,
+        "/api/v1/invites",
+        invite,
+    );
+    let at = format!("/api/v1/invites/{}", text(&made["invite"]["id"]));
+    walk.json(
+        One,
+        "DELETE /api/v1/invites/{id}",
+        program,
+        &at,
+        Value::Null,
+    );
+    let fields = [("email", "b@example.test"), ("role", "editor")];
+    let route = "POST /{project}/members/invite";
+    walk.form(One, route, browser, "/default/members/invite", &fields);
+    let listed = program.get("/api/v1/members").json();
+    let id = text(&listed["invites"][0]["id"]);
+    let route = "POST /{project}/members/invite/revoke";
+    walk.form(
+        One,
+        route,
+        browser,
+        "/default/members/invite/revoke",
+        &[("id", &id)],
+    );
+
+    let [first, second] = [(); 2].map(|()| place.add_person("default", "viewer").id);
+    let at = format!("/api/v1/members/{first}");
+    let route = "PUT /api/v1/members/{user_id}";
+    walk.json(Several, route, program, &at, json!({"role": "editor"}));
+    let fields = [("user_id", second.as_str()), ("role", "auditor")];
+    let route = "POST /{project}/members/role";
+    walk.form(Several, route, browser, "/default/members/role", &fields);
+    let route = "DELETE /api/v1/members/{user_id}";
+    walk.json(One, route, program, &at, Value::Null);
+    let at = format!("/default/members/remove?user_id={second}");
+    walk.form(One, "POST /{project}/members/remove", browser, &at, &[]);
+}
+
+fn keys(walk: &Walk, program: &Client, browser: &Client) {
+    let new = json!({"name": "app", "environment": "dev"});
+    let made = walk.json(One, "POST /api/v1/keys", program, "/api/v1/keys", new);
+    let at = format!("/api/v1/keys/{}", text(&made["id"]));
+    walk.json(One, "DELETE /api/v1/keys/{id}", program, &at, Value::Null);
+    let fields = [
+        ("name", "by hand"),
+        ("environment", "dev"),
+        ("role", "caller"),
+    ];
+    walk.form(
+        One,
+        "POST /{project}/keys",
+        browser,
+        "/default/keys",
+        &fields,
+    );
+    let listed = program.get("/api/v1/keys").json();
+    let by_hand = |row: &&Value| row["name"] == "by hand";
+    let id = text(
+        &listed["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(by_hand)
+            .unwrap()["id"],
+    );
+    let route = "POST /{project}/keys/revoke";
+    walk.form(One, route, browser, "/default/keys/revoke", &[("id", &id)]);
+}
+
+fn providers_and_prices(walk: &Walk, program: &Client, browser: &Client) {
+    let url = "https://api.example.com/v1";
+    let new = json!({"name": "one", "protocol": "openai", "base_url": url});
+    let route = "POST /api/v1/providers";
+    let made = walk.json(One, route, program, "/api/v1/providers", new.clone());
+    let at = format!("/api/v1/providers/{}", text(&made["id"]));
+    walk.json(One, "PUT /api/v1/providers/{id}", program, &at, new);
+    walk.json(
+        One,
+        "DELETE /api/v1/providers/{id}",
+        program,
+        &at,
+        Value::Null,
+    );
+    let route = "POST /api/v1/providers/{id}/test";
+    walk.json(
+        One,
+        route,
+        program,
+        "/api/v1/providers/fake/test",
+        json!({}),
+    );
+
+    let fields = [
+        ("name", "two"),
+        ("protocol", "openai"),
+        ("base_url", url),
+        ("credential", "none"),
+    ];
+    let route = "POST /{project}/providers";
+    walk.form(Several, route, browser, "/default/providers", &fields);
+    let id = text(&program.get("/api/v1/providers/two").json()["id"]);
+    let at = format!("/default/providers/{id}");
+    walk.form(
+        Several,
+        "POST /{project}/providers/{id}",
+        browser,
+        &at,
+        &fields,
+    );
+    let fake = text(&program.get("/api/v1/providers/fake").json()["id"]);
+    let route = "POST /{project}/providers/test";
+    walk.form(
+        One,
+        route,
+        browser,
+        "/default/providers/test",
+        &[("id", &fake)],
+    );
+    let fields = [("id", id.as_str()), ("confirm", "two")];
+    let route = "POST /{project}/providers/remove";
+    walk.form(One, route, browser, "/default/providers/remove", &fields);
+
+    let price = json!({"provider": "fake", "model": "tiny", "input_usd": 1.0, "output_usd": 2.0});
+    walk.json(One, "PUT /api/v1/prices", program, "/api/v1/prices", price);
+}
+
+fn models(walk: &Walk, place: &Place, program: &Client, browser: &Client) {
+    // Two that are installed, as far as the database knows, and two pulls that wait for tomorrow.
+    let waiting: Vec<String> = place.database(async |db| {
+        let mut tx = db.begin_write().await.unwrap();
+        let mut waiting = Vec::new();
+        for name in ["first", "second"] {
+            let insert = "INSERT INTO models (id, name, source, path, digest, kind, state, created_at, updated_at) \
+                 VALUES ($1, $1, $1, '', $2, 'chat', 'ready', 0, 0)";
+            let digest = base::Digest::of(name.as_bytes()).to_string();
+            let query = db::sqlx::query(insert).bind(name).bind(digest);
+            query.execute(tx.conn()).await.unwrap();
+            let payload = json!({"ref": format!("hf:test/{name}"), "name": null, "actor": "system"});
+            let job = db::jobs::NewJob {
+                run_at: Some(db.now_us() + 86_400_000_000),
+                ..db::jobs::NewJob::new("model.pull", payload)
+            };
+            waiting.push(db::jobs::enqueue(&mut tx, job).await.unwrap().to_string());
+        }
+        tx.commit().await.unwrap();
+        waiting
+    });
+    walk.json(
+        One,
+        "DELETE /api/v1/models/{name}",
+        program,
+        "/api/v1/models/first",
+        Value::Null,
+    );
+    let fields = [("id", "second"), ("confirm", "local/second")];
+    let route = "POST /{project}/models/remove";
+    walk.form(One, route, browser, "/default/models/remove", &fields);
+    let at = format!("/api/v1/models/pulls/{}", waiting[0]);
+    walk.json(
+        One,
+        "DELETE /api/v1/models/pulls/{id}",
+        program,
+        &at,
+        Value::Null,
+    );
+    let at = format!("/default/models/pulls/{}/cancel", waiting[1]);
+    walk.form(
+        One,
+        "POST /{project}/models/pulls/{id}/cancel",
+        browser,
+        &at,
+        &[],
+    );
+    let asked = json!({"ref": "hf:test/third"});
+    walk.json(
+        One,
+        "POST /api/v1/models/pull",
+        program,
+        "/api/v1/models/pull",
+        asked,
+    );
+    let route = "POST /{project}/models/pull";
+    walk.form(
+        One,
+        route,
+        browser,
+        "/default/models/pull",
+        &[("ref", "hf:test/fourth")],
+    );
+}
+
+fn documents(walk: &Walk, program: &Client, browser: &Client) {
+    let of = |name: &str, rest: &str| format!("/api/v1/catalog/prompt/{}/{rest}", encode(name));
+    let route = "POST /api/v1/catalog/{kind}/{name}/versions";
+    for text in ["one", "two"] {
+        let body = json!({"content": prompt(text)});
+        walk.json(One, route, program, &of("a/b", "versions"), body);
+    }
+    let route = "PUT /api/v1/catalog/{kind}/{name}/pointers/{label}";
+    walk.json(
+        One,
+        route,
+        program,
+        &of("a/b", "pointers/live"),
+        json!({"version": 1}),
+    );
+    let route = "DELETE /api/v1/catalog/{kind}/{name}/pointers/{label}";
+    walk.json(
+        One,
+        route,
+        program,
+        &of("a/b", "pointers/live"),
+        Value::Null,
+    );
+    let route = "PUT /api/v1/catalog/{kind}/{name}/tags";
+    walk.json(
+        One,
+        route,
+        program,
+        &of("a/b", "tags"),
+        json!({"tags": ["x"]}),
+    );
+    program.put(&of("a/b", "pointers/live"), &json!({"version": 1}));
+    let route = "DELETE /api/v1/catalog/{kind}/{name}/versions";
+    walk.json(Several, route, program, &of("a/b", "versions"), Value::Null);
+
+    let new = json!({"name": "c", "content": prompt("three")});
+    walk.json(One, "POST /api/v1/prompts", program, "/api/v1/prompts", new);
+    let route = "POST /api/v1/prompts/{name}/versions";
+    let body = json!({"content": prompt("four")});
+    walk.json(One, route, program, "/api/v1/prompts/c/versions", body);
+    let route = "PUT /api/v1/prompts/{name}/labels/{label}";
+    walk.json(
+        One,
+        route,
+        program,
+        "/api/v1/prompts/c/labels/live",
+        json!({"version": 1}),
+    );
+
+    let document = prompt("five").to_string();
+    let fields = [
+        ("name", "d"),
+        ("document", document.as_str()),
+        ("action", "save"),
+    ];
+    let route = "POST /{project}/prompts/edit";
+    walk.form(One, route, browser, "/default/prompts/edit", &fields);
+    let fields = [("name", "d"), ("label", "live"), ("version", "1")];
+    let route = "POST /{project}/prompts/labels";
+    walk.form(One, route, browser, "/default/prompts/labels", &fields);
+    let route = "POST /{project}/prompts/tags";
+    walk.form(
+        One,
+        route,
+        browser,
+        "/default/prompts/tags",
+        &[("name", "d"), ("tags", "x, y")],
+    );
+    let fields = [("name", "d"), ("confirm", "d")];
+    let route = "POST /{project}/prompts/delete";
+    walk.form(Several, route, browser, "/default/prompts/delete", &fields);
+
+    // A tree: one line for its version, one for the whole.
+    let file = "[document]\nmessages = [{ role = \"system\", content = \"of a tree\" }]\n";
+    let tree = json!({"files": {"prompts/tree.toml": file}});
+    let route = "POST /api/v1/gitops/apply";
+    walk.json(Several, route, program, "/api/v1/gitops/apply", tree);
+}
+
+fn foreign_registries(walk: &Walk, program: &Client) {
+    let of = |rest: &str| format!("/api/public/v2/prompts{rest}");
+    let new = json!({"name": "l", "prompt": "Hi", "labels": ["live"], "tags": ["x"]});
+    walk.json(
+        Several,
+        "POST /api/public/v2/prompts",
+        program,
+        &of(""),
+        new,
+    );
+    let route = "PATCH /api/public/v2/prompts/{name}/versions/{version}";
+    walk.json(
+        One,
+        route,
+        program,
+        &of("/l/versions/1"),
+        json!({"newLabels": ["other"]}),
+    );
+    let route = "DELETE /api/public/v2/prompts/{name}";
+    walk.json(One, route, program, &of("/l?label=other"), Value::Null);
+    walk.json(Several, route, program, &of("/l"), Value::Null);
+
+    let of = |rest: &str| format!("/api/2.0/mlflow/{rest}");
+    let is_prompt = json!({"key": "mlflow.prompt.is_prompt", "value": "true"});
+    let new = json!({"name": "m", "tags": [is_prompt], "description": "a prompt"});
+    let route = "POST /api/2.0/mlflow/registered-models/create";
+    walk.json(One, route, program, &of("registered-models/create"), new);
+    let change = json!({"name": "m", "description": "another"});
+    let route = "PATCH /api/2.0/mlflow/registered-models/update";
+    walk.json(One, route, program, &of("registered-models/update"), change);
+    let tag = json!({"name": "m", "key": "team", "value": "geo"});
+    let route = "POST /api/2.0/mlflow/registered-models/set-tag";
+    walk.json(
+        One,
+        route,
+        program,
+        &of("registered-models/set-tag"),
+        tag.clone(),
+    );
+    let route = "DELETE /api/2.0/mlflow/registered-models/delete-tag";
+    walk.json(
+        One,
+        route,
+        program,
+        &of("registered-models/delete-tag"),
+        tag,
+    );
+    let new = json!({"name": "m", "tags": [
+        is_prompt, {"key": "mlflow.prompt.text", "value": "Hi"}, {"key": "team", "value": "geo"},
+    ]});
+    let route = "POST /api/2.0/mlflow/model-versions/create";
+    walk.json(Several, route, program, &of("model-versions/create"), new);
+    let change = json!({"name": "m", "version": "1", "description": "better"});
+    let route = "PATCH /api/2.0/mlflow/model-versions/update";
+    walk.json(One, route, program, &of("model-versions/update"), change);
+    let tag = json!({"name": "m", "version": "1", "key": "state", "value": "good"});
+    let route = "POST /api/2.0/mlflow/model-versions/set-tag";
+    walk.json(
+        One,
+        route,
+        program,
+        &of("model-versions/set-tag"),
+        tag.clone(),
+    );
+    let route = "DELETE /api/2.0/mlflow/model-versions/delete-tag";
+    walk.json(One, route, program, &of("model-versions/delete-tag"), tag);
+    let alias = json!({"name": "m", "alias": "champion", "version": "1"});
+    let route = "POST /api/2.0/mlflow/registered-models/alias";
+    walk.json(
+        One,
+        route,
+        program,
+        &of("registered-models/alias"),
+        alias.clone(),
+    );
+    let route = "DELETE /api/2.0/mlflow/registered-models/alias";
+    walk.json(One, route, program, &of("registered-models/alias"), alias);
+    let route = "DELETE /api/2.0/mlflow/registered-models/delete";
+    walk.json(
+        One,
+        route,
+        program,
+        &of("registered-models/delete"),
+        json!({"name": "m"}),
+    );
+    // One that never had a version is forgotten with a line as well.
+    let new = json!({"name": "empty", "tags": [is_prompt]});
+    program.post(&of("registered-models/create"), &new);
+    walk.json(
+        One,
+        route,
+        program,
+        &of("registered-models/delete"),
+        json!({"name": "empty"}),
+    );
+}
+
+fn app(text: &str) -> Value {
+    json!({"steps": [{"id": "a", "type": "prompt", "model": "fake/tiny", "prompt": prompt(text)}]})
+}
+
+/// The app `geo` with two releases.
+fn apps(walk: &Walk, program: &Client, browser: &Client) {
+    let new = json!({"name": "geo", "content": app("one")});
+    walk.json(One, "POST /api/v1/apps", program, "/api/v1/apps", new);
+    let route = "POST /api/v1/apps/{name}/releases";
+    walk.json(One, route, program, "/api/v1/apps/geo/releases", json!({}));
+    let document = app("two").to_string();
+    let fields = [
+        ("name", "geo"),
+        ("document", document.as_str()),
+        ("action", "save"),
+    ];
+    walk.form(
+        One,
+        "POST /{project}/apps/edit",
+        browser,
+        "/default/apps/edit",
+        &fields,
+    );
+    let fields = [("name", "geo"), ("version", "2")];
+    let route = "POST /{project}/apps/releases";
+    walk.form(One, route, browser, "/default/apps/releases", &fields);
+}
+
+fn promotion(walk: &Walk, program: &Client, editor: &Client, browser: &Client, other: &Client) {
+    let of = |rest: &str| format!("/api/v1/{rest}");
+    let route = "POST /api/v1/environments";
+    walk.json(
+        One,
+        route,
+        program,
+        &of("environments"),
+        json!({"name": "canary"}),
+    );
+    let order = json!({"names": ["canary", "dev", "staging", "prod"]});
+    walk.json(
+        One,
+        "PUT /api/v1/environments",
+        program,
+        &of("environments"),
+        order,
+    );
+    let route = "POST /{project}/environments/add";
+    walk.form(
+        One,
+        route,
+        browser,
+        "/default/environments/add",
+        &[("name", "beta")],
+    );
+    let route = "POST /{project}/environments/move";
+    let fields = [("name", "beta"), ("to", "up")];
+    walk.form(One, route, browser, "/default/environments/move", &fields);
+    let route = "POST /{project}/environments/rules";
+    let fields = [
+        ("label", "canary"),
+        ("revision", "0"),
+        ("approvals", "2"),
+        ("delivery", "manual"),
+    ];
+    walk.form(One, route, browser, "/default/environments/rules", &fields);
+    let route = "PUT /api/v1/protections/{label}";
+    let rules = json!({"rules": {"approvals": 1, "gates": [{"name": "eval", "required": false}]}});
+    walk.json(One, route, program, &of("protections/prod"), rules);
+
+    // Releases of `geo`: asked for, approved, rejected, withdrawn, by API and by page.
+    let ask = |version: i64| {
+        let wanted = json!({"kind": "release", "name": "geo", "label": "prod", "version": version});
+        let asked = walk.json(
+            One,
+            "POST /api/v1/proposals",
+            editor,
+            &of("proposals"),
+            wanted,
+        );
+        text(&asked["proposal"]["id"])
+    };
+    let route = "POST /api/v1/proposals/{id}/approve";
+    walk.json(
+        Several,
+        route,
+        browser,
+        &of(&format!("proposals/{}/approve", ask(1))),
+        json!({}),
+    );
+    let route = "POST /api/v1/proposals/{id}/reject";
+    walk.json(
+        One,
+        route,
+        browser,
+        &of(&format!("proposals/{}/reject", ask(2))),
+        json!({}),
+    );
+    let route = "POST /api/v1/proposals/{id}/withdraw";
+    walk.json(
+        One,
+        route,
+        editor,
+        &of(&format!("proposals/{}/withdraw", ask(2))),
+        json!({}),
+    );
+    let id = ask(2);
+    let fields = [("id", id.as_str()), ("verdict", "approve")];
+    let route = "POST /{project}/approvals/decide";
+    walk.form(Several, route, other, "/default/approvals/decide", &fields);
+
+    let route = "POST /api/v1/catalog/{kind}/{name}/pointers/{label}/rollback";
+    let back = walk.json(
+        Several,
+        route,
+        program,
+        &of("catalog/release/geo/pointers/prod/rollback"),
+        json!({}),
+    );
+    let route = "POST /api/v1/quarantines/{id}/lift";
+    let id = text(&back["quarantine"]["id"]);
+    let digest = back["quarantine"]["digest"].clone();
+    walk.json(
+        One,
+        route,
+        program,
+        &of(&format!("quarantines/{id}/lift")),
+        json!({}),
+    );
+    let evidence = json!({"kind": "release", "name": "geo", "digest": digest, "gate": "eval", "outcome": "pass"});
+    walk.json(
+        One,
+        "POST /api/v1/evidence",
+        program,
+        &of("evidence"),
+        evidence,
+    );
+
+    let route = "POST /{project}/releases/promote";
+    for number in ["1", "2"] {
+        let expected = (number == "2").then_some("1").unwrap_or("0");
+        let fields = [
+            ("kind", "release"),
+            ("name", "geo"),
+            ("label", "staging"),
+            ("number", number),
+            ("expected", expected),
+        ];
+        walk.form(One, route, browser, "/default/releases/promote", &fields);
+    }
+    let fields = [
+        ("kind", "release"),
+        ("name", "geo"),
+        ("label", "staging"),
+        ("to", "1"),
+        ("expected", "2"),
+        ("quarantine", "on"),
+    ];
+    let route = "POST /{project}/releases/rollback";
+    walk.form(
+        Several,
+        route,
+        browser,
+        "/default/releases/rollback",
+        &fields,
+    );
+    let active = program.get("/api/v1/quarantines?active=true").json();
+    let id = text(&active["items"][0]["id"]);
+    let route = "POST /{project}/releases/lift";
+    walk.form(
+        One,
+        route,
+        browser,
+        "/default/releases/lift",
+        &[("id", &id)],
+    );
+    // Asked for on the board, and taken back there.
+    let fields = [
+        ("kind", "release"),
+        ("name", "geo"),
+        ("label", "prod"),
+        ("number", "2"),
+        ("expected", "3"),
+    ];
+    walk.form(
+        One,
+        "POST /{project}/releases/promote",
+        browser,
+        "/default/releases/promote",
+        &fields,
+    );
+    let waiting = program.get("/api/v1/proposals?waiting=true").json();
+    let id = text(&waiting["items"][0]["id"]);
+    let route = "POST /{project}/approvals/withdraw";
+    walk.form(
+        One,
+        route,
+        browser,
+        "/default/approvals/withdraw",
+        &[("id", &id)],
+    );
+}
+
+fn experiments(walk: &Walk, program: &Client, browser: &Client) {
+    for text in ["tone one", "tone two"] {
+        program.post(
+            "/api/v1/prompts",
+            &json!({"name": "tone", "content": prompt(text)}),
+        );
+    }
+    program.put("/api/v1/prompts/tone/labels/live", &json!({"version": 1}));
+    let content = json!({
+        "target": {"kind": "prompt", "name": "tone", "label": "live"},
+        "arms": [{"name": "control", "version": 1, "weight": 50}, {"name": "candidate", "version": 2, "weight": 50}],
+        "metric": {"kind": "score", "name": "thumbs"},
+    });
+    let new = json!({"name": "api", "content": content});
+    walk.json(
+        One,
+        "POST /api/v1/experiments",
+        program,
+        "/api/v1/experiments",
+        new,
+    );
+    let at = |verb: &str| format!("/api/v1/experiments/api/{verb}");
+    let route = "POST /api/v1/experiments/{name}/start";
+    walk.json(One, route, program, &at("start"), json!({}));
+    walk.json(
+        One,
+        "POST /api/v1/experiments/{name}/stop",
+        program,
+        &at("stop"),
+        json!({}),
+    );
+    walk.json(One, route, program, &at("start"), json!({}));
+    let route = "POST /api/v1/experiments/{name}/promote";
+    walk.json(
+        Several,
+        route,
+        program,
+        &at("promote"),
+        json!({"arm": "candidate"}),
+    );
+
+    let fields = [
+        ("name", "page"),
+        ("kind", "prompt"),
+        ("target", "tone"),
+        ("pointer", "live"),
+        ("mode", "split"),
+        ("unit", "session"),
+        ("control", "2"),
+        ("candidate", "v1"),
+        ("share", "20"),
+        ("metric", "latency"),
+        ("guard", "error_rate"),
+        ("guard_direction", "above"),
+        ("guard_limit", "10"),
+        ("minimum_sample", "500"),
+        ("alpha", "5"),
+        ("equivalence", "3"),
+    ];
+    let route = "POST /{project}/experiments";
+    walk.form(One, route, browser, "/default/experiments", &fields);
+    let at = |verb: &str| format!("/default/experiments/{verb}");
+    let start = "POST /{project}/experiments/start";
+    walk.form(One, start, browser, &at("start"), &[("name", "page")]);
+    let route = "POST /{project}/experiments/stop";
+    walk.form(One, route, browser, &at("stop"), &[("name", "page")]);
+    walk.form(One, start, browser, &at("start"), &[("name", "page")]);
+    let fields = [("name", "page"), ("arm", "candidate")];
+    let route = "POST /{project}/experiments/promote";
+    walk.form(Several, route, browser, &at("promote"), &fields);
+}
