@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Place, on_both_databases, question};
+use crate::harness::{Client, Place, on_both_databases, question};
 
 on_both_databases!(
     a_key_is_made_used_and_revoked,
+    keys_of_owners_roll_back_and_keys_of_auditors_read,
     the_command_line_revokes_beside_a_running_server
 );
 
@@ -141,6 +142,100 @@ fn a_wrong_key_request_says_what_is_wrong() {
             admin.post("/api/v1/keys", &body).refusal(),
             (400, "invalid_json".to_owned())
         );
+    }
+}
+
+/// Pipelines roll back with a key of a product owner and archive the log with one of an auditor.
+fn keys_of_owners_roll_back_and_keys_of_auditors_read(place: Place) {
+    let place = place.with_key("editor");
+    let live = place.start();
+    let admin = live.with_key(&place.make_key("default", "admin").1);
+    // Made by the API, by the command line and by the form, which offers every role.
+    let made = |role: &str| {
+        let body = json!({"name": role, "environment": "dev", "role": role});
+        let made = admin.post("/api/v1/keys", &body);
+        assert_eq!(made.json()["key"]["role"], role, "{made:?}");
+        live.with_key(made.json()["secret"].as_str().unwrap())
+    };
+    let (owner, auditor) = (made("product_owner"), made("auditor"));
+    let by_command = live.with_key(&place.make_key("default", "auditor").1);
+    let person = live.browser_of(&place.add_person("default", "admin"));
+    let page = person.get("/default/keys").text();
+    for role in ["product_owner", "auditor"] {
+        assert!(
+            page.contains(&format!("<option value=\"{role}\">")),
+            "{page}"
+        );
+        let form = [("name", "by hand"), ("environment", "dev"), ("role", role)];
+        assert_eq!(person.form("/default/keys", &form).status, 200, "{role}");
+    }
+
+    // The owner watches and rolls back, and writes nothing.
+    let prompt = |text: &str| json!({"name": "geo", "content": {"messages": [{"role": "system", "content": text}]}});
+    for text in ["one", "two"] {
+        assert_eq!(live.post("/api/v1/prompts", &prompt(text)).status, 201);
+    }
+    let label = "/api/v1/prompts/geo/labels/production";
+    assert_eq!(live.put(label, &json!({"version": 1})).status, 200);
+    let rules = json!({"rules": {"approvals": 1, "approver_roles": ["product_owner"]}});
+    let protected = admin.put("/api/v1/protections/production", &rules);
+    assert_eq!(protected.status, 200, "{protected:?}");
+    let wanted = json!({"kind": "prompt", "name": "geo", "label": "production", "version": 2});
+    let asked = live.post("/api/v1/proposals", &wanted).json();
+    let proposal = format!(
+        "/api/v1/proposals/{}",
+        asked["proposal"]["id"].as_str().unwrap()
+    );
+    let approve = format!("{proposal}/approve");
+    let others: [&Client; 2] = [&live, &auditor];
+    for other in others {
+        assert_eq!(other.post(&approve, &json!({})).status, 403);
+    }
+    // Whoever made a key could approve their own work with it: people decide, in that role.
+    let refused = owner.post(&approve, &json!({}));
+    assert_eq!(refused.refusal(), (403, "not_a_person".to_owned()));
+    let deciding = live.browser_of(&place.add_person("default", "product_owner"));
+    let approved = deciding.post(&approve, &json!({"reason": "read it"}));
+    assert_eq!(approved.status, 200, "{approved:?}");
+    assert_eq!(approved.json()["moved"]["version"], 2);
+    for (what, refused) in [
+        ("save", owner.post("/api/v1/prompts", &prompt("three"))),
+        ("move", owner.put(label, &json!({"version": 1}))),
+        ("propose", owner.post("/api/v1/proposals", &wanted)),
+        (
+            "protect",
+            owner.put("/api/v1/protections/production", &rules),
+        ),
+    ] {
+        assert_eq!(refused.refusal(), (403, "forbidden".to_owned()), "{what}");
+    }
+    let back = "/api/v1/catalog/prompt/geo/pointers/production/rollback";
+    let rolled = owner.post(back, &json!({"reason": "wrong answers"}));
+    assert_eq!(rolled.json()["pointer"]["version"], 1, "{rolled:?}");
+    assert_eq!(owner.get("/api/v1/audit?limit=1").status, 200);
+
+    // The auditor reads all of that, and changes nothing.
+    for reader in [&auditor, &by_command] {
+        let lines = reader.get("/api/v1/audit?action=prompt.rollback").json();
+        assert_eq!(lines["items"][0]["reason"], "wrong answers", "{lines}");
+        assert_eq!(reader.get("/api/v1/audit/verify").json()["ok"], true);
+        let moves = reader.get("/api/v1/catalog/prompt/geo/moves").json();
+        assert_eq!(moves["items"][0]["action"], "rollback", "{moves}");
+        assert_eq!(reader.get("/api/v1/audit/export").status, 200);
+    }
+    for (what, refused) in [
+        ("save", auditor.post("/api/v1/prompts", &prompt("three"))),
+        ("roll back", auditor.post(back, &json!({}))),
+        (
+            "call",
+            auditor.post("/v1/chat/completions", &question("hello")),
+        ),
+        (
+            "make a key",
+            auditor.post("/api/v1/keys", &json!({"name": "x", "environment": "dev"})),
+        ),
+    ] {
+        assert_eq!(refused.status, 403, "{what}: {refused:?}");
     }
 }
 

@@ -822,7 +822,7 @@ fn every_role_gets_what_it_may_and_no_more(place: Place) {
             live.browser_of(&place.add_person("default", role)),
         ));
     }
-    for role in ["admin", "editor", "viewer", "caller"] {
+    for role in PEOPLE.into_iter().chain(["caller"]) {
         callers.push((
             role,
             false,
