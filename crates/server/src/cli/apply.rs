@@ -6,21 +6,24 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use clap::Args;
 
-use super::plan::{What, print_plan};
-use super::validate::{print_findings, read_tree};
+use super::plan::{What, counted, print_plan};
+use super::remote::ServerArgs;
+use super::target::Target;
+use super::validate::{Folder, print_findings};
 use super::{Place, message, print_json, print_line};
-use crate::app::{kinds, open_catalog, open_database};
 use crate::gitops::{
-    self, Applied, ApplyRequest, Options, PLAN_FORMAT, SavedPlan, Tree, has_errors,
+    self, Applied, BlobFiles, DEFAULT_MESSAGE, Options, PLAN_FORMAT, SavedPlan, SentTree,
+    has_errors,
 };
-use crate::keys;
 
 #[derive(Args)]
 pub(super) struct Apply {
     #[command(flatten)]
     place: Place,
+    #[command(flatten)]
+    server: ServerArgs,
     /// The project; that of the plan, where a plan is applied.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "url")]
     project: Option<String>,
     #[command(flatten)]
     what: What,
@@ -28,8 +31,11 @@ pub(super) struct Apply {
     #[arg(long)]
     yes: bool,
     /// Why, for the history of versions and labels.
-    #[arg(long, default_value = "applied from files")]
+    #[arg(long, default_value = DEFAULT_MESSAGE)]
     message: String,
+    /// Where the tree of a plan is now, if it has blobs and is no longer where it was planned.
+    #[arg(long, value_name = "DIR")]
+    blobs_from: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -39,11 +45,10 @@ pub(super) struct Apply {
 
 /// What is to be applied.
 struct Source {
-    tree: Tree,
-    options: Options,
-    project: String,
-    /// The plan that was looked at before.
-    expected: Option<base::Digest>,
+    sent: SentTree,
+    blobs: BlobFiles,
+    /// Of a plan's file; a server says it itself.
+    project: Option<String>,
 }
 
 impl Apply {
@@ -53,37 +58,46 @@ impl Apply {
         } else {
             self.folder()?
         };
-        let config = self.place.load(None)?;
-        let db = open_database(&config).await?;
-        let scope = keys::operator_scope(&db, &source.project).await?;
-        let catalog = open_catalog(&config, &db)?;
-        let mut expected = source.expected;
-        if expected.is_none() {
-            let plan = gitops::plan(&db, &catalog, scope, &source.tree, source.options).await?;
-            if !self.json {
-                print_plan(&plan)?;
-            }
-            if plan.is_possible() && !plan.is_empty() && !self.yes {
-                confirm()?;
-            }
-            expected = Some(plan.identity()?);
-        }
-        let request = ApplyRequest {
-            tree: &source.tree,
-            options: source.options,
-            expected,
-            message: &self.message,
-            is_source: true,
-        };
-        let applied = gitops::apply(&db, &catalog, scope, request).await;
-        db.close().await;
+        let project = source.project.as_ref().or(self.project.as_ref());
+        let target = Target::open(&self.place, project.map(String::as_str), &self.server).await?;
+        let applied = self.apply(&target, source).await;
+        target.close().await;
         print_applied(&applied?, self.json)
+    }
+
+    async fn apply(&self, target: &Target, source: Source) -> anyhow::Result<Applied> {
+        let Source {
+            mut sent, blobs, ..
+        } = source;
+        let mut missing = Vec::new();
+        let was_looked_at = sent.expected.is_some();
+        if !was_looked_at || !blobs.is_empty() {
+            let planned = target.plan(sent.clone()).await?;
+            missing = planned.missing_blobs;
+            if !was_looked_at {
+                if !self.json {
+                    print_plan(&planned.plan)?;
+                    if !planned.plan.is_possible() {
+                        bail!("the tree cannot be applied");
+                    }
+                }
+                if planned.plan.is_possible() && !planned.plan.is_empty() && !self.yes {
+                    confirm()?;
+                }
+                sent.expected = planned.digest;
+            }
+        }
+        sent.message = Some(self.message.clone());
+        target.apply(sent, &missing, &blobs).await
     }
 
     fn saved_plan(&self) -> anyhow::Result<Source> {
         let failed = || format!("reading {}", self.source.display());
         let text = std::fs::read_to_string(&self.source).with_context(failed)?;
-        let saved: SavedPlan = serde_json::from_str(&text).with_context(failed)?;
+        let saved: SavedPlan = serde_json::from_str(&text).with_context(|| {
+            let shown = self.source.display();
+            format!("{shown} is neither a folder nor a plan that meguri plan --out wrote")
+        })?;
         if saved.format != PLAN_FORMAT {
             bail!("{} is no plan of this version", self.source.display());
         }
@@ -97,33 +111,56 @@ impl Apply {
                 saved.project
             );
         }
-        let checked = gitops::parse(&saved.files, &kinds());
-        let tree = refuse_errors(checked)?;
+        let blobs_from = self
+            .blobs_from
+            .clone()
+            .or_else(|| saved.blobs_from.as_ref().map(PathBuf::from));
+        let (blobs, findings) = match &blobs_from {
+            Some(folder) => gitops::find_blobs(folder)?,
+            None => Default::default(),
+        };
+        refuse_errors(&findings)?;
+        let Options {
+            allow_delete,
+            overwrite_drift,
+        } = saved.options;
         Ok(Source {
-            tree,
-            options: saved.options,
-            project: saved.project,
-            expected: Some(saved.plan.parse()?),
+            sent: SentTree {
+                files: saved.files,
+                blobs: blobs.keys().map(ToString::to_string).collect(),
+                allow_delete,
+                overwrite_drift,
+                project: Some(saved.project.clone()),
+                expected: Some(saved.plan),
+                message: None,
+            },
+            blobs,
+            project: Some(saved.project),
         })
     }
 
     fn folder(&self) -> anyhow::Result<Source> {
-        let (_, checked) = read_tree(&self.source)?;
+        let folder = Folder::read(&self.source)?;
+        refuse_errors(&folder.findings)?;
+        let options: Options = self.what.into();
         Ok(Source {
-            tree: refuse_errors(checked)?,
-            options: self.what.into(),
-            project: self.project.clone().unwrap_or_else(|| "default".to_owned()),
-            expected: None,
+            sent: SentTree {
+                allow_delete: options.allow_delete,
+                overwrite_drift: options.overwrite_drift,
+                ..folder.sent()
+            },
+            blobs: folder.blobs,
+            project: None,
         })
     }
 }
 
-fn refuse_errors(checked: gitops::Checked) -> anyhow::Result<Tree> {
-    if has_errors(&checked.findings) {
-        print_findings(&checked.findings)?;
+fn refuse_errors(findings: &[gitops::Finding]) -> anyhow::Result<()> {
+    if has_errors(findings) {
+        print_findings(findings)?;
         bail!("the tree cannot be applied");
     }
-    Ok(checked.tree)
+    Ok(())
 }
 
 /// Asks on the terminal; without one somebody must have said `--yes`.
@@ -152,6 +189,6 @@ pub(super) fn print_applied(applied: &Applied, json: bool) -> anyhow::Result<()>
         print_line(&format!("proposed {object}: {id} waits for approval"))?;
     }
     let done = applied.plan.steps.len() - applied.proposals.len();
-    message(&format!("applied {done} steps"));
+    message(&format!("applied {}", counted(done, "step", "steps")));
     Ok(())
 }

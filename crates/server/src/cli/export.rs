@@ -1,21 +1,26 @@
 //! `meguri export DIR`: the project as a tree of files.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
 
+use super::plan::counted;
+use super::remote::ServerArgs;
+use super::target::Target;
 use super::{Place, message, print_json, print_line};
-use crate::app::{open_catalog, open_database};
+use crate::app::kinds;
 use crate::gitops::{self, Writing};
-use crate::keys;
 
 #[derive(Args)]
 pub(super) struct Export {
     #[command(flatten)]
     place: Place,
-    /// The project.
-    #[arg(long, default_value = "default")]
-    project: String,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// The project; `default` where nothing is said.
+    #[arg(long, conflicts_with = "url")]
+    project: Option<String>,
     /// Remove exported files of documents that are gone.
     #[arg(long)]
     remove_stale: bool,
@@ -31,19 +36,33 @@ pub(super) struct Export {
 
 impl Export {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let config = self.place.load(None)?;
-        let db = open_database(&config).await?;
-        let scope = keys::operator_scope(&db, &self.project).await?;
-        let catalog = open_catalog(&config, &db)?;
-        let tree = gitops::export(&db, &catalog, scope).await?;
-        db.close().await;
-        let files = gitops::render(&tree, catalog.kinds());
+        let target = Target::open(&self.place, self.project.as_deref(), &self.server).await?;
+        let exported = target.export().await?;
+        let kinds = kinds();
+        if self.server.is_given() {
+            // What another machine sent decides where files are written here.
+            gitops::check_paths(&exported.files, &kinds)?;
+        }
         let how = Writing {
             remove_stale: self.remove_stale,
             overwrite: self.overwrite,
         };
-        let folders = gitops::kind_folders(catalog.kinds());
-        let written = gitops::write_directory(&self.dir, &files, &folders, how)?;
+        let folders = gitops::kind_folders(&kinds);
+        let mut written = gitops::write_directory(&self.dir, &exported.files, &folders, how)?;
+        let blobs = target.fetch_blobs(&exported.blobs, &self.dir).await?;
+        target.close().await;
+        written.unchanged += exported.blobs.len() - blobs.len();
+        written.written.extend(blobs);
+        let wanted: BTreeSet<&String> = exported.blobs.iter().map(|blob| &blob.digest).collect();
+        let (present, _) = gitops::find_blobs(&self.dir)?;
+        for (digest, path) in present {
+            if !wanted.contains(&digest.to_string()) {
+                if self.remove_stale {
+                    std::fs::remove_file(&path)?;
+                }
+                written.stale.push(gitops::path_of(&digest));
+            }
+        }
         if self.json {
             return print_json(&written);
         }
@@ -62,7 +81,8 @@ impl Export {
             message("stale files are removed with --remove-stale");
         }
         let (changed, same) = (written.written.len(), written.unchanged);
-        message(&format!("{changed} files written, {same} as they were"));
+        let changed = counted(changed, "file", "files");
+        message(&format!("{changed} written, {same} as before"));
         Ok(())
     }
 }

@@ -3,13 +3,15 @@
 //! found, 4 a gate failed.
 //!
 //! Commands work on the data directory, with or without a running server; a
-//! running one follows within a quarter of a second.
+//! running one follows within a quarter of a second. Those about trees of files also
+//! work on a server elsewhere, with a key (`remote.rs`).
 
 mod apply;
 mod audit;
 mod doctor;
 mod experiment;
 mod export;
+mod fmt;
 mod import;
 mod key;
 mod model;
@@ -17,8 +19,10 @@ mod plan;
 mod promotion;
 mod provider;
 mod release;
+mod remote;
 mod schema;
 mod serve;
+mod target;
 mod traces;
 mod validate;
 
@@ -83,6 +87,8 @@ enum Command {
     Export(export::Export),
     /// Check a tree of files, without a database.
     Validate(validate::Validate),
+    /// Rewrite a tree's files in their one normal form.
+    Fmt(fmt::Fmt),
     /// Show what applying a tree of files would do.
     Plan(plan::PlanCommand),
     /// Apply a tree of files, or a plan.
@@ -171,7 +177,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Rollback(rollback) => rollback.run().await,
         Command::Audit(audit) => audit.run().await,
         Command::Export(export) => export.run().await,
-        Command::Validate(validate) => validate.run(),
+        Command::Validate(validate) => validate.run().await,
+        Command::Fmt(fmt) => fmt.run(),
         Command::Plan(plan) => plan.run().await,
         Command::Apply(apply) => apply.run().await,
         Command::Schema(schema) => schema.run(),

@@ -5,19 +5,21 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Args;
 
-use super::validate::{print_findings, read_tree};
+use super::remote::ServerArgs;
+use super::target::Target;
+use super::validate::{Folder, print_findings};
 use super::{Place, message, print_json, print_line};
-use crate::app::{open_catalog, open_database};
-use crate::gitops::{self, Action, Options, Plan, SavedPlan, Step, has_errors};
-use crate::keys;
+use crate::gitops::{Action, Options, Plan, Planned, SavedPlan, SentTree, Step, has_errors};
 
 #[derive(Args)]
 pub(super) struct PlanCommand {
     #[command(flatten)]
     place: Place,
-    /// The project.
-    #[arg(long, default_value = "default")]
-    project: String,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// The project; `default` where nothing is said.
+    #[arg(long, conflicts_with = "url")]
+    project: Option<String>,
     #[command(flatten)]
     what: What,
     /// Write the plan into a file for `meguri apply`, which refuses it once the project has changed.
@@ -52,29 +54,55 @@ impl From<What> for Options {
 
 impl PlanCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let (files, checked) = read_tree(&self.dir)?;
-        if has_errors(&checked.findings) {
+        let folder = Folder::read(&self.dir)?;
+        if has_errors(&folder.findings) {
             let plan = Plan {
-                findings: checked.findings,
+                findings: folder.findings,
                 ..Plan::default()
             };
             return self.show(&plan);
         }
-        let config = self.place.load(None)?;
-        let db = open_database(&config).await?;
-        let scope = keys::operator_scope(&db, &self.project).await?;
-        let catalog = open_catalog(&config, &db)?;
-        let options = self.what.into();
-        let mut plan = gitops::plan(&db, &catalog, scope, &checked.tree, options).await?;
-        db.close().await;
-        if let Some(out) = self.out.as_ref().filter(|_| plan.is_possible()) {
-            let saved = SavedPlan::new(&plan, options, &self.project, files)?;
-            let text = serde_json::to_string_pretty(&saved)?;
-            std::fs::write(out, text + "\n")
-                .with_context(|| format!("writing {}", out.display()))?;
+        let options: Options = self.what.into();
+        let sent = SentTree {
+            allow_delete: options.allow_delete,
+            overwrite_drift: options.overwrite_drift,
+            ..folder.sent()
+        };
+        let target = Target::open(&self.place, self.project.as_deref(), &self.server).await?;
+        let planned = target.plan(sent).await;
+        target.close().await;
+        let mut planned = planned?;
+        self.save(&planned, &folder)?;
+        planned.plan.findings.splice(0..0, folder.findings);
+        self.show(&planned.plan)
+    }
+
+    /// Writes the plan's file, if one is wanted and the plan can be applied.
+    fn save(&self, planned: &Planned, folder: &Folder) -> anyhow::Result<()> {
+        let (Some(out), Some(digest)) = (&self.out, &planned.digest) else {
+            return Ok(());
+        };
+        if !planned.plan.is_possible() {
+            return Ok(());
         }
-        plan.findings.splice(0..0, checked.findings);
-        self.show(&plan)
+        let failed = || format!("writing {}", out.display());
+        // Blobs stay where they are: a plan is read by people, and goes through mails.
+        let blobs_from = match folder.blobs.is_empty() {
+            true => None,
+            false => Some(self.dir.canonicalize().with_context(failed)?),
+        };
+        let saved = SavedPlan {
+            blobs_from: blobs_from.map(|folder| folder.display().to_string()),
+            ..SavedPlan::new(
+                &planned.plan,
+                digest,
+                self.what.into(),
+                &planned.project,
+                folder.files.clone(),
+            )
+        };
+        let text = serde_json::to_string_pretty(&saved)?;
+        std::fs::write(out, text + "\n").with_context(failed)
     }
 
     fn show(&self, plan: &Plan) -> anyhow::Result<()> {
@@ -98,7 +126,7 @@ pub(super) fn print_plan(plan: &Plan) -> anyhow::Result<()> {
         print_step(step)?;
     }
     let lists = [
-        ("not deleted (--allow-delete):", &plan.not_deleted),
+        ("not deleted:", &plan.not_deleted),
         ("waiting:", &plan.waiting),
         ("moving by itself:", &plan.follows),
     ];
@@ -118,7 +146,9 @@ pub(super) fn print_plan(plan: &Plan) -> anyhow::Result<()> {
         let (before, after) = (text(&drift.before), text(&drift.after));
         print_line(&format!("    {}: {before} → {after}", drift.object))?;
     }
-    message(&summary(plan));
+    if plan.is_possible() {
+        message(&summary(plan));
+    }
     Ok(())
 }
 
@@ -162,24 +192,38 @@ fn summary(plan: &Plan) -> String {
         return "nothing to do: the project is as the tree says".to_owned();
     }
     let parts = [
-        (count(&[Action::Create]), "to create"),
-        (count(&[Action::Update]), "to update"),
-        (count(&[Action::Move]), "labels to move"),
-        (count(&[Action::Tag]), "to tag"),
-        (count(&[Action::Remove, Action::Delete]), "to remove"),
+        (count(&[Action::Create]), "to create", "to create"),
+        (count(&[Action::Update]), "to update", "to update"),
+        (count(&[Action::Move]), "label to move", "labels to move"),
+        (count(&[Action::Tag]), "to tag", "to tag"),
+        (
+            count(&[Action::Remove, Action::Delete]),
+            "to remove",
+            "to remove",
+        ),
         (
             count(&[Action::Environment, Action::Order]),
-            "of environments",
+            "change of environments",
+            "changes of environments",
         ),
         (
             count(&[Action::Protect, Action::Unprotect]),
-            "protections of labels",
+            "change of what protects labels",
+            "changes of what protects labels",
         ),
     ];
     let parts: Vec<String> = parts
         .iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, what)| format!("{count} {what}"))
+        .filter(|(count, ..)| *count > 0)
+        .map(|(count, one, many)| counted(*count, one, many))
         .collect();
     parts.join(", ")
+}
+
+/// `1 step`, `3 steps`.
+pub(super) fn counted(count: usize, one: &str, many: &str) -> String {
+    match count {
+        1 => format!("1 {one}"),
+        count => format!("{count} {many}"),
+    }
 }

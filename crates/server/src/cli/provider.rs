@@ -114,7 +114,7 @@ async fn add(args: Add) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn read_secret(path: &str) -> anyhow::Result<Secret<String>> {
+pub(super) fn read_secret(path: &str) -> anyhow::Result<Secret<String>> {
     let text = if path == "-" {
         std::io::read_to_string(std::io::stdin())?
     } else {

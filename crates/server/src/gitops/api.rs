@@ -1,24 +1,27 @@
-//! Trees over JSON, so that a pipeline can plan and apply on a server that it has
-//! no data directory of.
+//! Trees over HTTP, so that a pipeline can export, plan and apply on a server that it
+//! has no data directory of. `meguri … --url` is the client.
 
 use axum::Json as Answer;
-use axum::extract::State;
+use axum::extract::{Path, State};
+use axum::http::header;
+use axum::response::IntoResponse;
 use base::Digest;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::apply::{Applied, ApplyRequest, impossible};
-use super::plan::{Action, Options, Plan};
-use super::{Files, Finding, Tree};
+use super::apply::Applied;
+use super::blobs::{self, BlobOf, MAX_BLOB_BYTES};
+use super::calls::{self, ExportedTree, Planned, SentTree, Validated};
+use super::plan::{Action, Plan};
 use crate::app::App;
 use crate::auth::{Identity, Permission};
 use crate::error::{AppError, Result};
-use crate::extract::Json;
+use crate::extract::{Json, Query, Raw};
 use crate::http::{Access, Route};
 use crate::openapi::Doc;
 
 /// The largest tree that is sent in one request.
-const MAX_BODY_BYTES: usize = 64 << 20;
+pub const MAX_SENT_BYTES: usize = 64 << 20;
 
 pub(super) fn routes() -> Vec<Route> {
     let read = Access::Needs(Permission::ReadCatalog);
@@ -26,15 +29,22 @@ pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::get("/api/v1/gitops/export", read, export)
             .doc(Doc::new("gitops", "The project as a tree of files").answer::<ExportedTree>()),
-        Route::post("/api/v1/gitops/plan", write, plan)
-            .body_limit(MAX_BODY_BYTES)
+        Route::post("/api/v1/gitops/validate", read, validate)
+            .body_limit(MAX_SENT_BYTES)
+            .doc(
+                Doc::new("gitops", "What is wrong with a tree in itself")
+                    .body::<SentTree>()
+                    .answer::<Validated>(),
+            ),
+        Route::post("/api/v1/gitops/plan", read, plan)
+            .body_limit(MAX_SENT_BYTES)
             .doc(
                 Doc::new("gitops", "What applying a tree would do; changes nothing")
                     .body::<SentTree>()
                     .answer::<Planned>(),
             ),
         Route::post("/api/v1/gitops/apply", write, apply)
-            .body_limit(MAX_BODY_BYTES)
+            .body_limit(MAX_SENT_BYTES)
             .doc(
                 Doc::new(
                     "gitops",
@@ -43,142 +53,143 @@ pub(super) fn routes() -> Vec<Route> {
                 .body::<SentTree>()
                 .answer::<Applied>(),
             ),
+        Route::get("/api/v1/gitops/blobs/{digest}", read, blob).doc(
+            Doc::new("gitops", "The bytes of a blob that a document needs").query::<NeededBy>(),
+        ),
+        Route::put("/api/v1/gitops/blobs/{digest}", write, put_blob)
+            .body_limit(MAX_BLOB_BYTES)
+            .doc(
+                Doc::new(
+                    "gitops",
+                    "Send a blob, as bytes, before the tree that needs it",
+                )
+                .answer::<Sent>(),
+            ),
     ]
 }
 
-/// A tree.
-#[derive(Serialize, JsonSchema)]
-struct ExportedTree {
-    /// Path → text.
-    files: Files,
-}
-
-/// A tree, and what may be done with it.
+/// The document that needs a blob.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct SentTree {
-    /// Path → text.
-    files: Files,
-    /// Delete names and remove labels that the tree does not have.
-    #[serde(default)]
-    allow_delete: bool,
-    /// Undo what was changed in the project since the last apply.
-    #[serde(default)]
-    overwrite_drift: bool,
-    /// Apply only if the plan is still this one: the field `digest` of a plan.
-    expected: Option<String>,
-    /// Why, for the versions and moves.
-    message: Option<String>,
+struct NeededBy {
+    /// The kind of the document.
+    kind: String,
+    /// The digest of the document.
+    document: String,
 }
 
-/// A plan, and what makes it this one.
+/// What became of a blob that was sent.
 #[derive(Serialize, JsonSchema)]
-struct Planned {
-    /// What `expected` of an apply compares.
-    digest: Option<String>,
-    /// The plan. Where the tree itself is wrong, it has findings and no steps.
-    #[serde(flatten)]
-    plan: Plan,
-}
-
-impl SentTree {
-    fn options(&self) -> Options {
-        Options {
-            allow_delete: self.allow_delete,
-            overwrite_drift: self.overwrite_drift,
-        }
-    }
-
-    async fn read(&mut self, app: &App) -> Result<(Tree, Vec<Finding>)> {
-        let files = std::mem::take(&mut self.files);
-        let kinds = app.catalog.kinds().clone();
-        let checked = tokio::task::spawn_blocking(move || super::parse(&files, &kinds))
-            .await
-            .map_err(AppError::internal)?;
-        Ok((checked.tree, checked.findings))
-    }
+struct Sent {
+    /// The blob.
+    digest: String,
+    /// Whether the server had it already.
+    already_existed: bool,
 }
 
 async fn export(State(app): State<App>, identity: Identity) -> Result<Answer<ExportedTree>> {
     identity.require(Permission::ReadPrompts)?;
-    let tree = super::export(&app.db, &app.catalog, identity.scope()).await?;
-    let kinds = app.catalog.kinds().clone();
-    let files = tokio::task::spawn_blocking(move || super::render(&tree, &kinds))
-        .await
-        .map_err(AppError::internal)?;
-    Ok(Answer(ExportedTree { files }))
+    let exported = calls::export_files(&app.db, &app.catalog, identity.scope());
+    Ok(Answer(exported.await?))
+}
+
+async fn validate(
+    State(app): State<App>,
+    identity: Identity,
+    Json(sent): Json<SentTree>,
+) -> Result<Answer<Validated>> {
+    identity.require(Permission::ReadPrompts)?;
+    Ok(Answer(
+        calls::validate_files(app.catalog.kinds(), sent).await?,
+    ))
 }
 
 async fn plan(
     State(app): State<App>,
     identity: Identity,
-    Json(mut sent): Json<SentTree>,
+    Json(sent): Json<SentTree>,
 ) -> Result<Answer<Planned>> {
     identity.require(Permission::ReadPrompts)?;
-    let (tree, mut findings) = sent.read(&app).await?;
-    if super::has_errors(&findings) {
-        let plan = Plan {
-            findings,
-            ..Plan::default()
-        };
-        return Ok(Answer(Planned { digest: None, plan }));
-    }
-    let scope = identity.scope();
-    let mut plan = super::plan(&app.db, &app.catalog, scope, &tree, sent.options()).await?;
-    let digest = Some(plan.identity()?.to_string());
-    findings.append(&mut plan.findings);
-    plan.findings = findings;
-    Ok(Answer(Planned { digest, plan }))
+    let (scope, project) = (identity.scope(), project_name(&app, &identity).await?);
+    let planned = calls::plan_files(&app.db, &app.catalog, scope, &project, sent);
+    Ok(Answer(planned.await?))
 }
 
 async fn apply(
     State(app): State<App>,
     identity: Identity,
-    Json(mut sent): Json<SentTree>,
+    Json(sent): Json<SentTree>,
 ) -> Result<Answer<Applied>> {
-    let expected = sent.expected.as_deref().map(str::parse::<Digest>);
-    let expected = expected
-        .transpose()
-        .map_err(|error| AppError::invalid(format!("expected: {error}")).at("expected"))?;
-    let (tree, findings) = sent.read(&app).await?;
-    if super::has_errors(&findings) {
-        return Err(impossible(&findings));
-    }
+    sent.check_project(&project_name(&app, &identity).await?)?;
+    let allowed = |plan: &Plan| check_permissions(&identity, plan);
     let scope = identity.scope();
-    // What the tree would do decides what its sender must be allowed to do. The plan is made again
-    // in the transaction, and must then be this one.
-    let seen = super::plan(&app.db, &app.catalog, scope, &tree, sent.options()).await?;
-    check_permissions(&identity, &seen)?;
-    let seen = seen.identity()?;
-    if expected.is_some_and(|expected| expected != seen) {
-        let message = "the project is no longer as this plan saw it";
-        return Err(AppError::conflict(message)
-            .code("state_moved")
-            .hint("make a new plan"));
-    }
-    let request = ApplyRequest {
-        tree: &tree,
-        options: sent.options(),
-        expected: Some(seen),
-        message: sent.message.as_deref().unwrap_or("applied from files"),
-        is_source: true,
-    };
-    let applied = super::apply(&app.db, &app.catalog, scope, request).await?;
+    let applied = calls::apply_files(&app.db, &app.catalog, scope, sent, allowed).await?;
     app.refresh_plan().await?;
     Ok(Answer(applied))
 }
 
+/// The name, which the identity of a key does not carry.
+async fn project_name(app: &App, identity: &Identity) -> Result<String> {
+    let projects = crate::projects::list(&app.db).await?;
+    let own = projects
+        .into_iter()
+        .find(|project| project.id == identity.project.id);
+    Ok(own.map(|project| project.name).unwrap_or_default())
+}
+
+async fn blob(
+    State(app): State<App>,
+    identity: Identity,
+    Path(digest): Path<String>,
+    Query(needed): Query<NeededBy>,
+) -> Result<impl IntoResponse> {
+    identity.require(Permission::ReadPrompts)?;
+    let blob = BlobOf {
+        digest,
+        kind: needed.kind,
+        document: needed.document,
+    };
+    let (_, bytes) = blobs::read_blob(&app.catalog, identity.project.id, &blob).await?;
+    let kind = (header::CONTENT_TYPE, "application/octet-stream");
+    Ok(([kind], bytes))
+}
+
+async fn put_blob(
+    State(app): State<App>,
+    Path(digest): Path<String>,
+    Raw(bytes): Raw,
+) -> Result<Answer<Sent>> {
+    let wanted: Digest = digest
+        .parse()
+        .map_err(|error| AppError::invalid(format!("{error}")).at("digest"))?;
+    let is_new = blobs::put_blob(&app.catalog, wanted, bytes.into()).await?;
+    Ok(Answer(Sent {
+        digest: wanted.to_string(),
+        already_existed: !is_new,
+    }))
+}
+
+/// Each step needs what doing it by itself needs; the refusal says which step of which file.
 fn check_permissions(identity: &Identity, plan: &Plan) -> Result<()> {
     for step in &plan.steps {
-        match step.action {
+        let mut needed = match step.action {
             Action::Environment | Action::Order | Action::Protect | Action::Unprotect => {
-                identity.require(Permission::ManageEnvironments)?;
+                vec![Permission::ManageEnvironments]
             }
-            Action::Move | Action::Remove => identity.require(Permission::Propose)?,
-            Action::Create | Action::Update | Action::Tag | Action::Delete => {}
-        }
+            Action::Move | Action::Remove => vec![Permission::Propose],
+            Action::Create | Action::Update | Action::Tag | Action::Delete => Vec::new(),
+        };
         if step.kind == crate::prompts::KIND {
-            identity.require(Permission::WritePrompts)?;
+            needed.push(Permission::WritePrompts);
+        }
+        for permission in needed {
+            identity.require(permission).map_err(|mut error| {
+                let place = step.file.as_ref().map(|file| format!("{file}: "));
+                let place = place.unwrap_or_default();
+                error.message = format!("{place}{}: {}", step.in_words(), error.message);
+                error.at = step.file.clone();
+                error
+            })?;
         }
     }
     Ok(())

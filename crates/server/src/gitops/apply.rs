@@ -114,7 +114,8 @@ pub async fn apply(
     Ok(Applied { plan, proposals })
 }
 
-fn check_expected(plan: &Plan, expected: Option<Digest>) -> Result<()> {
+/// Refuses a plan that is not the one that somebody saw.
+pub(super) fn check_expected(plan: &Plan, expected: Option<Digest>) -> Result<()> {
     let Some(expected) = expected else {
         return Ok(());
     };
@@ -161,6 +162,7 @@ impl Applying<'_> {
     async fn run(&mut self, tx: &mut WriteTx, plan: &Plan) -> Result<()> {
         self.stop_delivery(tx).await?;
         let mut deletes = Vec::new();
+        // In the plan's order: what protects labels changes after their moves and before removals.
         for step in &plan.steps {
             match step.action {
                 Action::Create | Action::Update => self.save(tx, step).await?,

@@ -8,8 +8,13 @@ use std::io::Read as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use base::Digest;
+use db::Kinds;
 
-use super::{Files, Finding, SCHEMA_FOLDER};
+use super::blobs::{BLOB_FOLDER, path_of, read_blob_file};
+use super::format::Formatted;
+use super::schema::schema_line_of;
+use super::{ENVIRONMENTS_FILE, Files, Finding, Layout, SCHEMA_FOLDER};
 
 /// The most files of a tree.
 const MAX_FILES: usize = 100_000;
@@ -62,6 +67,8 @@ impl Reading {
             let kind = entry.file_type().with_context(failed)?;
             if kind.is_symlink() {
                 self.refuse(prefix, &name, "it is a link, and links can leave the tree");
+            } else if kind.is_dir() && prefix.is_empty() && name == BLOB_FOLDER {
+                // No text; `find_blobs` reads it.
             } else if kind.is_dir() && depth >= MAX_DEPTH {
                 self.refuse(prefix, &name, "it is too deep");
             } else if kind.is_dir() {
@@ -177,7 +184,7 @@ pub fn write_directory(
             done.unchanged += 1;
             continue;
         }
-        write_file(&full, text)?;
+        write_file(&full, text.as_bytes())?;
         done.written.push(path.clone());
     }
     for path in present.keys().filter(|path| !files.contains_key(*path)) {
@@ -195,12 +202,74 @@ pub fn write_directory(
     Ok(done)
 }
 
+/// Refuses a path that no export has: what another machine sent must not decide where
+/// files are written.
+///
+/// # Errors
+/// A path is neither a document's nor any other that an export writes.
+pub fn check_paths(files: &Files, kinds: &Kinds) -> anyhow::Result<()> {
+    let layout = Layout::new(kinds);
+    let is_schema = |path: &str| {
+        let word = path
+            .strip_prefix(SCHEMA_FOLDER)
+            .and_then(|rest| rest.strip_prefix('/'))
+            .and_then(|rest| rest.strip_suffix(".json"));
+        let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        word.is_some_and(|word| !word.is_empty() && word.chars().all(is_word))
+    };
+    for path in files.keys() {
+        if path != ENVIRONMENTS_FILE && !is_schema(path) && layout.read(path).is_err() {
+            bail!("the server sent {path:?}, which is no file of a tree that this meguri knows");
+        }
+    }
+    Ok(())
+}
+
+/// Writes what [`format`](super::format) found into the folder.
+///
+/// # Errors
+/// The disk failed, or a link is in the way.
+pub fn write_formatted(folder: &Path, formatted: &Formatted) -> anyhow::Result<()> {
+    let folder = folder
+        .canonicalize()
+        .with_context(|| format!("reading {}", folder.display()))?;
+    let paths = formatted.write.keys().chain(&formatted.remove);
+    paths
+        .into_iter()
+        .try_for_each(|path| check_confined(&folder, path))?;
+    // What is renamed by its case only is one file on some systems: it goes before it comes.
+    for path in &formatted.remove {
+        remove_file(&folder, path)?;
+    }
+    for (path, text) in &formatted.write {
+        write_file(&folder.join(path), text.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Whether the folder has this blob, unchanged.
+pub fn has_blob_file(folder: &Path, digest: &Digest) -> bool {
+    let path = path_of(digest);
+    check_confined(folder, &path).is_ok() && read_blob_file(digest, &folder.join(path)).is_ok()
+}
+
+/// Writes a blob into the folder; its path.
+///
+/// # Errors
+/// The disk failed, or a link is in the way.
+pub fn write_blob_file(folder: &Path, digest: &Digest, bytes: &[u8]) -> anyhow::Result<String> {
+    let path = path_of(digest);
+    check_confined(folder, &path)?;
+    write_file(&folder.join(&path), bytes)?;
+    Ok(path)
+}
+
 /// Exported TOML files begin with the line that names their schema; a text file
 /// has no place for a mark and is ours where the TOML file beside it is.
 fn is_ours(path: &str, present: &Files) -> bool {
     toml_beside(path, present)
         .and_then(|toml| present.get(toml))
-        .is_some_and(|text| text.starts_with("#:schema "))
+        .is_some_and(|text| schema_line_of(text).is_some())
 }
 
 /// The TOML file that a file belongs to: itself, or the one with the same beginning.
@@ -235,7 +304,7 @@ fn check_confined(folder: &Path, path: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn write_file(full: &Path, text: &str) -> anyhow::Result<()> {
+fn write_file(full: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let failed = || format!("writing {}", full.display());
     if let Some(parent) = full.parent() {
         fs::create_dir_all(parent).with_context(failed)?;
@@ -243,7 +312,7 @@ fn write_file(full: &Path, text: &str) -> anyhow::Result<()> {
     // Beside it and then renamed: an interrupted export leaves no half file.
     let mut beside = full.as_os_str().to_owned();
     beside.push(".part");
-    fs::write(&beside, text).with_context(failed)?;
+    fs::write(&beside, bytes).with_context(failed)?;
     fs::rename(&beside, full).with_context(failed)
 }
 

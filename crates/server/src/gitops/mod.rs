@@ -12,8 +12,11 @@
 
 mod api;
 mod apply;
+mod blobs;
+mod calls;
 mod environments;
 mod files;
+mod format;
 pub mod import;
 mod parse;
 mod paths;
@@ -34,9 +37,22 @@ use db::{Problem, Reference};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use api::MAX_SENT_BYTES;
 pub use apply::{Applied, ApplyRequest, Proposed, apply};
+pub use blobs::{
+    BlobFiles, BlobOf, MAX_BLOB_BYTES, check_blobs, find_blobs, path_of, put_blob, read_blob,
+    read_blob_file,
+};
+pub use calls::{
+    DEFAULT_MESSAGE, ExportedTree, Planned, SentTree, Validated, apply_files, export_files,
+    plan_files, validate_files,
+};
 pub use environments::Environments;
-pub use files::{Writing, Written, read_directory, write_directory};
+pub use files::{
+    Writing, Written, check_paths, has_blob_file, read_directory, write_blob_file, write_directory,
+    write_formatted,
+};
+pub use format::{Formatted, format};
 pub use parse::{Checked, parse};
 pub use paths::Layout;
 pub use plan::{Action, Options, PLAN_FORMAT, Plan, SavedPlan, Step, plan};
@@ -117,6 +133,8 @@ pub struct TreeDocument {
     pub file: String,
     /// What it refers to.
     pub references: Vec<Reference>,
+    /// The blobs that it needs.
+    pub blobs: Vec<Digest>,
 }
 
 /// How bad a finding is.

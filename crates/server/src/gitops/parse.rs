@@ -135,13 +135,17 @@ impl Parsing<'_> {
     fn pairs(&mut self) -> BTreeMap<(String, Name, Option<String>), Pair> {
         let mut pairs: BTreeMap<(String, Name, Option<String>), Pair> = BTreeMap::new();
         let mut strange_folders = BTreeSet::new();
+        let mut in_conflict = BTreeSet::new();
         for (path, text) in self.files {
-            if files::is_hidden(path) || path == ENVIRONMENTS_FILE {
-                continue;
-            }
-            if path.split('/').any(|part| part.is_empty() || part == "..") {
+            if path
+                .split('/')
+                .any(|part| part.is_empty() || matches!(part, "." | ".."))
+            {
                 self.findings
                     .push(Finding::error(path, "its path leaves the tree"));
+                continue;
+            }
+            if files::is_hidden(path) || path == ENVIRONMENTS_FILE {
                 continue;
             }
             let Some((folder, _)) = path.split_once('/') else {
@@ -157,6 +161,10 @@ impl Parsing<'_> {
             if let Some(line) = text::conflict_line(text) {
                 let finding = Finding::error(path, "a merge conflict was left in it");
                 self.findings.push(finding.on_line(line));
+                // What the other file says without this one would only confuse.
+                if let Ok(place) = self.layout.read(path) {
+                    in_conflict.insert((place.kind.to_owned(), place.name, place.pin));
+                }
                 continue;
             }
             match self.layout.read(path) {
@@ -177,6 +185,7 @@ impl Parsing<'_> {
                 }
             }
         }
+        pairs.retain(|key, _| !in_conflict.contains(key));
         pairs
     }
 
@@ -443,11 +452,13 @@ impl Found<'_> {
             return (None, findings);
         }
         let references = (kind.references)(&content);
+        let blobs = (kind.blobs)(&content);
         let document = TreeDocument {
             content,
             digest,
             file: self.file.to_owned(),
             references,
+            blobs,
         };
         let file = DocumentFile {
             document,
@@ -598,7 +609,7 @@ impl Found<'_> {
 }
 
 /// A document as the catalog keeps it, and its identity.
-fn kept(kind: &Kind, content: &Value) -> Result<(Value, Digest), String> {
+pub(super) fn kept(kind: &Kind, content: &Value) -> Result<(Value, Digest), String> {
     let bytes = base::canonical_json(&(kind.normal)(content)).map_err(|error| error.to_string())?;
     let content = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
     Ok((content, Digest::of(&bytes)))

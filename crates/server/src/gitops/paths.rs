@@ -17,6 +17,8 @@ use base::Digest;
 use db::catalog::Name;
 use db::{Kind, Kinds};
 
+use super::blobs::BLOB_FOLDER;
+
 /// The longest part of a path that we make, in bytes, before its ending. With the
 /// longest ending it stays under 255.
 const MAX_PART_BYTES: usize = 160;
@@ -46,7 +48,7 @@ pub(super) const PIN_DIGITS: usize = 12;
 impl Layout {
     /// The folders of these kinds.
     pub fn new(kinds: &Kinds) -> Self {
-        let mut taken = BTreeSet::new();
+        let mut taken = BTreeSet::from([BLOB_FOLDER.to_owned()]);
         let folders = kinds.iter().map(|kind| {
             let plural = plural(kind.name);
             let folder = if taken.contains(&plural) {

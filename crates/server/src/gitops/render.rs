@@ -73,8 +73,11 @@ fn tree_of(state: &State, documents: &BTreeMap<Digest, Value>, kinds: &Kinds) ->
     };
     for (key, name) in living(state, kinds) {
         let document = |digest: &Digest| {
+            let content = documents.get(digest)?.clone();
+            let kind = kinds.get(&key.kind).ok()?;
             Some(TreeDocument {
-                content: documents.get(digest)?.clone(),
+                blobs: (kind.blobs)(&content),
+                content,
                 digest: *digest,
                 file: String::new(),
                 references: Vec::new(),

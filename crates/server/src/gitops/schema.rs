@@ -79,6 +79,12 @@ pub(super) fn schema_line(file: &str, name: &str) -> String {
     format!("#:schema {up}{}\n", path_of(name))
 }
 
+/// The first line, if it names a schema.
+pub(super) fn schema_line_of(text: &str) -> Option<&str> {
+    let line = text.split('\n').next()?;
+    line.starts_with("#:schema ").then_some(line)
+}
+
 /// A key that the schema does not know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct UnknownKey {

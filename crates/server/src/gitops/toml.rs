@@ -6,7 +6,7 @@
 //! text. A document that really has such a table gets it the same way, so nothing
 //! is lost.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::ops::Range;
 
@@ -47,6 +47,19 @@ impl Read {
             Some(range) => range.start,
             None => self.at(pointer),
         }
+    }
+
+    /// Everything that a comment can belong to, by the byte that it begins at.
+    pub(super) fn places(&self) -> BTreeMap<usize, &str> {
+        let mut places: BTreeMap<usize, &str> = BTreeMap::new();
+        for (pointer, range) in self.values.iter().chain(&self.keys) {
+            // Of a list of tables and its first table the table.
+            let place = places.entry(range.start).or_insert(pointer);
+            if pointer.len() > place.len() {
+                *place = pointer;
+            }
+        }
+        places
     }
 
     /// Whether the text has this very value.

@@ -19,12 +19,12 @@ use server::gitops::{
 
 use crate::harness::{Database, Place, encode, on_both_databases};
 
-/// Every kind of the product, and three that nobody else knows: one with free content, one
-/// with a text file, one that refers to others.
+/// Every kind of the product, and four that nobody else knows: one with free content, one
+/// with a text file, one that refers to others, one that needs blobs.
 fn all_kinds() -> Kinds {
     let known = server::app::kinds();
     let known = known.iter().copied();
-    Kinds::new(known.chain([note(), page(), index()]))
+    Kinds::new(known.chain([note(), page(), index(), parcel()]))
 }
 
 fn any_object(content: &Value) -> Result<(), Vec<Problem>> {
@@ -79,6 +79,17 @@ fn index() -> Kind {
             },
             any_object,
         )
+    }
+}
+
+fn parcel() -> Kind {
+    Kind {
+        blobs: |content| {
+            let list = content["parts"].as_array().cloned().unwrap_or_default();
+            let texts = list.iter().filter_map(Value::as_str);
+            texts.filter_map(|text| text.parse().ok()).collect()
+        },
+        ..Kind::new("parcel", || json!({"type": "object"}), any_object)
     }
 }
 
@@ -237,6 +248,10 @@ fn document(kind: &str, seed: u64, known: &Known) -> Option<Value> {
             let pages: Vec<&String> = known.pick("page", seed).into_iter().collect();
             json!({"pages": pages, "seed": seed % (1 << 40)})
         }
+        "dataset" => {
+            json!({"description": format!("{seed}"), "splits": {}, "count": 0, "chunks": []})
+        }
+        "parcel" => json!({"seed": seed, "parts": [Digest::of(&part(seed)).to_string()]}),
         other => panic!("there is no generator of documents for the kind {other:?}: add one"),
     })
 }
@@ -400,6 +415,7 @@ fn tree_of(kinds: &Kinds, mut specs: Vec<Spec>) -> Tree {
         "release",
         "experiment",
         "index",
+        "parcel",
     ];
     let list: Vec<Kind> = kinds.iter().copied().collect();
     let rank = |spec: &Spec| {
@@ -444,6 +460,7 @@ fn tree_of(kinds: &Kinds, mut specs: Vec<Spec>) -> Tree {
             if documents.iter().all(|other| other.digest != digest) {
                 documents.push(TreeDocument {
                     references: (kind.references)(&content),
+                    blobs: (kind.blobs)(&content),
                     content,
                     digest,
                     file: String::new(),
@@ -532,11 +549,15 @@ async fn exported(db: &Db, catalog: &Catalog, scope: Scope) -> Files {
 /// elsewhere. Then its environments change.
 async fn check_there_and_back(
     db: &Db,
+    store: &db::BlobStore,
     kinds: &Kinds,
     specs: Vec<Spec>,
     [environments, others]: [Environments; 2],
 ) {
-    let catalog = Catalog::new(db.clone(), kinds.clone());
+    let catalog = Catalog::new(db.clone(), kinds.clone()).with_blobs(store.clone());
+    for seed in specs.iter().flat_map(|spec| &spec.seeds) {
+        store.put_bytes(&part(*seed)).unwrap();
+    }
     let tree = Tree {
         environments: Some(environments.clone()),
         ..tree_of(kinds, specs)
@@ -552,6 +573,8 @@ async fn check_there_and_back(
         "files that a system without case confuses: {files:#?}"
     );
     let tree = read(&files, kinds);
+    let formatted = gitops::format(&files, &tree, kinds);
+    assert!(formatted.is_normal(), "{formatted:#?}");
     let first = add_project(db).await;
     apply(db, &catalog, first, &tree, Options::default()).await;
     let delete = Options {
@@ -625,6 +648,7 @@ async fn check_there_and_back(
 fn run_there_and_back(place: &Place, cases: u32) {
     let kinds = all_kinds();
     place.database(async |db| {
+        let store = db::BlobStore::open(place.beside("blobs"), db.ids().clone(), 1 << 20).unwrap();
         let mut runner = proptest::test_runner::TestRunner::new_with_rng(
             ProptestConfig {
                 cases,
@@ -641,7 +665,7 @@ fn run_there_and_back(place: &Place, cases: u32) {
         );
         for _ in 0..cases {
             let (specs, environments) = strategy.new_tree(&mut runner).unwrap().current();
-            check_there_and_back(db, &kinds, specs, environments).await;
+            check_there_and_back(db, &store, &kinds, specs, environments).await;
         }
         // One of each kind at least, whatever chance brought.
         let each = (0..kinds.iter().count()).map(|kind| Spec {
@@ -659,7 +683,8 @@ fn run_there_and_back(place: &Place, cases: u32) {
                 kind.name
             );
         }
-        check_there_and_back(db, &kinds, each.collect(), <[Environments; 2]>::default()).await;
+        let nothing = <[Environments; 2]>::default();
+        check_there_and_back(db, &store, &kinds, each.collect(), nothing).await;
     });
 }
 
@@ -846,13 +871,47 @@ fn protections_of_labels_are_in_the_tree(place: Place) {
         .assert_done();
     let refused = place.meguri(&["apply", &shown, "--yes"]);
     assert!(
-        refused.code == 1 && refused.stderr.contains("protect production would undo"),
+        refused.code == 1 && refused.stdout.contains("protect production would undo"),
         "{refused:?}"
     );
     let over = ["apply", &shown, "--yes", "--overwrite-drift"];
     place.meguri(&over).assert_done();
 
+    // With what it protects it goes in one apply, or the second plan would not be empty.
+    std::fs::write(&path, &exported).unwrap();
+    let delete = ["apply", &shown, "--yes", "--allow-delete"];
+    place.meguri(&delete).assert_done();
+    let other = place.beside("other");
+    write(&other, "environments.toml", &exported);
+    let document = "[pointers]\nproduction = \"this\"\n[document]\n";
+    write(&other, "prompts/a.toml", document);
+    write(&other, "prompts/a.prompt.md", "--- user ---\nhello\n");
+    let other = other.display().to_string();
+    place.meguri(&["apply", &other, "--yes"]).assert_done();
+    std::fs::write(&path, exported.clone() + label).unwrap();
+    place.meguri(&["apply", &shown, "--yes"]).assert_done();
+    let kept = place.meguri(&["plan", &shown, "--json", "--allow-delete"]);
+    let kept = kept.json();
+    assert_eq!(
+        (&kept["steps"], &kept["not_deleted"][0]["why"]),
+        (&json!([]), &json!("its label production is protected"))
+    );
+    std::fs::write(&path, &exported).unwrap();
+    place
+        .meguri(&["apply", &shown, "--yes", "--allow-delete"])
+        .assert_done();
+    let plan = place
+        .meguri(&["plan", &shown, "--json", "--allow-delete"])
+        .json();
+    assert_eq!(
+        (&plan["steps"], &plan["not_deleted"]),
+        (&json!([]), &json!([])),
+        "the name went with the protection of its label: {plan:#}"
+    );
+
     // It goes with the flag only.
+    std::fs::write(&path, exported.clone() + label).unwrap();
+    place.meguri(&["apply", &shown, "--yes"]).assert_done();
     std::fs::write(&path, exported).unwrap();
     let plan = place.meguri(&["plan", &shown, "--json"]).json();
     assert_eq!(
@@ -1179,6 +1238,406 @@ fn mlflow_2026_2614_links_out_of_the_tree_are_refused() {
         refused.code == 1 && refused.stderr.contains("is a link"),
         "{refused:?}"
     );
+}
+
+// Blobs.
+
+/// The bytes of the blob that a parcel of this seed needs.
+fn part(seed: u64) -> Vec<u8> {
+    [&[0xff, 0, b'\n'], seed.to_string().as_bytes()].concat()
+}
+
+#[test]
+fn blobs_travel_with_their_documents() {
+    let place = Place::on(Database::Sqlite);
+    place.database(async |db| {
+        let kinds = all_kinds();
+        let store = |name: &str| {
+            let folder = place.beside(name);
+            db::BlobStore::open(folder, db.ids().clone(), 1 << 20).unwrap()
+        };
+        let catalog = |name: &str| Catalog::new(db.clone(), kinds.clone()).with_blobs(store(name));
+        let (first, second) = (catalog("first"), catalog("second"));
+        let parcel = document("parcel", 7, &Known::default()).unwrap();
+        let mut sent = gitops::SentTree {
+            files: Files::from([(
+                "parcels/a.toml".to_owned(),
+                format!(
+                    "[pointers]\nstaging = \"this\"\n[document]\nseed = 7\nparts = {}\n",
+                    parcel["parts"]
+                ),
+            )]),
+            ..gitops::SentTree::default()
+        };
+        let digest = Digest::of(&part(7));
+
+        // Nobody has it: that is said with its file before anything is applied.
+        let scope = add_project(db).await;
+        let planned = gitops::plan_files(db, &first, scope, "p", sent.clone()).await;
+        let found = planned.unwrap().plan.findings;
+        assert!(
+            found[0].file == "parcels/a.toml" && found[0].message.contains(&digest.to_string()),
+            "{found:?}"
+        );
+        let refused = gitops::apply_files(db, &first, scope, sent.clone(), |_| Ok(())).await;
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains("there is no blob"), "{refused}");
+
+        // The sender has it, and sends it first.
+        sent.blobs.push(digest.to_string());
+        let planned = gitops::plan_files(db, &first, scope, "p", sent.clone()).await;
+        let planned = planned.unwrap();
+        assert!(planned.plan.is_possible(), "{planned:#?}");
+        assert_eq!(planned.missing_blobs, [digest.to_string()]);
+        let wrong = gitops::put_blob(&first, digest, b"other bytes".to_vec()).await;
+        assert_eq!(wrong.unwrap_err().code, "wrong_digest");
+        assert!(gitops::put_blob(&first, digest, part(7)).await.unwrap());
+        let applied = gitops::apply_files(db, &first, scope, sent.clone(), |_| Ok(())).await;
+        applied.unwrap();
+        let again = gitops::plan_files(db, &first, scope, "p", sent)
+            .await
+            .unwrap();
+        assert!(again.plan.is_empty() && again.missing_blobs.is_empty());
+
+        // Only a document of the project that needs it gives it out.
+        let exported = gitops::export_files(db, &first, scope).await.unwrap();
+        let [blob] = &exported.blobs[..] else {
+            panic!("{:?}", exported.blobs)
+        };
+        let read = async |scope: Scope, blob: &gitops::BlobOf| {
+            let read = gitops::read_blob(&first, scope.project, blob).await;
+            read.map(|(_, bytes)| bytes)
+                .map_err(|error| error.status.as_u16())
+        };
+        assert_eq!(read(scope, blob).await, Ok(part(7)));
+        let elsewhere = add_project(db).await;
+        assert_eq!(read(elsewhere, blob).await, Err(404));
+        let other = gitops::BlobOf {
+            digest: Digest::of(b"another").to_string(),
+            ..blob.clone()
+        };
+        assert_eq!(read(scope, &other).await, Err(404));
+
+        // An instance with an empty store: the same tree, byte by byte.
+        let tree = place.beside("tree");
+        let folders = gitops::kind_folders(&kinds);
+        let how = gitops::Writing::default();
+        gitops::write_directory(&tree, &exported.files, &folders, how).unwrap();
+        let path = gitops::write_blob_file(&tree, &digest, &part(7)).unwrap();
+        assert_eq!(path, format!("blobs/sha256-{}", digest.hex()));
+        let (blobs, findings) = gitops::find_blobs(&tree).unwrap();
+        assert_eq!(findings, []);
+        let sent = gitops::SentTree {
+            files: read_dir(&tree),
+            blobs: blobs.keys().map(ToString::to_string).collect(),
+            ..gitops::SentTree::default()
+        };
+        let planned = gitops::plan_files(db, &second, elsewhere, "q", sent.clone()).await;
+        for missing in planned.unwrap().missing_blobs {
+            let digest: Digest = missing.parse().unwrap();
+            let bytes = gitops::read_blob_file(&digest, &blobs[&digest]).unwrap();
+            gitops::put_blob(&second, digest, bytes).await.unwrap();
+        }
+        let applied = gitops::apply_files(db, &second, elsewhere, sent, |_| Ok(())).await;
+        applied.unwrap();
+        let again = gitops::export_files(db, &second, elsewhere).await.unwrap();
+        assert_eq!(
+            (again.files, &again.blobs),
+            (exported.files, &exported.blobs)
+        );
+        assert_eq!(second.blobs().unwrap().read(&digest).unwrap(), part(7));
+
+        // A file that was changed, and one that is no blob.
+        std::fs::write(tree.join(&path), b"changed").unwrap();
+        std::fs::write(tree.join("blobs/readme"), b"x").unwrap();
+        let (blobs, findings) = gitops::find_blobs(&tree).unwrap();
+        assert_eq!(findings[0].file, "blobs/readme");
+        assert_eq!(gitops::check_blobs(&blobs)[0].file, path);
+        assert!(gitops::read_blob_file(&digest, &blobs[&digest]).is_err());
+    });
+}
+
+// The normal form.
+
+#[test]
+fn files_are_rewritten_in_their_one_form_and_keep_their_comments() {
+    let place = Place::on(Database::Sqlite);
+    let tree = place.beside("tree");
+    let dir = tree.display().to_string();
+    let run = |args: &[&str]| place.run(place.command().args(args));
+    let messy = "# who owns this\npointers.prod = 'this' # since May\ntags = [\"b\", # why b\n\"a\"]\n\n[document]\nmodel = \"openai/gpt-5\" # fast\n# a # in a comment\nmessages = [{role = \"user\", content = \"# no comment\"}]\n# the end\n";
+    write(&tree, "prompts/a.toml", messy);
+    let environments = "[[environment]]\nname = \"prod\"\n[environment.protection]\napprovals = 0\n# zebras\n[[label]]\nname = \"z\"\nprotection.approvals = 1\n# ants\n[[label]]\nname = \"a\"\nprotection = {approvals = 1, delivery = \"manual\"}\n";
+    write(&tree, "environments.toml", environments);
+    let checked = run(&["fmt", "--check", &dir]);
+    assert_eq!(checked.code, 1, "{checked:?}");
+    assert!(
+        checked.stdout.contains("would write prompts/a.prompt.md"),
+        "{checked:?}"
+    );
+    let validated = run(&["validate", &dir]);
+    assert!(
+        validated.code == 0 && validated.stderr.contains("meguri fmt"),
+        "{validated:?}"
+    );
+    let before = read_dir(&tree);
+    assert_eq!(before["prompts/a.toml"], messy, "nothing was written");
+
+    let written = run(&["fmt", &dir]);
+    assert_eq!(written.code, 0, "{written:?}");
+    let files = read_dir(&tree);
+    assert_eq!(
+        files["prompts/a.toml"],
+        "#:schema ../.schemas/prompt.json\n# why b\ntags = [\"a\", \"b\"]\n\n# who owns this\n[pointers]\n# since May\nprod = \"this\"\n\n# a # in a comment\n[document]\n# fast\nmodel = \"openai/gpt-5\"\n# the end\n"
+    );
+    assert_eq!(files["prompts/a.prompt.md"], "--- user ---\n# no comment\n");
+    assert_eq!(
+        files["environments.toml"],
+        "#:schema ./.schemas/environments.json\n\n[[environment]]\nname = \"prod\"\n\n# ants\n[[label]]\nname = \"a\"\nprotection = { approvals = 1 }\n\n# zebras\n[[label]]\nname = \"z\"\nprotection = { approvals = 1 }\n"
+    );
+    assert_eq!(run(&["fmt", "--check", &dir]).code, 0);
+    assert_eq!(run(&["fmt", &dir, "--json"]).json()["files"], json!([]));
+    let kinds = server::app::kinds();
+    let read_before = parse(&before, &kinds).tree;
+    let read_after = parse(&files, &kinds).tree;
+    let digests = |tree: &Tree| -> Vec<Digest> {
+        tree.names.values().map(|entry| entry.main.digest).collect()
+    };
+    assert_eq!(digests(&read_before), digests(&read_after));
+
+    // A file under another spelling of its name moves; a tree with errors stays as it is.
+    let spelled = tree.join("prompts/~61~b.toml");
+    std::fs::write(
+        &spelled,
+        "[document]\n[[document.messages]]\nrole = \"user\"\ncontent = \"x\"\n",
+    )
+    .unwrap();
+    run(&["fmt", &dir]).assert_done();
+    assert!(!spelled.exists() && tree.join("prompts/ab.prompt.md").is_file());
+    write(&tree, "prompts/c.toml", "[document]\nmodle = 1\n");
+    write(&tree, "prompts/d.toml", "[document]\nmodel='x'\n");
+    let refused = run(&["fmt", &dir]);
+    assert!(
+        refused.code == 1 && refused.stdout.contains("did you mean model?"),
+        "{refused:?}"
+    );
+    assert!(read_dir(&tree)["prompts/d.toml"].contains("'x'"));
+}
+
+// A running server.
+
+on_both_databases!(a_tree_against_a_server);
+
+fn a_tree_against_a_server(place: Place) {
+    let place = place.with_key("admin");
+    let server = place.start();
+    let url = format!("{}/", server.origin());
+    let key_file = place.beside("key");
+    std::fs::write(&key_file, format!("{}\n", place.key)).unwrap();
+    let key_file = key_file.display().to_string();
+    let there = |args: &[&str]| {
+        let ended = place.run(place.command().env("THE_KEY", &place.key).args(args).args([
+            "--url",
+            &url,
+            "--key-env",
+            "THE_KEY",
+        ]));
+        assert!(
+            !format!("{ended:?}").contains(&place.key),
+            "the key was printed"
+        );
+        ended
+    };
+    let tree = place.beside("tree");
+    let dir = tree.display().to_string();
+    write(&tree, "prompts/サポート/Answer.toml", ANSWER);
+    write(
+        &tree,
+        "prompts/サポート/Answer.prompt.md",
+        "--- system ---\nYou answer for {{ team }}.\n",
+    );
+
+    // The same answers as on the data directory, word by word.
+    let same = |args: &[&str]| {
+        let (here, there) = (place.meguri(args), there(args));
+        assert_eq!(
+            (here.code, &here.stdout, &here.stderr),
+            (there.code, &there.stdout, &there.stderr),
+            "{args:?}"
+        );
+        there
+    };
+    same(&["plan", &dir]);
+    same(&["plan", &dir, "--json"]);
+    assert_eq!(there(&["validate", &dir, "--json"]).json()["documents"], 1);
+    let by_file = ["plan", &dir, "--url", &url, "--key-file", &key_file];
+    place.run(place.command().args(by_file)).assert_done();
+    there(&["apply", &dir, "--yes", "--message", "from afar"]).assert_done();
+    same(&["plan", &dir]);
+    let (here, far) = (place.beside("here"), place.beside("far"));
+    let (here_dir, far_dir) = (here.display().to_string(), far.display().to_string());
+    place.meguri(&["export", &here_dir]).assert_done();
+    there(&["export", &far_dir]).assert_done();
+    assert_eq!(read_dir(&here), read_dir(&far));
+    same(&["export", &far_dir]);
+    let versions = place.meguri(&["audit", "list", "--json"]);
+    assert!(versions.stdout.contains("from afar") && versions.stdout.contains("key:"));
+
+    // What is wrong has the same place and words.
+    write(&tree, "prompts/bad.toml", "[document]\nmodle = 1\n");
+    same(&["plan", &dir]);
+    let refused = same(&["apply", &dir, "--yes"]);
+    assert!(
+        refused.code == 1 && refused.stdout.starts_with("prompts/bad.toml:2:1: error"),
+        "{refused:?}"
+    );
+    std::fs::remove_file(tree.join("prompts/bad.toml")).unwrap();
+
+    // A plan is carried out as it was seen, or not.
+    let edited = "--- system ---\nYou answer briefly for {{ team }}.\n";
+    write(&tree, "prompts/サポート/Answer.prompt.md", edited);
+    let plan = place.beside("plan.json").display().to_string();
+    there(&["plan", &dir, "--out", &plan]).assert_done();
+    place.meguri(&["apply", &far_dir, "--yes"]).assert_done();
+    write(
+        &far,
+        "prompts/サポート/Answer.prompt.md",
+        "--- user ---\nx\n",
+    );
+    place.meguri(&["apply", &far_dir, "--yes"]).assert_done();
+    let refused = same(&["apply", &plan, "--yes"]);
+    assert!(
+        refused.code == 1 && refused.stderr.contains("no longer as this plan saw it"),
+        "{refused:?}"
+    );
+    place.add_project("other");
+    let (_, of_other) = place.make_key("other", "admin");
+    let refused = place.run(place.command().env("THE_KEY", &of_other).args([
+        "apply",
+        &plan,
+        "--yes",
+        "--url",
+        &url,
+        "--key-env",
+        "THE_KEY",
+    ]));
+    assert!(
+        refused.code == 1 && refused.stderr.contains("is for default"),
+        "{refused:?}"
+    );
+
+    // Roles: a viewer may look; an editor may not change environments, and nothing is applied.
+    let environments = tree.join("environments.toml");
+    std::fs::write(&environments, "[[environment]]\nname = \"qa\"\n").unwrap();
+    let as_role = |role: &str, args: &[&str]| {
+        let (_, key) = place.make_key("default", role);
+        place.run(place.command().env("THE_KEY", &key).args(args).args([
+            "--url",
+            &url,
+            "--key-env",
+            "THE_KEY",
+        ]))
+    };
+    as_role("viewer", &["plan", &dir]).assert_done();
+    let apply = ["apply", &dir, "--yes", "--overwrite-drift"];
+    let refused = as_role("viewer", &apply);
+    assert!(
+        refused.code == 1
+            && refused
+                .stderr
+                .contains("the role viewer does not allow catalog_write"),
+        "{refused:?}"
+    );
+    let refused = as_role("editor", &apply);
+    assert!(
+        refused.code == 1
+            && refused.stderr.contains(
+                "environments.toml: environment qa: the role editor does not allow environments_write"
+            ),
+        "{refused:?}"
+    );
+    let steps = there(&["plan", &dir, "--json", "--overwrite-drift"]).json();
+    assert_eq!(steps["steps"].as_array().unwrap().len(), 3, "{steps:#}");
+
+    // Without a key, with a wrong one, over the wire in the clear, at the wrong address.
+    let alone = |args: &[&str]| place.run(place.command().env("EMPTY", "").args(args));
+    for (args, wanted) in [
+        (vec!["plan", &dir, "--url", &url], "--url needs a key"),
+        (
+            vec!["plan", &dir, "--url", &url, "--key-env", "NOT_THERE"],
+            "reading the key from the variable NOT_THERE",
+        ),
+        (
+            vec!["plan", &dir, "--url", &url, "--key-env", "EMPTY"],
+            "is empty",
+        ),
+        (
+            vec![
+                "plan",
+                &dir,
+                "--url",
+                "http://192.0.2.1",
+                "--key-env",
+                "EMPTY",
+            ],
+            "in the clear",
+        ),
+        (
+            vec!["plan", &dir, "--url", "https://a:b@x", "--key-env", "EMPTY"],
+            "without user",
+        ),
+    ] {
+        let refused = alone(&args);
+        assert!(
+            refused.code == 1 && refused.stderr.contains(wanted),
+            "{wanted}: {refused:?}"
+        );
+    }
+    let wrong = place.run(place.command().env("THE_KEY", "mgr_wrong").args([
+        "export",
+        &far_dir,
+        "--url",
+        &url,
+        "--key-env",
+        "THE_KEY",
+    ]));
+    assert_eq!(wrong.code, 1, "{wrong:?}");
+
+    // Paths of a tree that lead elsewhere, in both directions.
+    let sent = json!({"files": {"prompts/../../x.toml": "", "../y.toml": ""}});
+    let found = server.post("/api/v1/gitops/validate", &sent).json();
+    assert_eq!(found["findings"].as_array().unwrap().len(), 2, "{found:#}");
+    let kinds = server::app::kinds();
+    for path in [
+        "../x.toml",
+        "/etc/passwd",
+        ".git/hooks/post-checkout",
+        "prompts/../../x.toml",
+        "prompts/a.sh",
+        "prompts/~2e~~2e~/x.toml",
+        ".schemas/../x.json",
+        "Makefile",
+    ] {
+        let files = Files::from([(path.to_owned(), String::new())]);
+        assert!(gitops::check_paths(&files, &kinds).is_err(), "{path}");
+    }
+    assert!(gitops::check_paths(&read_dir(&here), &kinds).is_ok());
+    let blob = format!("/api/v1/gitops/blobs/{}", Digest::of(b"x"));
+    let wrong = server
+        .call("PUT", &blob)
+        .body("application/octet-stream", b"y");
+    assert_eq!(wrong.send().refusal(), (400, "wrong_digest".to_owned()));
+    let put = || {
+        server
+            .call("PUT", &blob)
+            .body("application/octet-stream", b"x")
+            .send()
+    };
+    assert_eq!(put().json()["already_existed"], false);
+    assert_eq!(put().json()["already_existed"], true);
+    let document = Digest::of(b"none");
+    let read = server.get(&format!("{blob}?kind=prompt&document={document}"));
+    assert_eq!(read.status, 404, "{read:?}");
 }
 
 // Imports.

@@ -698,8 +698,23 @@ const EXPECTED: &[(&str, &str, &str)] = &[
         "/api/v1/gitops/export",
         "admin editor product_owner auditor viewer caller",
     ),
-    ("POST", "/api/v1/gitops/plan", "admin editor"),
+    (
+        "POST",
+        "/api/v1/gitops/validate",
+        "admin editor product_owner auditor viewer caller",
+    ),
+    (
+        "POST",
+        "/api/v1/gitops/plan",
+        "admin editor product_owner auditor viewer caller",
+    ),
     ("POST", "/api/v1/gitops/apply", "admin editor"),
+    (
+        "GET",
+        "/api/v1/gitops/blobs/{digest}",
+        "admin editor product_owner auditor viewer caller",
+    ),
+    ("PUT", "/api/v1/gitops/blobs/{digest}", "admin editor"),
 ];
 
 /// An address on this route that no row has.

@@ -17,11 +17,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use base::Digest;
 use db::catalog::{Label, Name};
 use db::{Kind, Kinds};
 use serde_json::Value;
 
+use super::parse::kept;
 use super::{Entry, Finding, Key, Tree, TreeDocument, in_words};
 
 /// The word of the catalog for what is imported.
@@ -183,15 +183,16 @@ impl Importing {
             }
             return None;
         }
-        match Digest::of_json(&version.content) {
-            Ok(digest) => Some(TreeDocument {
-                references: (kind.references)(&version.content),
-                content: version.content.clone(),
+        match kept(kind, &version.content) {
+            Ok((content, digest)) => Some(TreeDocument {
+                references: (kind.references)(&content),
+                blobs: (kind.blobs)(&content),
+                content,
                 digest,
                 file: version.file.clone(),
             }),
-            Err(error) => {
-                self.refuse(&version.file, error.to_string());
+            Err(why) => {
+                self.refuse(&version.file, why);
                 None
             }
         }

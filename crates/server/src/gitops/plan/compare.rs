@@ -16,6 +16,9 @@ use super::identity::{state_digest, tree_digest};
 use super::order::{Made, order};
 use super::{Action, FieldChange, Left, Needs, Options, Plan, SHORT_DIGEST_CHARS, Step};
 
+/// Why something stays that the tree does not have.
+const NOT_IN_TREE: &str = "it is not in the tree; --allow-delete deletes it";
+
 /// A step whose changes must be looked up.
 pub(super) struct Update {
     pub(super) step: usize,
@@ -84,8 +87,8 @@ impl<'a> Planning<'a> {
         self.check_references();
         self.tag();
         self.follow();
-        self.remove_and_delete();
         self.environments();
+        self.remove_and_delete();
         self.refuse_overwriting();
         self.plan.tree = tree_digest(self.tree)?.to_string();
         self.plan.state =
@@ -340,7 +343,7 @@ impl<'a> Planning<'a> {
             if let Some(label) = guarded {
                 self.leave(key.to_string(), format!("its label {label} is protected"));
             } else if !self.options.allow_delete {
-                self.leave(key.to_string(), "it is not in the tree".to_owned());
+                self.leave(key.to_string(), NOT_IN_TREE.to_owned());
             } else {
                 let drifted = format!("{key}");
                 self.push(step(Action::Delete, key), &drifted);
@@ -348,8 +351,18 @@ impl<'a> Planning<'a> {
         }
     }
 
+    /// Whether something protects the label once this plan's rules are in force: labels and names
+    /// go last, or the plan after this one would delete what this one had to leave.
     fn is_guarded(&self, label: &Label) -> bool {
-        let rules = self.state.environments.protections.get(label.as_str());
+        let present = &self.state.environments;
+        let mut rules = present.protections.get(label.as_str());
+        if let Some(wanted) = &self.tree.environments {
+            let is_gone = self.options.allow_delete && !present.has(label.as_str());
+            if wanted.has(label.as_str()) || is_gone {
+                rules = None;
+            }
+            rules = wanted.protections.get(label.as_str()).or(rules);
+        }
         rules.is_some_and(Rules::guards_moves)
     }
 
@@ -374,7 +387,7 @@ impl<'a> Planning<'a> {
                 };
                 self.push(step, &object);
             } else {
-                self.leave(object, "it is not in the tree".to_owned());
+                self.leave(object, NOT_IN_TREE.to_owned());
             }
         }
     }
@@ -495,7 +508,7 @@ impl<'a> Planning<'a> {
                 self.push(step, &protection_object(label));
             } else {
                 let object = protection_object(label);
-                self.leave(object, "it is not in the tree".to_owned());
+                self.leave(object, NOT_IN_TREE.to_owned());
             }
         }
     }

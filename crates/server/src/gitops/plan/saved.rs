@@ -21,24 +21,25 @@ pub struct SavedPlan {
     pub summary: Vec<String>,
     /// The tree.
     pub files: Files,
+    /// Where its blobs lay, if it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blobs_from: Option<String>,
 }
 
 /// The first field of a plan's file.
 pub const PLAN_FORMAT: &str = "meguri-plan-1";
 
 impl SavedPlan {
-    /// The file of a plan.
-    ///
-    /// # Errors
-    /// Our own mistake only: the plan has no canonical form.
-    pub fn new(plan: &Plan, options: Options, project: &str, files: Files) -> anyhow::Result<Self> {
-        Ok(Self {
+    /// The file of a plan with this digest.
+    pub fn new(plan: &Plan, digest: &str, options: Options, project: &str, files: Files) -> Self {
+        Self {
             format: PLAN_FORMAT.to_owned(),
             project: project.to_owned(),
             options,
-            plan: plan.identity()?.to_string(),
+            plan: digest.to_owned(),
             summary: plan.steps.iter().map(Step::in_words).collect(),
             files,
-        })
+            blobs_from: None,
+        }
     }
 }
