@@ -1,5 +1,6 @@
 //! The blob store: files named by the SHA-256 of their content, under
-//! `sha256/ab/abcdef…`.
+//! `sha256/ab/abcdef…`, each project's in a folder of its own: who learns a digest
+//! of another project learns nothing by it, and what a project leaves is one folder.
 //!
 //! A blob is whole or absent: it is written under a temporary name, synced,
 //! renamed, and the folder synced. Everything here blocks the thread; from
@@ -10,7 +11,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use base::{Digest, Ids, JobId};
+use base::{Digest, Ids, JobId, ProjectId};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -77,6 +78,9 @@ fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BlobE
 /// A folder of blobs. Several processes may share it.
 #[derive(Debug, Clone)]
 pub struct BlobStore {
+    /// What is being written, and below it what is kept.
+    root: PathBuf,
+    /// Where `sha256` is.
     folder: PathBuf,
     ids: Ids,
     max_bytes: u64,
@@ -88,16 +92,25 @@ impl BlobStore {
     /// # Errors
     /// The folder cannot be made.
     pub fn open(folder: impl Into<PathBuf>, ids: Ids, max_bytes: u64) -> Result<Self, BlobError> {
-        let store = Self {
-            folder: folder.into(),
-            ids,
-            max_bytes,
-        };
+        let root: PathBuf = folder.into();
         for sub in ["tmp", "sha256"] {
-            let path = store.folder.join(sub);
+            let path = root.join(sub);
             fs::create_dir_all(&path).map_err(io_error("make the folder", &path))?;
         }
-        Ok(store)
+        Ok(Self {
+            folder: root.clone(),
+            root,
+            ids,
+            max_bytes,
+        })
+    }
+
+    /// The blobs of one project, apart from those of all others.
+    pub fn of_project(&self, project: ProjectId) -> Self {
+        Self {
+            folder: self.root.join("projects").join(project.to_string()),
+            ..self.clone()
+        }
     }
 
     /// Where the blob is, or would be.
@@ -117,7 +130,7 @@ impl BlobStore {
     /// The temporary file cannot be made.
     pub fn writer(&self) -> Result<BlobWriter, BlobError> {
         let id: JobId = self.ids.make();
-        let path = self.folder.join("tmp").join(id.to_string());
+        let path = self.root.join("tmp").join(id.to_string());
         let file = File::create_new(&path).map_err(io_error("create", &path))?;
         Ok(BlobWriter {
             store: self.clone(),
@@ -250,7 +263,7 @@ impl BlobStore {
     /// # Errors
     /// The folder cannot be read.
     pub fn sweep(&self, older_than: Duration) -> Result<usize, BlobError> {
-        let folder = self.folder.join("tmp");
+        let folder = self.root.join("tmp");
         let mut removed = 0;
         for entry in fs::read_dir(&folder).map_err(io_error("list", &folder))? {
             let Ok(entry) = entry else { continue };
@@ -335,7 +348,7 @@ impl BlobWriter {
             self.file
                 .sync_all()
                 .map_err(io_error("sync", &self.temporary.0))?;
-            publish(&self.temporary.0, &path)?;
+            publish(&self.temporary.0, &path, &self.store.root)?;
         } else if let Some(folder) = path.parent() {
             // Whoever renamed it may not have come to this yet.
             sync_folder(folder)?;
@@ -348,13 +361,17 @@ impl BlobWriter {
     }
 }
 
-fn publish(temporary: &Path, path: &Path) -> Result<(), BlobError> {
+fn publish(temporary: &Path, path: &Path, root: &Path) -> Result<(), BlobError> {
     let Some(folder) = path.parent() else {
         return Ok(());
     };
     if !folder.is_dir() {
         fs::create_dir_all(folder).map_err(io_error("make the folder", folder))?;
-        folder.parent().map_or(Ok(()), sync_folder)?;
+        // Each of these may hold a name that is new.
+        let above = folder.ancestors().skip(1);
+        above
+            .take_while(|folder| folder.starts_with(root))
+            .try_for_each(sync_folder)?;
     }
     fs::rename(temporary, path).map_err(io_error("rename a blob to", path))?;
     sync_folder(folder)

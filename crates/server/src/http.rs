@@ -171,6 +171,7 @@ pub fn routes() -> Vec<Route> {
         crate::sdk::routes(),
         crate::catalog::routes(),
         crate::experiments::routes(),
+        crate::datasets::routes(),
         crate::gitops::routes(),
         crate::models::routes(),
         crate::providers::routes(),

@@ -129,3 +129,24 @@ async fn streams_are_verified_and_writers_of_the_same_do_not_meet() {
     assert!(matches!(wrong, Err(BlobError::WrongDigest { .. })));
     assert_eq!(temporary_files(folder.path()), 0);
 }
+
+#[test]
+fn projects_do_not_see_each_others_blobs() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = store(folder.path(), 1000);
+    let ids = ids(&FixedClock::new());
+    let (ours, theirs) = (blobs.of_project(ids.make()), blobs.of_project(ids.make()));
+    let digest = ours.put_bytes(b"secret").unwrap().digest;
+    assert_eq!(ours.read(&digest).unwrap(), b"secret");
+    for stranger in [&theirs, &blobs] {
+        assert!(!stranger.has(&digest));
+        assert!(matches!(
+            stranger.read(&digest),
+            Err(BlobError::Missing(_))
+        ));
+    }
+    assert!(!theirs.put_bytes(b"secret").unwrap().already_existed);
+    ours.remove(&digest).unwrap();
+    assert_eq!(theirs.read(&digest).unwrap(), b"secret");
+    assert_eq!(temporary_files(folder.path()), 0);
+}

@@ -22,6 +22,10 @@ pub enum Permission {
     ReadCatalog,
     /// Save, tag, label and delete those documents; cut releases; apply a tree of files.
     WriteCatalog,
+    /// Read datasets and their examples, which hold what people wrote.
+    ReadDatasets,
+    /// Make, edit, import and delete datasets.
+    WriteDatasets,
     /// Ask for a move that needs approval, move where none is needed, attach evidence.
     Propose,
     /// Approve or reject what somebody else proposed.
@@ -66,6 +70,7 @@ const AUDITOR: &[Permission] = &[
     ReadTraces,
     ReadPrompts,
     ReadCatalog,
+    ReadDatasets,
     ReadAudit,
     ReadModels,
     ReadProviders,
@@ -78,6 +83,7 @@ const PRODUCT_OWNER: &[Permission] = &[
     WriteScores,
     ReadPrompts,
     ReadCatalog,
+    ReadDatasets,
     Approve,
     RollBack,
     ReadAudit,
@@ -90,6 +96,7 @@ const VIEWER: &[Permission] = &[
     ReadTraces,
     ReadPrompts,
     ReadCatalog,
+    ReadDatasets,
     ReadModels,
     ReadProviders,
     ReadKeys,
@@ -103,6 +110,8 @@ const EDITOR: &[Permission] = &[
     WritePrompts,
     ReadCatalog,
     WriteCatalog,
+    ReadDatasets,
+    WriteDatasets,
     Propose,
     RunExperiments,
     ReadModels,
@@ -118,6 +127,8 @@ const ADMIN: &[Permission] = &[
     WritePrompts,
     ReadCatalog,
     WriteCatalog,
+    ReadDatasets,
+    WriteDatasets,
     Propose,
     Approve,
     RollBack,
@@ -148,6 +159,8 @@ impl Permission {
             WritePrompts => "prompts_write",
             ReadCatalog => "catalog_read",
             WriteCatalog => "catalog_write",
+            ReadDatasets => "datasets_read",
+            WriteDatasets => "datasets_write",
             Propose => "propose",
             Approve => "approve",
             RollBack => "roll_back",

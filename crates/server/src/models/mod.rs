@@ -37,6 +37,7 @@ pub use jobs::{PullState, Pulls, register_jobs};
 pub use local::LocalEngine;
 pub use progress::{Progress, Stage};
 pub use pull::{Puller, pull_now};
+pub(crate) use reference::is_relative_path;
 pub use reference::{BadRef, FORMS, HubRef, ModelRef, check_name, name_from};
 pub use terminal::Bar;
 pub use tool_calls::{Piece, split_tool_calls};

@@ -132,7 +132,7 @@ fn is_word(text: &str, extra: &str) -> bool {
 }
 
 /// `a/b/c` of plain segments: no root, no drive, no `.` or `..`, no backslash.
-pub(super) fn is_relative_path(path: &str) -> bool {
+pub(crate) fn is_relative_path(path: &str) -> bool {
     let segment = |segment: &str| {
         !matches!(segment, "" | "." | "..")
             && !segment.starts_with('-')
