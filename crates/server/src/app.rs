@@ -52,8 +52,8 @@ pub struct Inner {
     pub db: Db,
     /// Documents, versions and pointers.
     pub catalog: Catalog,
-    /// What documents are too small for.
-    pub blobs: BlobStore,
+    /// Examples.
+    pub datasets: crate::datasets::Datasets,
     /// Protected labels, proposals, rollback.
     pub promotion: Promotion,
     /// Spans and scores.
@@ -134,6 +134,7 @@ pub fn kinds() -> Kinds {
         crate::apps::kind(),
         crate::apps::release_kind(),
         crate::experiments::kind(),
+        crate::datasets::kind(),
     ])
 }
 
@@ -163,11 +164,11 @@ impl App {
             ids.clone(),
         );
         let blobs = open_blobs(&config, &db)?;
-        let catalog = Catalog::new(db.clone(), kinds()).with_blobs(blobs.clone());
+        let catalog = Catalog::new(db.clone(), kinds()).with_blobs(blobs);
         let app = Self(Arc::new(Inner {
             promotion: Promotion::new(db.clone(), catalog.clone()),
+            datasets: crate::datasets::Datasets::new(db.clone(), catalog.clone()),
             catalog,
-            blobs,
             compiled: crate::apps::Compiled::default(),
             secrets: Secrets::open(&config.data_dir, random.as_ref())?,
             ui: Ui::new()?,

@@ -44,7 +44,7 @@ impl<S: Send + Sync> FromRequest<S> for Raw {
     }
 }
 
-fn caused_by_limit(error: &axum::Error) -> bool {
+pub(crate) fn caused_by_limit(error: &axum::Error) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(current) = cause {
         if current.is::<http_body_util::LengthLimitError>() {

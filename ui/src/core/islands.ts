@@ -12,6 +12,8 @@ const loaders: Record<string, () => Promise<IslandModule>> = {
   editor: () => import("../editor/island.js"),
   apps: () => import("../apps/island.js"),
   compare: () => import("../compare/island.js"),
+  dataset: () => import("../dataset/island.js"),
+  importer: () => import("../importer/island.js"),
 };
 
 const mounted = new Map<HTMLElement, Unmount>();

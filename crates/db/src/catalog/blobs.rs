@@ -4,7 +4,7 @@
 //! A kind says which blobs a document needs. A version is saved only when all of
 //! them are there, so that no version of a name is a promise of something lost.
 
-use base::Digest;
+use base::{Digest, ProjectId};
 use serde_json::Value;
 
 use super::diff::escape;
@@ -15,9 +15,11 @@ use crate::BlobStore;
 const LISTED: usize = 20;
 
 impl Catalog {
-    /// The store of this catalog's blobs.
-    pub fn blobs(&self) -> Option<&BlobStore> {
-        self.blobs.as_ref()
+    /// The blobs of a project's documents. No project sees another's: a digest that somebody
+    /// learned elsewhere gives nothing.
+    pub fn blobs(&self, project: ProjectId) -> Option<BlobStore> {
+        let store = self.blobs.as_ref()?;
+        Some(store.of_project(project))
     }
 
     /// The blobs that a document of this kind needs and the store does not have, each
@@ -27,6 +29,7 @@ impl Catalog {
     /// The kind is not registered.
     pub async fn missing_blobs(
         &self,
+        project: ProjectId,
         kind: &str,
         content: &Value,
     ) -> Result<Vec<Digest>, CatalogError> {
@@ -34,7 +37,7 @@ impl Catalog {
         let mut seen = std::collections::HashSet::new();
         let mut wanted = (kind.blobs)(&(kind.normal)(content));
         wanted.retain(|digest| seen.insert(*digest));
-        let Some(store) = self.blobs.clone().filter(|_| !wanted.is_empty()) else {
+        let Some(store) = self.blobs(project).filter(|_| !wanted.is_empty()) else {
             return Ok(wanted);
         };
         // Thousands of small questions to the disk.
@@ -51,10 +54,11 @@ impl Catalog {
     /// Refuses a document in its normal form whose blobs are not all there.
     pub(super) async fn refuse_missing_blobs(
         &self,
+        project: ProjectId,
         kind: &str,
         normal: &Value,
     ) -> Result<(), CatalogError> {
-        let missing = self.missing_blobs(kind, normal).await?;
+        let missing = self.missing_blobs(project, kind, normal).await?;
         if missing.is_empty() {
             return Ok(());
         }

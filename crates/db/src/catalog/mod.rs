@@ -31,7 +31,6 @@ use serde_json::{Value, json};
 use sqlx::AnyConnection;
 
 use crate::{BlobStore, Db, DbError, Scope, WriteTx, audit};
-use similar::Sketch;
 
 pub use diff::{Change, diff};
 pub use index::{IndexRow, PointerIndexRow};
@@ -46,7 +45,7 @@ pub use pointers::{
 pub use references::{
     DEFAULT_LABEL, Dependent, Reference, Resolution, Resolved, nearest, references_on,
 };
-pub use similar::Similar;
+pub use similar::{Similar, Sketch};
 pub use snapshot::{NameSnapshot, PointerSnapshot, Snapshot};
 
 /// The largest document, in bytes of canonical JSON. Large things are blobs that documents refer to.
@@ -408,7 +407,7 @@ impl Catalog {
         scope: Scope,
         new: NewVersion<'_>,
     ) -> Result<SavedVersion, CatalogError> {
-        let prepared = self.prepare(new).await?;
+        let prepared = self.prepare(scope, new).await?;
         let mut tx = self.db.begin_write().await?;
         let saved = self.save_prepared(&mut tx, scope, new, &prepared).await?;
         tx.commit().await?;
@@ -425,7 +424,7 @@ impl Catalog {
         scope: Scope,
         new: NewVersion<'_>,
     ) -> Result<SavedVersion, CatalogError> {
-        let prepared = self.prepare(new).await?;
+        let prepared = self.prepare(scope, new).await?;
         self.save_prepared(tx, scope, new, &prepared).await
     }
 
@@ -457,9 +456,10 @@ impl Catalog {
         Ok((kind.normal)(content))
     }
 
-    async fn prepare(&self, new: NewVersion<'_>) -> Result<Prepared, CatalogError> {
+    async fn prepare(&self, scope: Scope, new: NewVersion<'_>) -> Result<Prepared, CatalogError> {
         let normal = self.normal(new.kind, new.content)?;
-        self.refuse_missing_blobs(new.kind, &normal).await?;
+        self.refuse_missing_blobs(scope.project, new.kind, &normal)
+            .await?;
         let bytes = base::canonical_json(&normal)?;
         if bytes.len() > MAX_DOCUMENT_BYTES {
             return Err(Problem::new(

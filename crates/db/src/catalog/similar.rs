@@ -40,11 +40,33 @@ pub struct Similar {
 
 /// What is kept of a text in order to find others like it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Sketch(Vec<u32>);
+pub struct Sketch(Vec<u32>);
 
 impl Sketch {
+    /// The estimated share of two texts that is the same, from 0 to 1.
+    pub fn share(&self, other: &Self) -> f64 {
+        let same = self
+            .0
+            .iter()
+            .zip(&other.0)
+            .filter(|(own, other)| own == other)
+            .count();
+        same as f64 / HASHES as f64
+    }
+
+    /// Two texts that are alike have one of these in common: each is worth comparing only
+    /// with those that share one.
+    pub fn bands(&self) -> impl Iterator<Item = u64> {
+        let band = |(index, group): (usize, &[u32])| {
+            group
+                .iter()
+                .fold(SEEDS[index], |hash, value| mixed(hash ^ u64::from(*value)))
+        };
+        self.0.chunks(PER_BUCKET).enumerate().map(band)
+    }
+
     /// `None` for a text that is empty but for spaces.
-    pub(super) fn of(text: &str) -> Option<Self> {
+    pub fn of(text: &str) -> Option<Self> {
         let shingles = shingles(text);
         if shingles.is_empty() {
             return None;

@@ -140,10 +140,7 @@ fn projects_do_not_see_each_others_blobs() {
     assert_eq!(ours.read(&digest).unwrap(), b"secret");
     for stranger in [&theirs, &blobs] {
         assert!(!stranger.has(&digest));
-        assert!(matches!(
-            stranger.read(&digest),
-            Err(BlobError::Missing(_))
-        ));
+        assert!(matches!(stranger.read(&digest), Err(BlobError::Missing(_))));
     }
     assert!(!theirs.put_bytes(b"secret").unwrap().already_existed);
     ours.remove(&digest).unwrap();

@@ -201,6 +201,7 @@ async fn a_kind_says_what_it_needs_around_it(f: Fixture) {
         f,
     };
     // Blobs: each one that is missing is named, where it stands.
+    let store = store.of_project(kitchen.f.scope.project);
     let here = store.put_bytes(b"a photo").unwrap().digest;
     let (one, two) = (Digest::of(b"one"), Digest::of(b"two"));
     let with = |photos: &[Digest]| json!({ "steps": [], "photos": photos });
@@ -220,7 +221,9 @@ async fn a_kind_says_what_it_needs_around_it(f: Fixture) {
         .save("egg", with(&[here, one, here, two, one]))
         .await;
     let without_store = Catalog::new(kitchen.f.db.clone(), Kinds::new([recipe()]));
-    let missing = without_store.missing_blobs("recipe", &with(&[here])).await;
+    let missing = without_store
+        .missing_blobs(kitchen.f.scope.project, "recipe", &with(&[here]))
+        .await;
     assert_eq!(missing.unwrap(), [here]);
 
     // Names: the database knows what is taken, and a refusal writes nothing.

@@ -8,6 +8,7 @@
 
 mod apply;
 mod audit;
+mod dataset;
 mod doctor;
 mod experiment;
 mod export;
@@ -69,6 +70,9 @@ enum Command {
     /// List, show, start and stop experiments.
     #[command(subcommand)]
     Experiment(experiment::Experiment),
+    /// List, show, import and export datasets.
+    #[command(subcommand)]
+    Dataset(dataset::Dataset),
     /// Read traces.
     #[command(subcommand)]
     Traces(traces::Traces),
@@ -171,6 +175,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Model(model) => model.run().await,
         Command::Release(release) => release.run().await,
         Command::Experiment(experiment) => experiment.run().await,
+        Command::Dataset(dataset) => dataset.run().await,
         Command::Traces(traces) => traces.run().await,
         Command::Env(env) => env.run().await,
         Command::Proposals(proposals) => proposals.run().await,

@@ -1,22 +1,31 @@
 //! Datasets over JSON. A name holds slashes, so it is one percent-encoded segment.
 
 use axum::Json as Answer;
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 use base::Cursor;
 use db::catalog::{DeleteRequest, NameFilter};
 use db::{PageRequest, Version};
+use futures_util::stream;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::alike::Report;
+use super::export::ExportFormat;
+use super::from_traces::{FromTraces, Taken, add_traces};
+use super::import::{ImportOptions, Preview};
+use super::split::{Assign, Assigned};
+use super::uploads::Upload;
 use super::{
-    DatasetDocument, Describe, Edits, Example, ExampleFilter, Fields, Found, KIND, Located, Saved, SplitFilter,
-    Verdict, parse_name,
+    DatasetDocument, Describe, Edits, Example, ExampleFilter, Fields, Found, KIND, Located, Saved,
+    SplitFilter, Verdict, parse_name,
 };
 use crate::app::App;
 use crate::auth::{Identity, Permission};
 use crate::catalog::parse_selector;
-use crate::error::Result;
+use crate::error::{AppError, Result};
 use crate::extract::{Json, Query};
 use crate::http::{Access, Route};
 use crate::openapi::Doc;
@@ -55,6 +64,21 @@ pub(super) fn routes() -> Vec<Route> {
             .doc(doc("One example of a version").query::<VersionQuery>().answer::<Located>()),
         Route::get("/api/v1/datasets/{name}/diff", READ, diff)
             .doc(doc("What differs between two versions, by example").query::<DiffQuery>().answer::<DiffJson>()),
+        Route::get("/api/v1/datasets/{name}/export", READ, export)
+            .doc(doc("Examples of a version as a file: CSV, JSON Lines or OpenAI's fine-tuning format").query::<ExportQuery>()),
+        Route::post("/api/v1/datasets/{name}/examples/from-traces", WRITE, from_traces)
+            .doc(doc("Add traces as examples: these, or all that a filter finds").body::<FromTraces>().answer::<Taken>().status(201)),
+        Route::post("/api/v1/datasets/{name}/splits", WRITE, assign_splits)
+            .doc(doc("Assign splits by shares, the same every time").body::<Assign>().answer::<Assigned>().status(201)),
+        Route::get("/api/v1/datasets/{name}/alike", READ, alike)
+            .doc(doc("Duplicates, near-duplicates, and leaks between splits and into prompts").query::<VersionQuery>().answer::<Report>()),
+        Route::post("/api/v1/dataset-uploads", WRITE, upload)
+            .body_limit(super::uploads::MAX_BYTES)
+            .doc(doc("Send a file that will be imported; the body is the file").query::<UploadQuery>().answer::<Upload>().status(201)),
+        Route::post("/api/v1/dataset-uploads/preview", WRITE, preview)
+            .doc(doc("The first rows of uploads as examples, before anything is saved").body::<ImportRequest>().answer::<Preview>()),
+        Route::post("/api/v1/datasets/{name}/import", WRITE, import)
+            .doc(doc("Import uploads into a dataset, all rows or none").body::<ImportRequest>().answer::<Saved>().status(201)),
     ]
 }
 
@@ -110,7 +134,10 @@ async fn list(
         ..NameFilter::default()
     };
     let request = page_request(query.cursor, query.limit);
-    let page = app.catalog.list_names(identity.scope(), KIND, &filter, &request).await?;
+    let page = app
+        .catalog
+        .list_names(identity.scope(), KIND, &filter, &request)
+        .await?;
     let row = |listed: db::Listed| DatasetRow {
         name: listed.latest.name.as_str().to_owned(),
         version: listed.latest.number,
@@ -166,6 +193,7 @@ async fn create(
             description: Some(body.description),
             fields: Some(body.fields),
             labels: Some(body.labels),
+            metadata: None,
         },
         message: body.message,
         ..Edits::default()
@@ -188,9 +216,16 @@ impl VersionQuery {
     }
 }
 
-pub(super) async fn find(app: &App, identity: &Identity, name: &str, version: Option<&str>) -> Result<Found> {
+pub(super) async fn find(
+    app: &App,
+    identity: &Identity,
+    name: &str,
+    version: Option<&str>,
+) -> Result<Found> {
     let selector = parse_selector(version.unwrap_or("latest"))?;
-    app.datasets.version(identity.scope(), &parse_name(name)?, &selector).await
+    app.datasets
+        .version(identity.scope(), &parse_name(name)?, &selector)
+        .await
 }
 
 /// A version of a dataset without its examples.
@@ -216,7 +251,14 @@ struct DatasetJson {
 impl DatasetJson {
     fn of(found: Found) -> Self {
         let Found { version, document } = found;
-        let DatasetDocument { description, fields, labels, splits, count, .. } = document;
+        let DatasetDocument {
+            description,
+            fields,
+            labels,
+            splits,
+            count,
+            ..
+        } = document;
         Self {
             name: version.name.as_str().to_owned(),
             row: version.into(),
@@ -235,7 +277,9 @@ async fn show(
     Path(name): Path<String>,
     Query(query): Query<VersionQuery>,
 ) -> Result<Answer<DatasetJson>> {
-    Ok(Answer(DatasetJson::of(query.find(&app, &identity, &name).await?)))
+    Ok(Answer(DatasetJson::of(
+        query.find(&app, &identity, &name).await?,
+    )))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -316,7 +360,10 @@ async fn versions(
     let (scope, name) = (identity.scope(), parse_name(&name)?);
     app.datasets.latest(scope, &name).await?;
     let request = page_request(query.cursor, query.limit);
-    let page = app.catalog.list_versions(scope, KIND, &name, &request).await?;
+    let page = app
+        .catalog
+        .list_versions(scope, KIND, &name, &request)
+        .await?;
     Ok(Answer(Versions {
         items: page.items.into_iter().map(VersionRow::from).collect(),
         next_cursor: page.next.map(|cursor| cursor.as_str().to_owned()),
@@ -329,7 +376,10 @@ async fn edit(
     Path(name): Path<String>,
     Json(edits): Json<Edits>,
 ) -> Result<(StatusCode, Answer<Saved>)> {
-    let saved = app.datasets.edit(identity.scope(), &parse_name(&name)?, edits).await?;
+    let saved = app
+        .datasets
+        .edit(identity.scope(), &parse_name(&name)?, edits)
+        .await?;
     app.refresh_plan().await?;
     Ok((StatusCode::CREATED, Answer(saved)))
 }
@@ -381,15 +431,24 @@ async fn examples(
     };
     let from = match query.cursor {
         None => 0,
-        Some(cursor) => Cursor::from_client(cursor).key().map_err(db::CatalogError::from)?,
+        Some(cursor) => Cursor::from_client(cursor)
+            .key()
+            .map_err(db::CatalogError::from)?,
     };
-    let limit = query.limit.map_or(ROWS, |limit| usize::try_from(limit).unwrap_or(1));
-    let page = app.datasets.page(identity.scope(), &found, &filter, from, limit).await?;
+    let limit = query
+        .limit
+        .map_or(ROWS, |limit| usize::try_from(limit).unwrap_or(1));
+    let page = app
+        .datasets
+        .page(identity.scope(), &found, &filter, from, limit)
+        .await?;
     Ok(Answer(Examples {
         version: found.version.number,
         items: page.items,
         total: filter.count(&found),
-        next_cursor: page.next.map(|place| Cursor::new(&place).as_str().to_owned()),
+        next_cursor: page
+            .next
+            .map(|place| Cursor::new(&place).as_str().to_owned()),
     }))
 }
 
@@ -400,7 +459,9 @@ async fn example(
     Query(query): Query<VersionQuery>,
 ) -> Result<Answer<Located>> {
     let found = query.find(&app, &identity, &name).await?;
-    Ok(Answer(app.datasets.example(identity.scope(), &found, &id).await?))
+    Ok(Answer(
+        app.datasets.example(identity.scope(), &found, &id).await?,
+    ))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -474,7 +535,10 @@ async fn diff(
     let scope = identity.scope();
     let difference = app.datasets.difference(scope, &from, &to).await?;
     let mut shown = [Vec::new(), Vec::new(), Vec::new()];
-    for (sort, ids) in [&difference.added, &difference.changed, &difference.removed].into_iter().enumerate() {
+    for (sort, ids) in [&difference.added, &difference.changed, &difference.removed]
+        .into_iter()
+        .enumerate()
+    {
         for id in ids.iter().take(limit) {
             let before = match sort {
                 0 => None,
@@ -488,7 +552,10 @@ async fn diff(
         }
     }
     let [added, changed, removed] = shown;
-    let different = |ids: &[String], items| Different { count: ids.len(), items };
+    let different = |ids: &[String], items| Different {
+        count: ids.len(),
+        items,
+    };
     Ok(Answer(DiffJson {
         from: from.version.number,
         to: to.version.number,
@@ -497,21 +564,202 @@ async fn diff(
         removed: different(&difference.removed, removed),
         fields: description_changes(&from.document, &to.document)
             .into_iter()
-            .map(|change| FieldChange { path: change.path, before: change.before, after: change.after })
+            .map(|change| FieldChange {
+                path: change.path,
+                before: change.before,
+                after: change.after,
+            })
             .collect(),
     }))
 }
 
 /// What changed about a dataset itself.
-pub(super) fn description_changes(from: &DatasetDocument, to: &DatasetDocument) -> Vec<db::catalog::Change> {
+pub(super) fn description_changes(
+    from: &DatasetDocument,
+    to: &DatasetDocument,
+) -> Vec<db::catalog::Change> {
     let bare = |document: &DatasetDocument| {
         DatasetDocument {
             description: document.description.clone(),
             fields: document.fields.clone(),
             labels: document.labels.clone(),
+            metadata: document.metadata.clone(),
             ..DatasetDocument::default()
         }
         .to_value()
     };
     db::catalog::diff(&bare(from), &bare(to))
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ExportQuery {
+    /// `csv`, `jsonl` or `openai_chat`.
+    format: ExportFormat,
+    /// A number, `latest` (the default), a label or a digest.
+    version: Option<String>,
+    /// Only examples of this split; `~none` for those in none.
+    split: Option<String>,
+    /// Only examples in which this text occurs.
+    q: Option<String>,
+    /// Only examples with this verdict.
+    verdict: Option<Verdict>,
+    /// Only examples with or without an expected output.
+    labelled: Option<bool>,
+    /// Begin CSV with a byte order mark, which some spreadsheets need to see that it is UTF-8.
+    bom: Option<bool>,
+}
+
+async fn export(
+    State(app): State<App>,
+    identity: Identity,
+    Path(name): Path<String>,
+    Query(query): Query<ExportQuery>,
+) -> Result<Response> {
+    let found = find(&app, &identity, &name, query.version.as_deref()).await?;
+    let filter = ExampleFilter {
+        split: query.split.as_deref().map(SplitFilter::parse),
+        text: query.q,
+        verdict: query.verdict,
+        labelled: query.labelled,
+    };
+    let reading = app.datasets.reading(identity.scope(), &found)?;
+    let format = query.format;
+    let header = format.header(query.bom.unwrap_or(false));
+    let lines = stream::try_unfold(
+        (reading, filter, Some(header)),
+        move |(mut reading, filter, header)| async move {
+            if let Some(header) = header {
+                return Ok(Some((Bytes::from(header), (reading, filter, None))));
+            }
+            let Some(examples) = reading.next().await? else {
+                return Ok::<_, AppError>(None);
+            };
+            let taken = examples.iter().filter(|example| filter.takes(example));
+            let text: String = taken.map(|example| format.line(example)).collect();
+            Ok(Some((Bytes::from(text), (reading, filter, None))))
+        },
+    );
+    let headers = [
+        (header::CONTENT_TYPE, format.media_type().to_owned()),
+        (header::CONTENT_DISPOSITION, disposition(&found, format)),
+    ];
+    Ok((headers, Body::from_stream(lines)).into_response())
+}
+
+/// The file's name says which version it is; letters beyond ASCII in their encoded form.
+fn disposition(found: &Found, format: ExportFormat) -> String {
+    let name = found.version.name.as_str().replace('/', "-");
+    let file = format!("{name}-v{}.{}", found.version.number, format.ending());
+    let plain: String = file
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect();
+    format!(
+        "attachment; filename=\"{plain}\"; filename*=UTF-8''{}",
+        crate::traces::encode(&file)
+    )
+}
+
+async fn from_traces(
+    State(app): State<App>,
+    identity: Identity,
+    Path(name): Path<String>,
+    Json(asked): Json<FromTraces>,
+) -> Result<(StatusCode, Answer<Taken>)> {
+    identity.require(Permission::ReadTraces)?;
+    let taken = add_traces(&app, identity.scope(), &parse_name(&name)?, asked).await?;
+    app.refresh_plan().await?;
+    Ok((StatusCode::CREATED, Answer(taken)))
+}
+
+async fn assign_splits(
+    State(app): State<App>,
+    identity: Identity,
+    Path(name): Path<String>,
+    Json(assign): Json<Assign>,
+) -> Result<(StatusCode, Answer<Assigned>)> {
+    let assigned = app
+        .datasets
+        .assign_splits(identity.scope(), &parse_name(&name)?, &assign)
+        .await?;
+    app.refresh_plan().await?;
+    Ok((StatusCode::CREATED, Answer(assigned)))
+}
+
+async fn alike(
+    State(app): State<App>,
+    identity: Identity,
+    Path(name): Path<String>,
+    Query(query): Query<VersionQuery>,
+) -> Result<Answer<Report>> {
+    let found = query.find(&app, &identity, &name).await?;
+    Ok(Answer(
+        app.datasets.find_alike(identity.scope(), &found).await?,
+    ))
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct UploadQuery {
+    /// What the file is called; its ending says what it is.
+    name: String,
+}
+
+async fn upload(
+    State(app): State<App>,
+    identity: Identity,
+    Query(query): Query<UploadQuery>,
+    body: Body,
+) -> Result<(StatusCode, Answer<Upload>)> {
+    let upload = super::uploads::store(&app, identity.project.id, &query.name, body).await?;
+    Ok((StatusCode::CREATED, Answer(upload)))
+}
+
+/// An import of uploads.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ImportRequest {
+    /// The files.
+    uploads: Vec<Upload>,
+    /// How they are read.
+    #[serde(default)]
+    options: ImportOptions,
+}
+
+async fn preview(
+    State(app): State<App>,
+    identity: Identity,
+    Json(request): Json<ImportRequest>,
+) -> Result<Answer<Preview>> {
+    let project = identity.project.id;
+    let files = super::uploads::files(&app, project, &request.uploads)?;
+    let scratch = super::uploads::scratch(&app, project);
+    Ok(Answer(
+        super::import::preview(files, request.options, scratch).await?,
+    ))
+}
+
+async fn import(
+    State(app): State<App>,
+    identity: Identity,
+    Path(name): Path<String>,
+    Json(request): Json<ImportRequest>,
+) -> Result<(StatusCode, Answer<Saved>)> {
+    let (name, project) = (parse_name(&name)?, identity.project.id);
+    let files = super::uploads::files(&app, project, &request.uploads)?;
+    let scratch = super::uploads::scratch(&app, project);
+    let saved = app
+        .datasets
+        .import(identity.scope(), &name, files, request.options, scratch)
+        .await?;
+    super::uploads::remove(&app, project, &request.uploads).await;
+    app.refresh_plan().await?;
+    Ok((StatusCode::CREATED, Answer(saved)))
 }

@@ -46,13 +46,15 @@ pub(super) fn id_hash(id: &str) -> u64 {
 }
 
 fn damaged(digest: &Digest, error: impl std::fmt::Display) -> AppError {
-    AppError::internal(anyhow::anyhow!("the chunk {digest} of a dataset cannot be read: {error}"))
+    AppError::internal(anyhow::anyhow!(
+        "the chunk {digest} of a dataset cannot be read: {error}"
+    ))
 }
 
 impl Chunks {
     pub(super) fn new(store: &BlobStore, project: ProjectId, known: &Arc<KnownIds>) -> Self {
         Self {
-            store: store.of_project(project),
+            store: store.clone(),
             project,
             known: Arc::clone(known),
         }
@@ -72,10 +74,16 @@ impl Chunks {
             .map(|line| serde_json::from_slice(line).map_err(|error| damaged(&chunk.digest, error)))
             .collect::<Result<_>>()?;
         if examples.len() as u64 != chunk.count {
-            return Err(damaged(&chunk.digest, "it has another number of examples than its dataset says"));
+            return Err(damaged(
+                &chunk.digest,
+                "it has another number of examples than its dataset says",
+            ));
         }
         self.known.remember(self.project, chunk.digest, || {
-            examples.iter().map(|example| id_hash(&example.id)).collect()
+            examples
+                .iter()
+                .map(|example| id_hash(&example.id))
+                .collect()
         });
         Ok(examples)
     }
@@ -98,17 +106,9 @@ impl Chunks {
                     .map_err(|error| damaged(&chunk.digest, error))
             })
             .collect::<Result<_>>()?;
-        self.known.remember(self.project, chunk.digest, || Arc::clone(&ids));
+        self.known
+            .remember(self.project, chunk.digest, || Arc::clone(&ids));
         Ok(ids)
-    }
-
-    /// One example, if the chunk has it.
-    pub(super) async fn find(&self, chunk: &Chunk, id: &str) -> Result<Option<Example>> {
-        if !self.ids(chunk).await?.contains(&id_hash(id)) {
-            return Ok(None);
-        }
-        let examples = self.read(chunk).await?;
-        Ok(examples.into_iter().find(|example| example.id == id))
     }
 
     /// Starts writing the chunks of a version.
@@ -124,7 +124,9 @@ impl Chunks {
 }
 
 fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
+    bytes
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
 }
 
 impl KnownIds {
@@ -174,15 +176,20 @@ impl ChunkWriter {
     pub(super) async fn push(&mut self, example: &Example) -> Result<(), PushError> {
         let line = example.check()?;
         if self.count >= MAX_EXAMPLES {
-            return Err(Problem::new("", format!("a dataset has at most {MAX_EXAMPLES} examples")).into());
+            return Err(
+                Problem::new("", format!("a dataset has at most {MAX_EXAMPLES} examples")).into(),
+            );
         }
-        if self.open.len() >= CHUNK_EXAMPLES || (!self.open.is_empty() && self.lines.len() + line.len() > CHUNK_BYTES) {
+        if self.open.len() >= CHUNK_EXAMPLES
+            || (!self.open.is_empty() && self.lines.len() + line.len() > CHUNK_BYTES)
+        {
             self.flush().await?;
         }
         self.count += 1;
         self.lines.extend_from_slice(&line);
         self.lines.push(b'\n');
-        self.open.push((id_hash(&example.id), example.split.clone()));
+        self.open
+            .push((id_hash(&example.id), example.split.clone()));
         Ok(())
     }
 
@@ -194,12 +201,18 @@ impl ChunkWriter {
         let open = std::mem::take(&mut self.open);
         let store = self.chunks.store.clone();
         let written = tokio::task::spawn_blocking(move || store.put_bytes(&bytes)).await;
-        let blob = written.map_err(AppError::internal)?.map_err(|error| match error {
-            db::BlobError::DiskFull(_) => AppError::unavailable(format!("{error}; nothing was changed")),
-            other => AppError::internal(other),
-        })?;
+        let blob = written
+            .map_err(AppError::internal)?
+            .map_err(|error| match error {
+                db::BlobError::DiskFull(_) => {
+                    AppError::unavailable(format!("{error}; nothing was changed"))
+                }
+                other => AppError::internal(other),
+            })?;
         let ids = || open.iter().map(|(id, _)| *id).collect();
-        self.chunks.known.remember(self.chunks.project, blob.digest, ids);
+        self.chunks
+            .known
+            .remember(self.chunks.project, blob.digest, ids);
         self.done.push(Chunk {
             digest: blob.digest,
             count: open.len() as u64,

@@ -15,9 +15,9 @@ use serde_json::Value;
 use super::example::{Example, check_split};
 
 /// Examples of a chunk, at most.
-pub const CHUNK_EXAMPLES: usize = 256;
+pub(super) const CHUNK_EXAMPLES: usize = 256;
 /// Examples of a dataset, at most.
-pub const MAX_EXAMPLES: u64 = 1_000_000;
+pub(super) const MAX_EXAMPLES: u64 = 1_000_000;
 const MAX_DESCRIPTION_CHARS: usize = 2000;
 const MAX_LABELS: usize = 1000;
 const MAX_LABEL_CHARS: usize = 200;
@@ -36,6 +36,9 @@ pub struct DatasetDocument {
     /// The only answers that `expected` may be, for a classification; empty for any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,
+    /// Anything else about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Value>,
     /// How many examples each split has.
     #[serde(default)]
     pub splits: BTreeMap<String, u64>,
@@ -121,7 +124,10 @@ impl DatasetDocument {
             problems.push(Problem::new("/description", why));
         }
         if self.labels.len() > MAX_LABELS {
-            problems.push(Problem::new("/labels", format!("more than {MAX_LABELS} labels")));
+            problems.push(Problem::new(
+                "/labels",
+                format!("more than {MAX_LABELS} labels"),
+            ));
         }
         let mut seen = BTreeSet::new();
         for (index, label) in self.labels.iter().enumerate() {
@@ -160,12 +166,21 @@ impl DatasetDocument {
             count = count.saturating_add(chunk.count);
         }
         if count != self.count {
-            problems.push(Problem::new("/count", format!("the chunks hold {count} examples")));
+            problems.push(Problem::new(
+                "/count",
+                format!("the chunks hold {count} examples"),
+            ));
         }
         if self.count > MAX_EXAMPLES {
-            problems.push(Problem::new("/count", format!("at most {MAX_EXAMPLES} are allowed")));
+            problems.push(Problem::new(
+                "/count",
+                format!("at most {MAX_EXAMPLES} are allowed"),
+            ));
         }
-        let named = self.splits.iter().map(|(split, count)| (split.as_str(), *count));
+        let named = self
+            .splits
+            .iter()
+            .map(|(split, count)| (split.as_str(), *count));
         if !named.eq(splits) {
             problems.push(Problem::new("/splits", "the chunks have other splits"));
         }
@@ -262,10 +277,18 @@ impl Checks {
     }
 
     fn check_label(&self, example: &Example) -> Result<(), Problem> {
-        let Some(expected) = example.expected.as_ref().filter(|_| !self.labels.is_empty()) else {
+        let Some(expected) = example
+            .expected
+            .as_ref()
+            .filter(|_| !self.labels.is_empty())
+        else {
             return Ok(());
         };
-        let is_known = |value: &Value| value.as_str().is_some_and(|label| self.labels.contains(label));
+        let is_known = |value: &Value| {
+            value
+                .as_str()
+                .is_some_and(|label| self.labels.contains(label))
+        };
         let fits = match expected {
             Value::Array(labels) => labels.iter().all(is_known),
             one => is_known(one),
@@ -304,7 +327,8 @@ fn compile(field: &str, schema: &Value) -> Result<Validator, Problem> {
 fn mentions_reference(schema: &Value) -> bool {
     match schema {
         Value::Object(map) => map.iter().any(|(key, value)| {
-            matches!(key.as_str(), "$ref" | "$dynamicRef" | "$recursiveRef") || mentions_reference(value)
+            matches!(key.as_str(), "$ref" | "$dynamicRef" | "$recursiveRef")
+                || mentions_reference(value)
         }),
         Value::Array(items) => items.iter().any(mentions_reference),
         _ => false,

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use db::catalog::{Name, Selector};
-use db::{NewVersion, SavedVersion, Scope};
+use db::{NewVersion, SavedVersion, Scope, WriteTx};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -50,6 +50,8 @@ pub struct Describe {
     pub fields: Option<Fields>,
     /// The labels that `expected` may be.
     pub labels: Option<Vec<String>>,
+    /// Anything else about it.
+    pub metadata: Option<Value>,
 }
 
 impl Describe {
@@ -63,11 +65,15 @@ impl Describe {
         if let Some(labels) = &self.labels {
             document.labels.clone_from(labels);
         }
+        if let Some(metadata) = &self.metadata {
+            document.metadata = Some(metadata.clone()).filter(|metadata| !metadata.is_null());
+        }
     }
 }
 
 /// What a save did.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "SavedDataset")]
 pub struct Saved {
     /// The dataset.
     pub name: String,
@@ -122,16 +128,29 @@ impl Datasets {
             if let Some(wanted) = edits.base.filter(|wanted| *wanted != base.version.number) {
                 return Err(saved_meanwhile(name, wanted, base.version.number));
             }
-            match self.save_edits(scope, name, edits.clone(), Some(base)).await {
-                Err(error) if error.code == MEANWHILE && edits.base.is_none() && attempt < TRIES => {}
+            match self
+                .save_edits(scope, name, edits.clone(), Some(base))
+                .await
+            {
+                Err(error)
+                    if error.code == MEANWHILE && edits.base.is_none() && attempt < TRIES => {}
                 done => return done,
             }
         }
         Err(AppError::conflict("the dataset changes all the time"))
     }
 
-    async fn save_edits(&self, scope: Scope, name: &Name, edits: Edits, base: Option<Found>) -> Result<Saved> {
-        let mut document = base.as_ref().map(|base| base.document.clone()).unwrap_or_default();
+    async fn save_edits(
+        &self,
+        scope: Scope,
+        name: &Name,
+        edits: Edits,
+        base: Option<Found>,
+    ) -> Result<Saved> {
+        let mut document = base
+            .as_ref()
+            .map(|base| base.document.clone())
+            .unwrap_or_default();
         let before = document.clone();
         edits.describe.apply(&mut document);
         let problems = document.description_problems();
@@ -140,18 +159,22 @@ impl Datasets {
         }
         let checks = Checks::build(&document).map_err(db::CatalogError::Invalid)?;
         // Rules that are new hold for the examples that were there before, too.
-        let recheck = (before.fields != document.fields || before.labels != document.labels) && !checks.is_empty();
+        let recheck = (before.fields != document.fields || before.labels != document.labels)
+            && !checks.is_empty();
         let message = edits.message.clone();
         let mut run = Run::new(self, scope, edits, &checks)?;
         let mut writer = self.chunks(scope)?.writer();
         for (index, chunk) in before.chunks.iter().enumerate() {
             let is_last = index + 1 == before.chunks.len();
-            run.chunk(self, scope, chunk, is_last, recheck, &mut writer).await?;
+            run.chunk(self, scope, chunk, is_last, recheck, &mut writer)
+                .await?;
         }
         run.append(&mut writer).await?;
         let document = document.with_chunks(writer.finish().await?);
         let base = base.map(|found| found.version);
-        let saved = self.save_version(scope, name, document.clone(), &message, base.as_ref()).await?;
+        let saved = self
+            .save_version(scope, name, document.clone(), &message, base.as_ref())
+            .await?;
         Ok(run.saved(name, &document, &saved))
     }
 
@@ -166,7 +189,10 @@ impl Datasets {
     ) -> Result<SavedVersion> {
         let mut tx = self.db.begin_write().await?;
         tx.serialise().await?;
-        let newest = self.catalog.version_in(&mut tx, scope, KIND, name, &Selector::Latest).await?;
+        let newest = self
+            .catalog
+            .version_in(&mut tx, scope, KIND, name, &Selector::Latest)
+            .await?;
         let newest = newest.map(|newest| newest.version);
         if let Some(base) = base
             && newest.as_ref().map(|newest| newest.number) != Some(base.number)
@@ -174,25 +200,46 @@ impl Datasets {
             let now = newest.map_or(0, |newest| newest.number);
             return Err(saved_meanwhile(name, base.number, now));
         }
-        let mut content = document.to_value();
-        let new = |content| NewVersion { kind: KIND, name, content, message };
-        let mut saved = self.catalog.save_version_in(&mut tx, scope, new(&content)).await?;
+        let mut saved = self
+            .save_in(&mut tx, scope, name, &document, message)
+            .await?;
         if saved.already_existed
             && let Some(newest) = newest.filter(|newest| newest.number != saved.version.number)
         {
+            // Back to what an older version held: a version of its own all the same.
             document.after = Some(newest.digest);
-            content = document.to_value();
-            saved = self.catalog.save_version_in(&mut tx, scope, new(&content)).await?;
+            saved = self
+                .save_in(&mut tx, scope, name, &document, message)
+                .await?;
         }
         tx.commit().await?;
         Ok(saved)
+    }
+
+    async fn save_in(
+        &self,
+        tx: &mut WriteTx,
+        scope: Scope,
+        name: &Name,
+        document: &DatasetDocument,
+        message: &str,
+    ) -> Result<SavedVersion> {
+        let content = document.to_value();
+        let new = NewVersion {
+            kind: KIND,
+            name,
+            content: &content,
+            message,
+        };
+        Ok(self.catalog.save_made_in(tx, scope, new).await?)
     }
 }
 
 const MEANWHILE: &str = "saved_meanwhile";
 
 fn saved_meanwhile(name: &Name, base: i64, now: i64) -> AppError {
-    let message = format!("somebody else saved {name} first: version {base} was edited, {now} is the newest");
+    let message =
+        format!("somebody else saved {name} first: version {base} was edited, {now} is the newest");
     AppError::conflict(message)
         .code(MEANWHILE)
         .hint("look at the newest version and edit that")
@@ -234,7 +281,8 @@ impl<'a> Run<'a> {
         for (index, mut patch) in edits.patch.into_iter().enumerate() {
             let place = format!("/patch/{index}");
             let Some(Value::String(id)) = patch.remove("id") else {
-                let refusal = AppError::invalid(format!("{place}: a patch names an example by its id"));
+                let refusal =
+                    AppError::invalid(format!("{place}: a patch names an example by its id"));
                 return Err(refusal.at(format!("{place}/id")));
             };
             run.claim(&id, &place)?;
@@ -249,9 +297,12 @@ impl<'a> Run<'a> {
 
     /// Each example is edited once.
     fn claim(&mut self, id: &str, place: &str) -> Result<()> {
-        let is_known = self.puts.contains_key(id) || self.patches.contains_key(id) || self.removes.contains_key(id);
+        let is_known = self.puts.contains_key(id)
+            || self.patches.contains_key(id)
+            || self.removes.contains_key(id);
         if is_known {
-            let refusal = AppError::invalid(format!("{place}: the example {id:?} is in this edit twice"));
+            let refusal =
+                AppError::invalid(format!("{place}: the example {id:?} is in this edit twice"));
             return Err(refusal.code("invalid_example").at(place));
         }
         self.hashes.insert(id_hash(id));
@@ -271,10 +322,16 @@ impl<'a> Run<'a> {
         let is_touched = if self.hashes.is_empty() {
             false
         } else {
-            chunks.ids(chunk).await?.iter().any(|id| self.hashes.contains(id))
+            chunks
+                .ids(chunk)
+                .await?
+                .iter()
+                .any(|id| self.hashes.contains(id))
         };
         // New examples fill the last chunk first, or a thousand small edits would make a thousand chunks.
-        let is_filled_up = is_last && !self.puts.is_empty() && (chunk.count as usize) < super::document::CHUNK_EXAMPLES;
+        let is_filled_up = is_last
+            && !self.puts.is_empty()
+            && (chunk.count as usize) < super::document::CHUNK_EXAMPLES;
         if !is_touched && !is_filled_up && !recheck {
             return writer.keep(chunk).await;
         }
@@ -283,7 +340,9 @@ impl<'a> Run<'a> {
             for example in &examples {
                 if !self.is_edited(&example.id) {
                     let place = format!("example {:?}", example.id);
-                    self.checks.check(example).map_err(|problem| wrong_example(&place, &problem))?;
+                    self.checks
+                        .check(example)
+                        .map_err(|problem| wrong_example(&place, &problem))?;
                 }
             }
             if !is_touched && !is_filled_up {
@@ -314,11 +373,16 @@ impl<'a> Run<'a> {
             (format!("/put/{index}"), put)
         } else if let Some((index, patch)) = self.patches.remove(&example.id) {
             let place = format!("/patch/{index}");
-            let patched = example.patched(&patch).map_err(|problem| wrong_example(&place, &problem))?;
+            let patched = example
+                .patched(&patch)
+                .map_err(|problem| wrong_example(&place, &problem))?;
             (place, patched)
         } else {
             let place = format!("example {:?}", example.id);
-            return writer.push(&example).await.map_err(|error| error.at(&place));
+            return writer
+                .push(&example)
+                .await
+                .map_err(|error| error.at(&place));
         };
         if edited != example {
             self.touched.changed += 1;
@@ -327,21 +391,33 @@ impl<'a> Run<'a> {
     }
 
     async fn write(&self, place: &str, example: &Example, writer: &mut ChunkWriter) -> Result<()> {
-        self.checks.check(example).map_err(|problem| wrong_example(place, &problem))?;
+        self.checks
+            .check(example)
+            .map_err(|problem| wrong_example(place, &problem))?;
         writer.push(example).await.map_err(|error| error.at(place))
     }
 
     async fn append(&mut self, writer: &mut ChunkWriter) -> Result<()> {
-        let missing = self.patches.iter().map(|(id, (index, _))| (format!("/patch/{index}"), id));
-        let missing = missing.chain(self.removes.iter().map(|(id, index)| (format!("/remove/{index}"), id)));
+        let missing = self
+            .patches
+            .iter()
+            .map(|(id, (index, _))| (format!("/patch/{index}"), id));
+        let missing = missing.chain(
+            self.removes
+                .iter()
+                .map(|(id, index)| (format!("/remove/{index}"), id)),
+        );
         if let Some((place, id)) = missing.min() {
-            let refusal = AppError::not_found(format!("{place}: there is no example {id:?} in the newest version"));
+            let refusal = AppError::not_found(format!(
+                "{place}: there is no example {id:?} in the newest version"
+            ));
             return Err(refusal.code("no_such_example").at(place));
         }
         let mut new: Vec<(usize, Example)> = std::mem::take(&mut self.puts).into_values().collect();
         new.sort_by_key(|(index, _)| *index);
         for (index, example) in new {
-            self.write(&format!("/put/{index}"), &example, writer).await?;
+            self.write(&format!("/put/{index}"), &example, writer)
+                .await?;
             self.touched.added += 1;
         }
         Ok(())
@@ -376,7 +452,12 @@ impl Saved {
 
 impl super::example::Source {
     fn is_only_person(&self) -> bool {
-        self.person.is_some() && Self { person: None, ..self.clone() }.is_empty()
+        self.person.is_some()
+            && Self {
+                person: None,
+                ..self.clone()
+            }
+            .is_empty()
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// The largest example, in bytes of canonical JSON.
-pub const MAX_EXAMPLE_BYTES: usize = 1 << 20;
+pub(super) const MAX_EXAMPLE_BYTES: usize = 1 << 20;
 const MAX_ID_CHARS: usize = 128;
 const MAX_SPLIT_CHARS: usize = 64;
 const MAX_MARKS: usize = 1000;
@@ -134,7 +134,7 @@ fn slice_chars(text: &str, start: usize, end: usize) -> Option<&str> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn check_split(split: &str) -> Result<(), String> {
+pub(super) fn check_split(split: &str) -> Result<(), String> {
     let allowed = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
     match split.chars().count() {
         1..=MAX_SPLIT_CHARS if split.chars().all(allowed) => Ok(()),
@@ -152,7 +152,8 @@ impl Example {
     /// What is wrong, with its place inside of the example.
     pub fn check(&self) -> Result<Vec<u8>, Problem> {
         let id_chars = self.id.chars().count();
-        if id_chars == 0 || id_chars > MAX_ID_CHARS || self.id.chars().any(base::text::is_deceptive) {
+        if id_chars == 0 || id_chars > MAX_ID_CHARS || self.id.chars().any(base::text::is_deceptive)
+        {
             let why = format!("an id has 1 to {MAX_ID_CHARS} visible characters");
             return Err(Problem::new("/id", why));
         }
@@ -162,9 +163,11 @@ impl Example {
         if self.input.is_null() {
             return Err(Problem::new("/input", "an example needs an input"));
         }
-        let value = serde_json::to_value(self).map_err(|error| Problem::new("", error.to_string()))?;
+        let value =
+            serde_json::to_value(self).map_err(|error| Problem::new("", error.to_string()))?;
         self.check_marks(&value)?;
-        let line = base::canonical_json(&value).map_err(|error| Problem::new("", error.to_string()))?;
+        let line =
+            base::canonical_json(&value).map_err(|error| Problem::new("", error.to_string()))?;
         if line.len() > MAX_EXAMPLE_BYTES {
             let why = format!("the example has {} bytes; the limit is 1 MiB", line.len());
             return Err(Problem::new("", why));
@@ -174,11 +177,17 @@ impl Example {
 
     fn check_marks(&self, value: &Value) -> Result<(), Problem> {
         if self.marks.len() > MAX_MARKS {
-            return Err(Problem::new("/marks", format!("more than {MAX_MARKS} marks")));
+            return Err(Problem::new(
+                "/marks",
+                format!("more than {MAX_MARKS} marks"),
+            ));
         }
         for (index, mark) in self.marks.iter().enumerate() {
             if mark.text(value).is_none() {
-                let why = format!("there are no characters {} to {} at {}", mark.start, mark.end, mark.path);
+                let why = format!(
+                    "there are no characters {} to {} at {}",
+                    mark.start, mark.end, mark.path
+                );
                 return Err(Problem::new(format!("/marks/{index}"), why));
             }
         }
@@ -206,8 +215,14 @@ impl Example {
     /// Whether some text in it contains this; `needle` is in lower case.
     pub fn mentions(&self, needle: &str) -> bool {
         let texts = [Some(&self.input), self.expected.as_ref()];
-        texts.into_iter().flatten().any(|value| value_mentions(value, needle))
-            || self.context.iter().any(|text| text.to_lowercase().contains(needle))
+        texts
+            .into_iter()
+            .flatten()
+            .any(|value| value_mentions(value, needle))
+            || self
+                .context
+                .iter()
+                .any(|text| text.to_lowercase().contains(needle))
             || self.metadata.iter().any(|(key, value)| {
                 key.to_lowercase().contains(needle) || value_mentions(value, needle)
             })
@@ -221,7 +236,8 @@ impl Example {
         if !self.marks.is_empty() || before.marks.is_empty() {
             return;
         }
-        let (Ok(old), Ok(new)) = (serde_json::to_value(before), serde_json::to_value(&*self)) else {
+        let (Ok(old), Ok(new)) = (serde_json::to_value(before), serde_json::to_value(&*self))
+        else {
             return;
         };
         let moved = before.marks.iter().filter_map(|mark| {
@@ -237,7 +253,11 @@ impl Example {
             }
             let start = text.get(..at)?.chars().count();
             let end = start + covered.chars().count();
-            Some(Mark { start, end, ..mark.clone() })
+            Some(Mark {
+                start,
+                end,
+                ..mark.clone()
+            })
         });
         self.marks = moved.collect();
     }
@@ -247,7 +267,8 @@ impl Example {
     /// # Errors
     /// The outcome is no example.
     pub fn patched(&self, patch: &Map<String, Value>) -> Result<Self, Problem> {
-        let mut value = serde_json::to_value(self).map_err(|error| Problem::new("", error.to_string()))?;
+        let mut value =
+            serde_json::to_value(self).map_err(|error| Problem::new("", error.to_string()))?;
         let whole = Value::Object(patch.clone());
         merge(&mut value, &whole);
         // A patch that does not speak of marks leaves them to be carried over.
@@ -273,7 +294,9 @@ fn merge(target: &mut Value, patch: &Value) {
     if !target.is_object() {
         *target = Value::Object(Map::new());
     }
-    let Some(map) = target.as_object_mut() else { return };
+    let Some(map) = target.as_object_mut() else {
+        return;
+    };
     for (key, value) in fields {
         if value.is_null() {
             map.remove(key);
@@ -316,7 +339,9 @@ pub(super) fn collect_text(value: &Value, out: &mut String) {
 }
 
 /// How many of these examples are in each split.
-pub fn count_splits<'a>(splits: impl Iterator<Item = Option<&'a str>>) -> BTreeMap<String, u64> {
+pub(super) fn count_splits<'a>(
+    splits: impl Iterator<Item = Option<&'a str>>,
+) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     for split in splits.flatten() {
         *counts.entry(split.to_owned()).or_default() += 1;

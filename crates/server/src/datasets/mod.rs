@@ -8,21 +8,32 @@
 //! | `edit.rs` | from one version to the next |
 //! | `read.rs` | pages of examples, one example, all of them, what differs between versions |
 //! | `from_traces.rs` | examples out of traces |
-//! | `import/`, `export.rs` | files of others |
+//! | `uploads.rs`, `import/`, `export.rs` | files of others |
 //! | `split.rs`, `alike.rs` | assigning splits; duplicates and leaks |
-//! | `api.rs`, `pages/` | JSON routes and pages |
+//! | `api.rs` | JSON routes |
+//! | `pages.rs`, `example_page.rs`, `import_page.rs`, `traces_page.rs` | pages |
 //!
 //! A dataset is a document of the catalog that names chunks of examples in the blob
 //! store. Saving a version writes the chunks that changed and shares the others, so
 //! that a version costs what it changes. Deleting a dataset leaves its chunks where
 //! they are: other versions and datasets may share them, and saving brings it back.
 
+mod alike;
 mod api;
 mod chunks;
 mod document;
 mod edit;
 mod example;
+mod example_page;
+mod export;
+mod from_traces;
+mod import;
+mod import_page;
+mod pages;
 mod read;
+mod split;
+mod traces_page;
+mod uploads;
 
 use std::sync::Arc;
 
@@ -35,17 +46,24 @@ use serde_json::json;
 use crate::error::{AppError, Result};
 use crate::http::Route;
 
+pub use alike::Report;
 pub use document::{Checks, Chunk, DatasetDocument, Fields};
 pub use edit::{Describe, Edits, Saved};
 pub use example::{Example, Mark, Source, Verdict};
+pub use export::ExportFormat;
+pub use from_traces::{FromTraces, Picked, Taken, add_traces};
+pub use import::{Format, ImportFile, ImportOptions, Mode, Preview};
 pub use read::{Difference, ExampleFilter, ExamplePage, Located, Reading, SplitFilter};
+pub use split::{Assign, Assigned};
 
 /// The catalog's word for datasets.
 pub const KIND: &str = "dataset";
 
 /// Pages and API.
 pub fn routes() -> Vec<Route> {
-    api::routes()
+    let mut routes = api::routes();
+    routes.extend(pages::routes());
+    routes
 }
 
 /// Datasets, as the catalog knows them.
@@ -62,6 +80,7 @@ pub fn kind() -> Kind {
         },
         // Two datasets are alike when their examples are, which their documents do not hold.
         text_of: |_| String::new(),
+        made_by: Some("send its examples to /api/v1/datasets"),
         ..Kind::new(
             KIND,
             || json!(schemars::schema_for!(DatasetDocument)),
@@ -98,9 +117,10 @@ impl Datasets {
     }
 
     fn chunks_of(&self, project: ProjectId) -> Result<chunks::Chunks> {
-        let store = self.catalog.blobs();
-        let store = store.ok_or_else(|| AppError::internal(anyhow::anyhow!("the catalog has no blob store")))?;
-        Ok(chunks::Chunks::new(store, project, &self.known))
+        let store = self.catalog.blobs(project);
+        let store = store
+            .ok_or_else(|| AppError::internal(anyhow::anyhow!("the catalog has no blob store")))?;
+        Ok(chunks::Chunks::new(&store, project, &self.known))
     }
 
     fn chunks(&self, scope: Scope) -> Result<chunks::Chunks> {
@@ -154,9 +174,8 @@ impl Datasets {
 
 fn read_document(document: Document) -> Result<Found> {
     let Document { version, content } = document;
-    let document = DatasetDocument::deserialize(&content).map_err(|error| {
-        AppError::internal(error).code("unreadable_dataset")
-    })?;
+    let document = DatasetDocument::deserialize(&content)
+        .map_err(|error| AppError::internal(error).code("unreadable_dataset"))?;
     Ok(Found { version, document })
 }
 
@@ -166,6 +185,8 @@ fn read_document(document: Document) -> Result<Found> {
 /// What is wrong with it.
 pub fn parse_name(text: &str) -> Result<Name> {
     text.parse().map_err(|problem: db::Problem| {
-        AppError::invalid(problem.message).code("bad_name").at("name")
+        AppError::invalid(problem.message)
+            .code("bad_name")
+            .at("name")
     })
 }

@@ -6,8 +6,8 @@
 //! the counts, a split skips the chunks that have none of it, and two versions differ
 //! only in chunks that they do not share.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
 use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use base::Digest;
@@ -24,7 +24,7 @@ use crate::error::{AppError, Result};
 /// How long one question may look through chunks before it answers with what it has.
 const SEARCH: Duration = Duration::from_secs(2);
 /// Examples of a page, at most.
-pub const MAX_PAGE: usize = 1000;
+pub(super) const MAX_PAGE: usize = 1000;
 /// Examples that may differ between two versions before a comparison gives up.
 const MAX_COMPARED: usize = 500_000;
 
@@ -82,10 +82,19 @@ impl ExampleFilter {
 
     /// Whether it takes this example.
     pub fn takes(&self, example: &Example) -> bool {
-        self.split.as_ref().is_none_or(|split| split.takes(example.split.as_deref()))
-            && self.verdict.is_none_or(|verdict| example.verdict == Some(verdict))
-            && self.labelled.is_none_or(|labelled| example.expected.is_some() == labelled)
-            && self.text.as_ref().is_none_or(|text| example.mentions(&text.to_lowercase()))
+        self.split
+            .as_ref()
+            .is_none_or(|split| split.takes(example.split.as_deref()))
+            && self
+                .verdict
+                .is_none_or(|verdict| example.verdict == Some(verdict))
+            && self
+                .labelled
+                .is_none_or(|labelled| example.expected.is_some() == labelled)
+            && self
+                .text
+                .as_ref()
+                .is_none_or(|text| example.mentions(&text.to_lowercase()))
     }
 
     /// How many examples it finds, where that is known without looking.
@@ -103,6 +112,7 @@ impl ExampleFilter {
 
 /// An example and its place.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "LocatedExample")]
 pub struct Located {
     /// Its number in the dataset's order, from 0.
     pub place: u64,
@@ -137,11 +147,18 @@ impl Datasets {
         let chunks = self.chunks(scope)?;
         let limit = limit.clamp(1, MAX_PAGE);
         let begin = Instant::now();
-        let mut page = ExamplePage { items: Vec::new(), next: None };
+        let mut page = ExamplePage {
+            items: Vec::new(),
+            next: None,
+        };
         let mut place = 0;
         for chunk in &found.document.chunks {
             let end = place + chunk.count;
-            let is_skipped = end <= from || filter.split.as_ref().is_some_and(|split| split.count_in(chunk) == 0);
+            let is_skipped = end <= from
+                || filter
+                    .split
+                    .as_ref()
+                    .is_some_and(|split| split.count_in(chunk) == 0);
             if is_skipped {
                 place = end;
                 continue;
@@ -167,7 +184,12 @@ impl Datasets {
     }
 
     /// Where the page before the one at this place begins, for examples of a split or all.
-    pub fn place_before(found: &Found, filter: &ExampleFilter, from: u64, limit: usize) -> Option<u64> {
+    pub fn place_before(
+        found: &Found,
+        filter: &ExampleFilter,
+        from: u64,
+        limit: usize,
+    ) -> Option<u64> {
         if from == 0 || filter.looks_inside() {
             return None;
         }
@@ -239,7 +261,12 @@ impl Datasets {
     pub async fn difference(&self, scope: Scope, from: &Found, to: &Found) -> Result<Difference> {
         let chunks = self.chunks(scope)?;
         let shared: HashSet<Digest> = {
-            let before: HashSet<Digest> = from.document.chunks.iter().map(|chunk| chunk.digest).collect();
+            let before: HashSet<Digest> = from
+                .document
+                .chunks
+                .iter()
+                .map(|chunk| chunk.digest)
+                .collect();
             let after = to.document.chunks.iter().map(|chunk| chunk.digest);
             after.filter(|digest| before.contains(digest)).collect()
         };
@@ -253,7 +280,10 @@ impl Datasets {
                 Some(_) => {}
             }
         }
-        let removed = before.order.values().filter(|(id, _)| !after.by_id.contains_key(id));
+        let removed = before
+            .order
+            .values()
+            .filter(|(id, _)| !after.by_id.contains_key(id));
         difference.removed = removed.map(|(id, _)| id.clone()).collect();
         Ok(difference)
     }
@@ -276,7 +306,9 @@ async fn digests(chunks: &Chunks, found: &Found, shared: &HashSet<Digest>) -> Re
             continue;
         }
         for (example, place) in chunks.read(chunk).await?.into_iter().zip(start..) {
-            let line = example.check().map_err(|problem| AppError::internal(anyhow::anyhow!(problem)))?;
+            let line = example
+                .check()
+                .map_err(|problem| AppError::internal(anyhow::anyhow!(problem)))?;
             let digest = Digest::of(&line);
             digests.order.insert(place, (example.id.clone(), digest));
             digests.by_id.insert(example.id, digest);

@@ -11,6 +11,7 @@
 mod content;
 mod filter;
 mod langfuse;
+mod langfuse_datasets;
 mod mlflow;
 mod partials;
 mod store;
@@ -29,6 +30,7 @@ use crate::prompts::KIND;
 /// Both surfaces.
 pub fn routes() -> Vec<Route> {
     let mut routes = langfuse::routes();
+    routes.extend(langfuse_datasets::routes());
     routes.extend(mlflow::routes());
     routes
 }

@@ -107,7 +107,7 @@ impl ListLink {
 }
 
 /// Percent-encodes everything but unreserved characters: right for a path segment and for a query value.
-pub(super) fn encode(text: &str) -> String {
+pub(crate) fn encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

@@ -41,7 +41,7 @@ pub use api::trace_json;
 pub use ask::{Ask, AskText, filter_error, read};
 pub use json::{ListOf, ScoreJson, ScoreValue, SpanJson, TraceRowJson};
 pub use links::ListLink;
-use links::encode;
+pub(crate) use links::encode;
 pub use pages::bucket_s;
 pub use summary::{calls_by_provider, count_by_app, count_by_prompt, prompt_stats, replay};
 pub use view::{Chart, RangeView, Series, bucket_times, bucketed, range_view};

@@ -71,6 +71,15 @@ const GROUPS: &[(&str, &[Entry])] = &[
         &[("nav-traces", "traces", "traces", Permission::ReadTraces)],
     ),
     (
+        "nav-improve",
+        &[(
+            "nav-datasets",
+            "datasets",
+            "datasets",
+            Permission::ReadDatasets,
+        )],
+    ),
+    (
         "nav-govern",
         &[
             ("nav-keys", "keys", "keys", Permission::ReadKeys),

@@ -13,6 +13,7 @@ mod audit_walk;
 mod bad_input;
 mod catalog;
 mod cli;
+mod datasets;
 mod experiments;
 mod gitops;
 mod keys;

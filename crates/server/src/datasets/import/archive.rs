@@ -29,13 +29,19 @@ impl Drop for Scratch {
 /// Whether it is an archive, by its name.
 pub(super) fn is_archive(name: &str) -> bool {
     let name = name.to_lowercase();
-    [".zip", ".tar", ".tar.gz", ".tgz"].iter().any(|ending| name.ends_with(ending))
+    [".zip", ".tar", ".tar.gz", ".tgz"]
+        .iter()
+        .any(|ending| name.ends_with(ending))
 }
 
 /// The files in an archive.
 pub(super) fn unpack(archive: &ImportFile, scratch: &Path) -> Result<(Vec<ImportFile>, Scratch)> {
     let folder = make_folder(scratch).map_err(AppError::internal)?;
-    let mut out = Out { folder: folder.0.clone(), files: Vec::new(), left: MAX_UNPACKED_BYTES };
+    let mut out = Out {
+        folder: folder.0.clone(),
+        files: Vec::new(),
+        left: MAX_UNPACKED_BYTES,
+    };
     let file = File::open(&archive.path).map_err(AppError::internal)?;
     let name = archive.name.to_lowercase();
     let unpacked = if name.ends_with(".zip") {
@@ -43,11 +49,16 @@ pub(super) fn unpack(archive: &ImportFile, scratch: &Path) -> Result<(Vec<Import
     } else if name.ends_with(".tar") {
         untar(BufReader::new(file), &mut out)
     } else {
-        untar(flate2::read::MultiGzDecoder::new(BufReader::new(file)), &mut out)
+        untar(
+            flate2::read::MultiGzDecoder::new(BufReader::new(file)),
+            &mut out,
+        )
     };
     unpacked.map_err(|error| {
         let message = format!("the archive {} cannot be read: {error}", archive.name);
-        AppError::invalid(message).code("bad_archive").at(archive.name.clone())
+        AppError::invalid(message)
+            .code("bad_archive")
+            .at(archive.name.clone())
     })?;
     let mut files = out.files;
     files.sort_by(|a, b| a.name.cmp(&b.name));
@@ -75,7 +86,9 @@ struct Out {
 
 impl Out {
     fn file(&mut self, name: &str, content: &mut dyn Read) -> io::Result<()> {
-        let hidden = name.split('/').any(|part| part.starts_with('.') || part == "__MACOSX");
+        let hidden = name
+            .split('/')
+            .any(|part| part.starts_with('.') || part == "__MACOSX");
         if hidden || !crate::models::is_relative_path(name) {
             io::copy(content, &mut io::sink())?;
             return Ok(());
@@ -87,11 +100,17 @@ impl Out {
         let mut file = File::create_new(&path)?;
         let written = io::copy(&mut content.take(self.left + 1), &mut file)?;
         if written > self.left {
-            return Err(bad(format!("it unpacks to more than {} GiB", MAX_UNPACKED_BYTES >> 30)));
+            return Err(bad(format!(
+                "it unpacks to more than {} GiB",
+                MAX_UNPACKED_BYTES >> 30
+            )));
         }
         self.left -= written;
         file.flush()?;
-        self.files.push(ImportFile { name: name.to_owned(), path });
+        self.files.push(ImportFile {
+            name: name.to_owned(),
+            path,
+        });
         Ok(())
     }
 }
@@ -109,7 +128,10 @@ fn unzip(file: File, out: &mut Out) -> io::Result<()> {
         let mut reader = flate2::CrcReader::new(zip.reader(&entry)?);
         out.file(&entry.path, &mut reader)?;
         if reader.crc().sum() != entry.crc || u64::from(reader.crc().amount()) != entry.size_bytes {
-            return Err(bad(format!("{} has another length or checksum than announced", entry.path)));
+            return Err(bad(format!(
+                "{} has another length or checksum than announced",
+                entry.path
+            )));
         }
     }
     Ok(())
@@ -124,7 +146,17 @@ fn untar(mut archive: impl Read, out: &mut Out) -> io::Result<()> {
         if !read_block(&mut archive, &mut header)? || header.iter().all(|byte| *byte == 0) {
             return Ok(());
         }
-        let sum: u64 = header.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u64::from(*byte) }).sum();
+        let sum: u64 = header
+            .iter()
+            .enumerate()
+            .map(|(at, byte)| {
+                if (148..156).contains(&at) {
+                    32
+                } else {
+                    u64::from(*byte)
+                }
+            })
+            .sum();
         if octal(&header[148..156])? != sum {
             return Err(bad("it is no tar archive, or damaged"));
         }
@@ -136,7 +168,13 @@ fn untar(mut archive: impl Read, out: &mut Out) -> io::Result<()> {
                 let name = long_name.take().unwrap_or_else(|| name_of(&header));
                 out.file(name.trim_start_matches("./"), &mut content)?;
             }
-            b'L' => long_name = Some(short_text(&mut content, size)?.trim_end_matches('\0').to_owned()),
+            b'L' => {
+                long_name = Some(
+                    short_text(&mut content, size)?
+                        .trim_end_matches('\0')
+                        .to_owned(),
+                )
+            }
             b'x' => long_name = path_of_pax(&short_text(&mut content, size)?).or(long_name),
             _ => {}
         }
@@ -163,7 +201,8 @@ fn read_block(archive: &mut impl Read, block: &mut [u8]) -> io::Result<bool> {
 }
 
 fn octal(field: &[u8]) -> io::Result<u64> {
-    let text = std::str::from_utf8(field).map_err(|_| bad("a number in it is larger than is read here"))?;
+    let text = std::str::from_utf8(field)
+        .map_err(|_| bad("a number in it is larger than is read here"))?;
     let digits = text.trim_matches(['\0', ' ']);
     if digits.is_empty() {
         return Ok(0);
@@ -173,7 +212,10 @@ fn octal(field: &[u8]) -> io::Result<u64> {
 
 fn name_of(header: &[u8]) -> String {
     let text = |field: &[u8]| {
-        let end = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
+        let end = field
+            .iter()
+            .position(|byte| *byte == 0)
+            .unwrap_or(field.len());
         String::from_utf8_lossy(&field[..end]).into_owned()
     };
     let (name, prefix) = (text(&header[..100]), text(&header[345..500]));
@@ -196,6 +238,11 @@ fn short_text(content: &mut impl Read, size: u64) -> io::Result<String> {
 
 /// `27 path=some/long/name\n` among other lines.
 fn path_of_pax(text: &str) -> Option<String> {
-    let entry = |line: &str| line.split_once(' ')?.1.strip_prefix("path=").map(str::to_owned);
+    let entry = |line: &str| {
+        line.split_once(' ')?
+            .1
+            .strip_prefix("path=")
+            .map(str::to_owned)
+    };
     text.lines().find_map(entry)
 }

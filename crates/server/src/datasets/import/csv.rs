@@ -32,7 +32,12 @@ enum State {
 
 impl<R: BufRead> Records<R> {
     pub(super) fn new(reader: R, delimiter: u8) -> Self {
-        Self { reader, delimiter, line: 1, after_return: false }
+        Self {
+            reader,
+            delimiter,
+            line: 1,
+            after_return: false,
+        }
     }
 
     /// The next record that is not an empty line; `None` at the end.
@@ -52,7 +57,10 @@ impl<R: BufRead> Records<R> {
         loop {
             let Some(byte) = self.byte()? else {
                 if state == State::Quoted {
-                    return Err(RowError::new(quoted_since, "a quoted cell begins here and never ends"));
+                    return Err(RowError::new(
+                        quoted_since,
+                        "a quoted cell begins here and never ends",
+                    ));
                 }
                 if bytes == 0 {
                     return Ok(None);
@@ -81,7 +89,10 @@ impl<R: BufRead> Records<R> {
                     state = State::Start;
                 }
                 (State::Quote, other) => {
-                    let why = format!("{:?} stands behind the end of a quoted cell", char::from(other));
+                    let why = format!(
+                        "{:?} stands behind the end of a quoted cell",
+                        char::from(other)
+                    );
                     return Err(RowError::new(self.line, why));
                 }
                 (State::Start, b'"') => {
@@ -99,8 +110,13 @@ impl<R: BufRead> Records<R> {
     /// The next byte, with every line's end as one line feed.
     fn byte(&mut self) -> Result<Option<u8>, RowError> {
         loop {
-            let buffer = self.reader.fill_buf().map_err(|error| RowError::io(self.line, &error))?;
-            let Some(&byte) = buffer.first() else { return Ok(None) };
+            let buffer = self
+                .reader
+                .fill_buf()
+                .map_err(|error| RowError::io(self.line, &error))?;
+            let Some(&byte) = buffer.first() else {
+                return Ok(None);
+            };
             self.reader.consume(1);
             let is_second = std::mem::take(&mut self.after_return) && byte == b'\n';
             if is_second {

@@ -82,13 +82,45 @@ impl std::fmt::Display for Field {
 
 /// Names that columns have, the most telling first.
 const INPUTS: &[&str] = &[
-    "input", "inputs", "question", "prompt", "query", "user_input", "instruction", "text", "sentence", "入力", "質問",
+    "input",
+    "inputs",
+    "question",
+    "prompt",
+    "query",
+    "user_input",
+    "instruction",
+    "text",
+    "sentence",
+    "入力",
+    "質問",
 ];
 const EXPECTED: &[&str] = &[
-    "expected", "expected_output", "expectedoutput", "ideal", "ground_truth", "reference", "reference_answer", "answer",
-    "output", "completion", "response", "target", "label", "期待", "正解", "回答", "ラベル",
+    "expected",
+    "expected_output",
+    "expectedoutput",
+    "ideal",
+    "ground_truth",
+    "reference",
+    "reference_answer",
+    "answer",
+    "output",
+    "completion",
+    "response",
+    "target",
+    "label",
+    "期待",
+    "正解",
+    "回答",
+    "ラベル",
 ];
-const CONTEXTS: &[&str] = &["context", "contexts", "passages", "documents", "retrieved_contexts", "文脈"];
+const CONTEXTS: &[&str] = &[
+    "context",
+    "contexts",
+    "passages",
+    "documents",
+    "retrieved_contexts",
+    "文脈",
+];
 
 /// Turns rows into examples.
 #[derive(Debug, Clone)]
@@ -103,10 +135,16 @@ impl Mapper {
     pub(super) fn new(mapping: &BTreeMap<String, String>) -> Result<Self, AppError> {
         let mut given = BTreeMap::new();
         for (column, field) in mapping {
-            let field = field.parse().map_err(|why: String| AppError::invalid(why).at(format!("mapping.{column}")))?;
+            let field = field
+                .parse()
+                .map_err(|why: String| AppError::invalid(why).at(format!("mapping.{column}")))?;
             given.insert(column.clone(), field);
         }
-        Ok(Self { given, columns: Vec::new(), is_own: false })
+        Ok(Self {
+            given,
+            columns: Vec::new(),
+            is_own: false,
+        })
     }
 
     /// Looks at the columns of one of the first rows.
@@ -116,32 +154,56 @@ impl Mapper {
             self.is_own = export::is_own_csv(row.keys().map(String::as_str));
         }
         let mut names: Vec<String> = self.columns.iter().map(|(name, _)| name.clone()).collect();
-        names.extend(row.keys().filter(|name| !names.contains(name)).cloned().collect::<Vec<_>>());
+        names.extend(
+            row.keys()
+                .filter(|name| !names.contains(name))
+                .cloned()
+                .collect::<Vec<_>>(),
+        );
         if names.len() != self.columns.len() {
             self.columns = self.recognise(names);
         }
     }
 
     fn recognise(&self, names: Vec<String>) -> Vec<(String, Field)> {
-        let lower: Vec<String> = names.iter().map(|name| name.trim().to_lowercase()).collect();
+        let lower: Vec<String> = names
+            .iter()
+            .map(|name| name.trim().to_lowercase())
+            .collect();
         let is_free = |index: usize| !self.given.contains_key(&names[index]);
         let first = |known: &[&str]| {
-            known.iter().find_map(|known| (0..names.len()).find(|index| lower[*index] == *known && is_free(*index)))
+            known.iter().find_map(|known| {
+                (0..names.len()).find(|index| lower[*index] == *known && is_free(*index))
+            })
         };
         let is_given = |field: fn(&Field) -> bool| self.given.values().any(field);
-        let mut input = (!is_given(|field| matches!(field, Field::Input(_) | Field::Chat))).then(|| first(INPUTS)).flatten();
-        let expected = (!is_given(|field| matches!(field, Field::Expected(_)))).then(|| first(EXPECTED)).flatten();
-        let context = first(CONTEXTS);
-        let chat = (input.is_none() && !is_given(|field| matches!(field, Field::Input(_) | Field::Chat)))
-            .then(|| first(&["messages", "conversation"]))
+        let mut input = (!is_given(|field| matches!(field, Field::Input(_) | Field::Chat)))
+            .then(|| first(INPUTS))
             .flatten();
+        let expected = (!is_given(|field| matches!(field, Field::Expected(_))))
+            .then(|| first(EXPECTED))
+            .flatten();
+        let context = first(CONTEXTS);
+        let chat = (input.is_none()
+            && !is_given(|field| matches!(field, Field::Input(_) | Field::Chat)))
+        .then(|| first(&["messages", "conversation"]))
+        .flatten();
         // An instruction beside an input is half of what is asked.
-        let instruction = input.filter(|index| lower[*index] == "input").and_then(|_| first(&["instruction"]));
-        let is_asked = input.is_some() || chat.is_some() || is_given(|field| matches!(field, Field::Input(_) | Field::Chat));
+        let instruction = input
+            .filter(|index| lower[*index] == "input")
+            .and_then(|_| first(&["instruction"]));
+        let is_asked = input.is_some()
+            || chat.is_some()
+            || is_given(|field| matches!(field, Field::Input(_) | Field::Chat));
         if !is_asked {
             let other = |index: &usize| {
-                let known = ["id", "split", "verdict", "metadata", "source", "marks", "json"];
-                is_free(*index) && Some(*index) != expected && Some(*index) != context && !known.contains(&lower[*index].as_str())
+                let known = [
+                    "id", "split", "verdict", "metadata", "source", "marks", "json",
+                ];
+                is_free(*index)
+                    && Some(*index) != expected
+                    && Some(*index) != context
+                    && !known.contains(&lower[*index].as_str())
             };
             input = (0..names.len()).find(other);
         }
@@ -152,7 +214,9 @@ impl Mapper {
             let index = Some(index);
             match lower[index.unwrap_or_default()].as_str() {
                 _ if index == instruction => Field::Input(Some("instruction".to_owned())),
-                _ if index == input && instruction.is_some() => Field::Input(Some("input".to_owned())),
+                _ if index == input && instruction.is_some() => {
+                    Field::Input(Some("input".to_owned()))
+                }
                 _ if index == input => Field::Input(None),
                 _ if index == expected => Field::Expected(None),
                 _ if index == context => Field::Context,
@@ -167,7 +231,11 @@ impl Mapper {
                 _ => Field::Metadata(Some(name.clone())),
             }
         };
-        names.iter().enumerate().map(|(index, name)| (name.clone(), field(index, name))).collect()
+        names
+            .iter()
+            .enumerate()
+            .map(|(index, name)| (name.clone(), field(index, name)))
+            .collect()
     }
 
     /// The columns with their fields, for people to look at.
@@ -215,7 +283,8 @@ impl Mapper {
         if !fields.contains_key("input") {
             return Err(Problem::new("", "there is no input in this row"));
         }
-        serde_json::from_value(Value::Object(fields)).map_err(|error| Problem::new("", error.to_string()))
+        serde_json::from_value(Value::Object(fields))
+            .map_err(|error| Problem::new("", error.to_string()))
     }
 }
 
@@ -255,7 +324,9 @@ fn place(fields: &mut Map<String, Value>, field: Field, value: Value) -> Result<
                 Value::Array(items) => items.into_iter().map(as_text).collect(),
                 one => vec![as_text(one)],
             };
-            let list = fields.entry("context").or_insert_with(|| Value::Array(Vec::new()));
+            let list = fields
+                .entry("context")
+                .or_insert_with(|| Value::Array(Vec::new()));
             if let Value::Array(list) = list {
                 list.extend(texts.into_iter().map(Value::String));
             }
@@ -281,18 +352,27 @@ fn place(fields: &mut Map<String, Value>, field: Field, value: Value) -> Result<
     Ok(())
 }
 
-fn put(fields: &mut Map<String, Value>, field: &str, key: Option<String>, value: Value) -> Result<(), String> {
+fn put(
+    fields: &mut Map<String, Value>,
+    field: &str,
+    key: Option<String>,
+    value: Value,
+) -> Result<(), String> {
     let Some(key) = key else {
         fields.insert(field.to_owned(), value);
         return Ok(());
     };
-    let object = fields.entry(field).or_insert_with(|| Value::Object(Map::new()));
+    let object = fields
+        .entry(field)
+        .or_insert_with(|| Value::Object(Map::new()));
     match object {
         Value::Object(object) => {
             object.insert(key, value);
             Ok(())
         }
-        _ => Err(format!("two columns are {field}, one as a whole and one as a part")),
+        _ => Err(format!(
+            "two columns are {field}, one as a whole and one as a part"
+        )),
     }
 }
 
@@ -300,10 +380,14 @@ fn chat(fields: &mut Map<String, Value>, value: Value) -> Result<(), String> {
     let Value::Array(mut messages) = value else {
         return Err("messages are a list".to_owned());
     };
-    let is_answer = messages.last().is_some_and(|last| last["role"] == "assistant" || last["from"] == "gpt");
+    let is_answer = messages
+        .last()
+        .is_some_and(|last| last["role"] == "assistant" || last["from"] == "gpt");
     if is_answer && let Some(last) = messages.pop() {
         let answer = match (last.get("content"), last.get("value")) {
-            (Some(Value::String(text)), _) if last.get("tool_calls").is_none() => Value::String(text.clone()),
+            (Some(Value::String(text)), _) if last.get("tool_calls").is_none() => {
+                Value::String(text.clone())
+            }
             (None, Some(text)) => text.clone(),
             _ => last,
         };
@@ -318,7 +402,9 @@ fn chat(fields: &mut Map<String, Value>, value: Value) -> Result<(), String> {
 
 /// JSON in a text cell, where it is a list or an object; anything else as it is.
 fn parsed(value: Value) -> Value {
-    let Value::String(text) = &value else { return value };
+    let Value::String(text) = &value else {
+        return value;
+    };
     if !text.trim_start().starts_with(['[', '{']) {
         return value;
     }

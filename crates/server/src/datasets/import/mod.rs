@@ -48,6 +48,7 @@ const MAX_PROBLEMS: usize = 20;
 /// What kind of file it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "ImportFormat")]
 pub enum Format {
     /// Comma-separated values with a header.
     Csv,
@@ -66,6 +67,7 @@ pub enum Format {
 /// What to do with the examples that the dataset has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "ImportMode")]
 pub enum Mode {
     /// They stay; the file's come behind them.
     #[default]
@@ -122,6 +124,7 @@ impl fmt::Display for RowProblem {
 
 /// The beginning of an import, before anything is saved.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "ImportPreview")]
 pub struct Preview {
     /// The files that will be read, those of archives included.
     pub files: Vec<PreviewFile>,
@@ -162,18 +165,26 @@ struct RowError {
 
 impl RowError {
     fn new(line: u64, message: impl Into<String>) -> Self {
-        Self { line, message: message.into() }
+        Self {
+            line,
+            message: message.into(),
+        }
     }
 
     fn too_large(line: u64) -> Self {
         let mib = MAX_ROW_BYTES >> 20;
-        Self::new(line, format!("this row is larger than {mib} MiB; an example has at most 1 MiB"))
+        Self::new(
+            line,
+            format!("this row is larger than {mib} MiB; an example has at most 1 MiB"),
+        )
     }
 
     /// A failure to read; those of text know their line better.
     fn io(line: u64, error: &std::io::Error) -> Self {
         let text = error.to_string();
-        let told = text.strip_prefix("line ").and_then(|rest| rest.split_once(": "));
+        let told = text
+            .strip_prefix("line ")
+            .and_then(|rest| rest.split_once(": "));
         match told.and_then(|(line, message)| Some((line.parse().ok()?, message))) {
             Some((line, message)) => Self::new(line, message),
             None => Self::new(line, format!("the file cannot be read: {text}")),
@@ -181,7 +192,11 @@ impl RowError {
     }
 
     fn of(self, file: &str) -> RowProblem {
-        RowProblem { file: file.to_owned(), line: self.line, message: self.message }
+        RowProblem {
+            file: file.to_owned(),
+            line: self.line,
+            message: self.message,
+        }
     }
 }
 
@@ -202,7 +217,11 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(files: Vec<ImportFile>, options: &ImportOptions, scratch: &Path) -> Result<Self, AppError> {
+    fn new(
+        files: Vec<ImportFile>,
+        options: &ImportOptions,
+        scratch: &Path,
+    ) -> Result<Self, AppError> {
         let encoding = text::encoding(options.encoding.as_deref())
             .map_err(|why| AppError::invalid(why).at("encoding"))?;
         if let Some(split) = options.split.as_deref().filter(|split| !split.is_empty()) {
@@ -226,9 +245,16 @@ impl Plan {
         }
         if sources.is_empty() {
             let refusal = AppError::invalid("there is no file with rows in this import");
-            return Err(refusal.hint("CSV, TSV, JSON, JSONL and YAML files are read").at("uploads"));
+            return Err(refusal
+                .hint("CSV, TSV, JSON, JSONL and YAML files are read")
+                .at("uploads"));
         }
-        let mut plan = Self { sources, encoding, mapper: mapper.clone(), _scratch: unpacked };
+        let mut plan = Self {
+            sources,
+            encoding,
+            mapper: mapper.clone(),
+            _scratch: unpacked,
+        };
         let mut left = PREVIEW_ROWS;
         plan.each(|_, row| {
             if let Ok(row) = row {
@@ -303,24 +329,40 @@ impl Source {
             (None, Some(format)) => refine(&file, format, encoding),
             (None, None) if matches!(ending, "parquet" | "arrow" | "feather") => {
                 let message = format!("{} is a {ending} file, which is not read here", file.name);
-                return Err(AppError::invalid(message).hint("save it as JSONL or CSV").at("uploads"));
+                return Err(AppError::invalid(message)
+                    .hint("save it as JSONL or CSV")
+                    .at("uploads"));
             }
             (None, None) => return Ok(None),
         };
         let named = options.split.clone().filter(|split| !split.is_empty());
         let split = named.or_else(|| split_of(&file.name).map(str::to_owned));
-        Ok(Some(Self { file, format, split }))
+        Ok(Some(Self {
+            file,
+            format,
+            split,
+        }))
     }
 }
 
 /// Tests of promptfoo have the endings of other files and say what they are at their beginning.
-fn refine(file: &ImportFile, format: Format, encoding: Option<&'static encoding_rs::Encoding>) -> Format {
+fn refine(
+    file: &ImportFile,
+    format: Format,
+    encoding: Option<&'static encoding_rs::Encoding>,
+) -> Format {
     let mut found = format;
-    let Ok(content) = rows::open(&file.path, &file.name) else { return format };
+    let Ok(content) = rows::open(&file.path, &file.name) else {
+        return format;
+    };
     match format {
         Format::Csv => {
             let _ = rows::read(content, Format::Csv, encoding, |row| {
-                if row.is_ok_and(|row| row.columns.keys().any(|column| column.starts_with("__expected"))) {
+                if row.is_ok_and(|row| {
+                    row.columns
+                        .keys()
+                        .any(|column| column.starts_with("__expected"))
+                }) {
                     found = Format::PromptfooCsv;
                 }
                 false
@@ -353,7 +395,11 @@ fn split_of(name: &str) -> Option<&'static str> {
 ///
 /// # Errors
 /// The options are wrong, or the files hold no rows at all.
-pub async fn preview(files: Vec<ImportFile>, options: ImportOptions, scratch: PathBuf) -> Result<Preview> {
+pub(super) async fn preview(
+    files: Vec<ImportFile>,
+    options: ImportOptions,
+    scratch: PathBuf,
+) -> Result<Preview> {
     let work = move || {
         let plan = Plan::new(files, &options, &scratch)?;
         let (mut examples, mut problems) = (Vec::new(), Vec::new());
@@ -361,10 +407,15 @@ pub async fn preview(files: Vec<ImportFile>, options: ImportOptions, scratch: Pa
         plan.each(|source, row| {
             match row.and_then(|row| plan.example(source, row)) {
                 Ok(mut example) => {
-                    let checked = Example { id: "preview".to_owned(), ..example.clone() }.check();
+                    let checked = Example {
+                        id: "preview".to_owned(),
+                        ..example.clone()
+                    }
+                    .check();
                     if let Err(problem) = checked {
                         let line = example.source.line.unwrap_or(0);
-                        problems.push(RowError::new(line, problem.to_string()).of(&source.file.name));
+                        problems
+                            .push(RowError::new(line, problem.to_string()).of(&source.file.name));
                     }
                     example.source.answer = None;
                     examples.push(example);
@@ -386,7 +437,9 @@ pub async fn preview(files: Vec<ImportFile>, options: ImportOptions, scratch: Pa
             problems,
         })
     };
-    tokio::task::spawn_blocking(work).await.map_err(AppError::internal)?
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(AppError::internal)?
 }
 
 enum Step {
@@ -433,7 +486,10 @@ impl Datasets {
         scratch: PathBuf,
     ) -> Result<Saved> {
         let base = self.find_latest(scope, name).await?;
-        let document = base.as_ref().map(|base| base.document.clone()).unwrap_or_default();
+        let document = base
+            .as_ref()
+            .map(|base| base.document.clone())
+            .unwrap_or_default();
         let checks = Checks::build(&document).map_err(db::CatalogError::Invalid)?;
         let chunks = self.chunks(scope)?;
         let mut writer = chunks.writer();
@@ -441,13 +497,17 @@ impl Datasets {
         if options.mode == Mode::Append {
             for (index, chunk) in document.chunks.iter().enumerate() {
                 ids.extend(chunks.ids(chunk).await?.iter().copied());
-                let is_open = index + 1 == document.chunks.len() && (chunk.count as usize) < CHUNK_EXAMPLES;
+                let is_open =
+                    index + 1 == document.chunks.len() && (chunk.count as usize) < CHUNK_EXAMPLES;
                 if !is_open {
                     writer.keep(chunk).await?;
                     continue;
                 }
                 for example in chunks.read(chunk).await? {
-                    writer.push(&example).await.map_err(|error| error.at(&example.id))?;
+                    writer
+                        .push(&example)
+                        .await
+                        .map_err(|error| error.at(&example.id))?;
                 }
             }
         } else {
@@ -455,7 +515,8 @@ impl Datasets {
         }
         let message = options.message.clone();
         let (sender, mut steps) = mpsc::channel(256);
-        let reading = tokio::task::spawn_blocking(move || produce(files, &options, &scratch, &sender));
+        let reading =
+            tokio::task::spawn_blocking(move || produce(files, &options, &scratch, &sender));
         let mut problems: Vec<RowProblem> = Vec::new();
         while let Some(step) = steps.recv().await {
             let (mut example, file, line) = match step {
@@ -472,7 +533,10 @@ impl Datasets {
             self.complete(scope, &mut example);
             let checked = match ids.insert(id_hash(&example.id)) {
                 true => checks.check(&example),
-                false => Err(db::Problem::new("/id", format!("the id {:?} is taken", example.id))),
+                false => Err(db::Problem::new(
+                    "/id",
+                    format!("the id {:?} is taken", example.id),
+                )),
             };
             let written = match checked {
                 Err(problem) => Err(problem),
@@ -486,7 +550,11 @@ impl Datasets {
             };
             match written {
                 Ok(()) => touched.added += 1,
-                Err(problem) => problems.push(RowProblem { file, line, message: problem.to_string() }),
+                Err(problem) => problems.push(RowProblem {
+                    file,
+                    line,
+                    message: problem.to_string(),
+                }),
             }
             if problems.len() >= MAX_PROBLEMS {
                 break;
@@ -499,16 +567,26 @@ impl Datasets {
         }
         let document = document.with_chunks(writer.finish().await?);
         let base = base.map(|found| found.version);
-        let saved = self.save_version(scope, name, document.clone(), &message, base.as_ref()).await?;
+        let saved = self
+            .save_version(scope, name, document.clone(), &message, base.as_ref())
+            .await?;
         Ok(Saved::of(name, &document, &saved, touched, Vec::new()))
     }
 }
 
 fn refusal(first: &RowProblem, problems: &[RowProblem]) -> AppError {
     const SHOWN: usize = 5;
-    let mut text: Vec<String> = problems.iter().take(SHOWN).map(ToString::to_string).collect();
+    let mut text: Vec<String> = problems
+        .iter()
+        .take(SHOWN)
+        .map(ToString::to_string)
+        .collect();
     if problems.len() > SHOWN {
-        let mark = if problems.len() >= MAX_PROBLEMS { "at least " } else { "" };
+        let mark = if problems.len() >= MAX_PROBLEMS {
+            "at least "
+        } else {
+            ""
+        };
         text.push(format!("{mark}{} more", problems.len() - SHOWN));
     }
     AppError::invalid(format!("nothing was imported: {}", text.join("; ")))

@@ -13,7 +13,10 @@ use super::rows::Row;
 const ANSWERS: [&str; 5] = ["equals", "is-equal", "icontains", "contains", "similar"];
 
 /// The tests of a configuration or of a file with nothing but tests.
-pub(super) fn tests(text: &str, row: &mut dyn FnMut(Result<Row, RowError>) -> bool) -> Result<(), RowError> {
+pub(super) fn tests(
+    text: &str,
+    row: &mut dyn FnMut(Result<Row, RowError>) -> bool,
+) -> Result<(), RowError> {
     let content: Value = serde_yaml_ng::from_str(text).map_err(|error| {
         let line = error.location().map_or(1, |at| at.line() as u64);
         RowError::new(line, error.to_string())
@@ -28,7 +31,10 @@ pub(super) fn tests(text: &str, row: &mut dyn FnMut(Result<Row, RowError>) -> bo
             match map.remove("tests") {
                 Some(Value::Array(tests)) => (tests, defaults),
                 Some(Value::String(path)) => {
-                    return Err(RowError::new(1, format!("the tests are in another file: give {path}")));
+                    return Err(RowError::new(
+                        1,
+                        format!("the tests are in another file: give {path}"),
+                    ));
                 }
                 _ => return Err(RowError::new(1, "there is no list of tests in this file")),
             }
@@ -36,8 +42,12 @@ pub(super) fn tests(text: &str, row: &mut dyn FnMut(Result<Row, RowError>) -> bo
         _ => return Err(RowError::new(1, "there is no list of tests in this file")),
     };
     for (item, number) in tests.into_iter().zip(1..) {
-        if !row(test(item, &defaults).map_err(|why| RowError::new(number, format!("test {number}: {why}")))
-            .map(|columns| Row { line: number, columns }))
+        if !row(test(item, &defaults)
+            .map_err(|why| RowError::new(number, format!("test {number}: {why}")))
+            .map(|columns| Row {
+                line: number,
+                columns,
+            }))
         {
             break;
         }
@@ -63,8 +73,13 @@ fn test(item: Value, defaults: &Map<String, Value>) -> Result<Map<String, Value>
     if vars.is_empty() {
         return Err("it has no vars".to_owned());
     }
-    if let Some((key, path)) = vars.iter().find_map(|(key, value)| Some((key, value.as_str()?.strip_prefix("file://")?))) {
-        return Err(format!("the variable {key} is in another file, {path}, which is not read"));
+    if let Some((key, path)) = vars
+        .iter()
+        .find_map(|(key, value)| Some((key, value.as_str()?.strip_prefix("file://")?)))
+    {
+        return Err(format!(
+            "the variable {key} is in another file, {path}, which is not read"
+        ));
     }
     let mut asserts = list(defaults.get("assert"));
     asserts.extend(list(fields.get("assert")));
@@ -86,7 +101,11 @@ fn list(value: Option<&Value>) -> Vec<Value> {
     value.and_then(Value::as_array).cloned().unwrap_or_default()
 }
 
-fn columns(vars: Map<String, Value>, expected: Option<Value>, metadata: Map<String, Value>) -> Map<String, Value> {
+fn columns(
+    vars: Map<String, Value>,
+    expected: Option<Value>,
+    metadata: Map<String, Value>,
+) -> Map<String, Value> {
     let mut columns = Map::new();
     columns.insert("input".to_owned(), Value::Object(vars));
     if let Some(expected) = expected {
@@ -126,21 +145,32 @@ pub(super) fn row(row: Row) -> Result<Row, RowError> {
         }
     }
     if vars.is_empty() {
-        return Err(RowError::new(row.line, "there is no column with a variable"));
+        return Err(RowError::new(
+            row.line,
+            "there is no column with a variable",
+        ));
     }
     let expected = expected(&asserts);
     if !asserts.is_empty() {
         metadata.insert("assert".to_owned(), Value::Array(asserts));
     }
-    Ok(Row { line: row.line, columns: columns(vars, expected, metadata) })
+    Ok(Row {
+        line: row.line,
+        columns: columns(vars, expected, metadata),
+    })
 }
 
 /// `contains: Paris` is an assertion of that type; a text without one must be met exactly.
 fn assertion(text: &str) -> Value {
-    let kind = text.split_once(':').map(|(kind, value)| (kind.trim(), value.trim()));
+    let kind = text
+        .split_once(':')
+        .map(|(kind, value)| (kind.trim(), value.trim()));
     match kind {
         Some((kind, value))
-            if !kind.is_empty() && kind.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-') =>
+            if !kind.is_empty()
+                && kind
+                    .chars()
+                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-') =>
         {
             json!({"type": kind, "value": value})
         }

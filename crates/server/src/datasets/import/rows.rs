@@ -37,27 +37,48 @@ pub(super) fn read(
         Format::Tsv => records(text, b'\t', &mut row),
         Format::Jsonl => lines(text, &mut row),
         Format::Json => whole(text, &mut row),
-        Format::PromptfooCsv => records(text, b',', &mut |found| row(found.and_then(promptfoo::row))),
+        Format::PromptfooCsv => {
+            records(text, b',', &mut |found| row(found.and_then(promptfoo::row)))
+        }
         Format::Promptfoo => promptfoo::tests(&whole_text(text)?, &mut row),
     }
 }
 
-fn records(text: impl BufRead, delimiter: u8, row: &mut dyn FnMut(Result<Row, RowError>) -> bool) -> Result<(), RowError> {
+fn records(
+    text: impl BufRead,
+    delimiter: u8,
+    row: &mut dyn FnMut(Result<Row, RowError>) -> bool,
+) -> Result<(), RowError> {
     let mut records = Records::new(text, delimiter);
     let Some(header) = records.next()? else {
         return Err(RowError::new(1, "the file is empty"));
     };
-    let columns: Vec<String> = header.cells.iter().map(|name| name.trim().to_owned()).collect();
-    if let Some(index) = (1..columns.len()).find(|index| columns[..*index].contains(&columns[*index])) {
-        return Err(RowError::new(header.line, format!("two columns are called {:?}", columns[index])));
+    let columns: Vec<String> = header
+        .cells
+        .iter()
+        .map(|name| name.trim().to_owned())
+        .collect();
+    if let Some(index) =
+        (1..columns.len()).find(|index| columns[..*index].contains(&columns[*index]))
+    {
+        return Err(RowError::new(
+            header.line,
+            format!("two columns are called {:?}", columns[index]),
+        ));
     }
     while let Some(record) = records.next()? {
         let (found, wanted) = (record.cells.len(), columns.len());
         let outcome = if found == wanted {
             let cells = record.cells.into_iter().map(Value::String);
-            Ok(Row { line: record.line, columns: columns.iter().cloned().zip(cells).collect() })
+            Ok(Row {
+                line: record.line,
+                columns: columns.iter().cloned().zip(cells).collect(),
+            })
         } else {
-            Err(RowError::new(record.line, format!("this row has {found} cells; the header has {wanted}")))
+            Err(RowError::new(
+                record.line,
+                format!("this row has {found} cells; the header has {wanted}"),
+            ))
         };
         if !row(outcome) {
             break;
@@ -66,12 +87,17 @@ fn records(text: impl BufRead, delimiter: u8, row: &mut dyn FnMut(Result<Row, Ro
     Ok(())
 }
 
-fn lines(mut text: impl BufRead, row: &mut dyn FnMut(Result<Row, RowError>) -> bool) -> Result<(), RowError> {
+fn lines(
+    mut text: impl BufRead,
+    row: &mut dyn FnMut(Result<Row, RowError>) -> bool,
+) -> Result<(), RowError> {
     let mut line = Vec::new();
     for number in 1.. {
         line.clear();
         let mut limited = text.by_ref().take(MAX_ROW_BYTES as u64 + 1);
-        let read = limited.read_until(b'\n', &mut line).map_err(|error| RowError::io(number, &error))?;
+        let read = limited
+            .read_until(b'\n', &mut line)
+            .map_err(|error| RowError::io(number, &error))?;
         if read == 0 {
             break;
         }
@@ -88,16 +114,24 @@ fn lines(mut text: impl BufRead, row: &mut dyn FnMut(Result<Row, RowError>) -> b
 
 fn object(line: &[u8], number: u64) -> Result<Row, RowError> {
     match serde_json::from_slice(line) {
-        Ok(Value::Object(columns)) => Ok(Row { line: number, columns }),
+        Ok(Value::Object(columns)) => Ok(Row {
+            line: number,
+            columns,
+        }),
         Ok(_) => Err(RowError::new(number, "a line is a JSON object, {…}")),
-        Err(error) => Err(RowError::new(number, format!("column {}: {error}", error.column()))),
+        Err(error) => Err(RowError::new(
+            number,
+            format!("column {}: {error}", error.column()),
+        )),
     }
 }
 
 fn whole_text(text: impl BufRead) -> Result<String, RowError> {
     let mut content = String::new();
     let mut limited = text.take(MAX_WHOLE_BYTES + 1);
-    limited.read_to_string(&mut content).map_err(|error| RowError::io(1, &error))?;
+    limited
+        .read_to_string(&mut content)
+        .map_err(|error| RowError::io(1, &error))?;
     if content.len() as u64 > MAX_WHOLE_BYTES {
         let why = "a file of this format has at most 64 MiB; JSON Lines may be larger";
         return Err(RowError::new(1, why));
@@ -106,7 +140,10 @@ fn whole_text(text: impl BufRead) -> Result<String, RowError> {
 }
 
 /// A list of objects, or an object that holds one list of objects.
-fn whole(text: impl BufRead, row: &mut dyn FnMut(Result<Row, RowError>) -> bool) -> Result<(), RowError> {
+fn whole(
+    text: impl BufRead,
+    row: &mut dyn FnMut(Result<Row, RowError>) -> bool,
+) -> Result<(), RowError> {
     let content: Value = serde_json::from_str(&whole_text(text)?)
         .map_err(|error| RowError::new(error.line() as u64, error.to_string()))?;
     let items = match content {
@@ -118,14 +155,22 @@ fn whole(text: impl BufRead, row: &mut dyn FnMut(Result<Row, RowError>) -> bool)
             });
             match (lists.next(), lists.next()) {
                 (Some(items), None) => items,
-                _ => return Err(RowError::new(1, "this is neither a list of objects nor an object with one")),
+                _ => {
+                    return Err(RowError::new(
+                        1,
+                        "this is neither a list of objects nor an object with one",
+                    ));
+                }
             }
         }
         _ => return Err(RowError::new(1, "this is no list of objects")),
     };
     for (item, number) in items.into_iter().zip(1..) {
         let outcome = match item {
-            Value::Object(columns) => Ok(Row { line: number, columns }),
+            Value::Object(columns) => Ok(Row {
+                line: number,
+                columns,
+            }),
             _ => Err(RowError::new(number, "this item is no object")),
         };
         if !row(outcome) {
@@ -139,7 +184,9 @@ fn whole(text: impl BufRead, row: &mut dyn FnMut(Result<Row, RowError>) -> bool)
 pub(super) fn open(path: &std::path::Path, name: &str) -> std::io::Result<Box<dyn Read>> {
     let file = File::open(path)?;
     if name.to_ascii_lowercase().ends_with(".gz") {
-        return Ok(Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(file))));
+        return Ok(Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(
+            file,
+        ))));
     }
     Ok(Box::new(file))
 }
