@@ -171,7 +171,6 @@ impl Datasets {
         }
         run.append(&mut writer).await?;
         let document = document.with_chunks(writer.finish().await?);
-        let base = base.map(|found| found.version);
         let saved = self
             .save_version(scope, name, document.clone(), &message, base.as_ref())
             .await?;
@@ -185,7 +184,7 @@ impl Datasets {
         name: &Name,
         mut document: DatasetDocument,
         message: &str,
-        base: Option<&db::Version>,
+        base: Option<&Found>,
     ) -> Result<SavedVersion> {
         let mut tx = self.db.begin_write().await?;
         tx.serialise().await?;
@@ -195,10 +194,17 @@ impl Datasets {
             .await?;
         let newest = newest.map(|newest| newest.version);
         if let Some(base) = base
-            && newest.as_ref().map(|newest| newest.number) != Some(base.number)
+            && newest.as_ref().map(|newest| newest.number) != Some(base.version.number)
         {
             let now = newest.map_or(0, |newest| newest.number);
-            return Err(saved_meanwhile(name, base.number, now));
+            return Err(saved_meanwhile(name, base.version.number, now));
+        }
+        if let Some(base) = base {
+            // The same examples with the same description are the same version.
+            document.after = base.document.after;
+            if document != base.document {
+                document.after = None;
+            }
         }
         let mut saved = self
             .save_in(&mut tx, scope, name, &document, message)

@@ -126,13 +126,7 @@ impl Datasets {
         }
         let document = base.document.with_chunks(writer.finish().await?);
         let saved = self
-            .save_version(
-                scope,
-                name,
-                document.clone(),
-                &assign.message,
-                Some(&base.version),
-            )
+            .save_version(scope, name, document.clone(), &assign.message, Some(&base))
             .await?;
         let splits = document.splits.clone();
         Ok(Assigned {

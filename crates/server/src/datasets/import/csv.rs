@@ -10,7 +10,9 @@ pub(super) struct Records<R> {
     reader: R,
     delimiter: u8,
     line: u64,
-    /// A carriage return was read; a line feed after it belongs to it.
+    /// A record ended with a carriage return; a line feed after it belongs to it.
+    skips_feed: bool,
+    /// The last byte was a carriage return, which counted the line already.
     after_return: bool,
 }
 
@@ -36,6 +38,7 @@ impl<R: BufRead> Records<R> {
             reader,
             delimiter,
             line: 1,
+            skips_feed: false,
             after_return: false,
         }
     }
@@ -72,9 +75,10 @@ impl<R: BufRead> Records<R> {
             if bytes > MAX_ROW_BYTES {
                 return Err(RowError::too_large(begin));
             }
-            let is_end = byte == b'\n' && state != State::Quoted;
+            let is_end = matches!(byte, b'\n' | b'\r') && state != State::Quoted;
             match (state, byte) {
                 _ if is_end => {
+                    self.skips_feed = byte == b'\r';
                     cells.push(text(cell, begin)?);
                     return Ok(Some(Record { line: begin, cells }));
                 }
@@ -107,7 +111,7 @@ impl<R: BufRead> Records<R> {
         }
     }
 
-    /// The next byte, with every line's end as one line feed.
+    /// The next byte; counts lines, however they end.
     fn byte(&mut self) -> Result<Option<u8>, RowError> {
         loop {
             let buffer = self
@@ -119,15 +123,12 @@ impl<R: BufRead> Records<R> {
             };
             self.reader.consume(1);
             let is_second = std::mem::take(&mut self.after_return) && byte == b'\n';
-            if is_second {
-                continue;
-            }
-            if byte == b'\r' {
-                self.after_return = true;
-            }
-            if byte == b'\n' || byte == b'\r' {
+            self.after_return = byte == b'\r';
+            if byte == b'\r' || (byte == b'\n' && !is_second) {
                 self.line += 1;
-                return Ok(Some(b'\n'));
+            }
+            if std::mem::take(&mut self.skips_feed) && byte == b'\n' {
+                continue;
             }
             return Ok(Some(byte));
         }

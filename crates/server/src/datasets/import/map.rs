@@ -274,8 +274,7 @@ impl Mapper {
         }
         let mut fields = Map::new();
         for (column, value) in row {
-            let is_absent = value.is_null() || value.as_str().is_some_and(str::is_empty);
-            if !is_absent {
+            if !value.is_null() {
                 let field = self.field(&column);
                 place(&mut fields, field, value).map_err(|why| Problem::new(column, why))?;
             }

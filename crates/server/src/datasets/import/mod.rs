@@ -566,7 +566,6 @@ impl Datasets {
             return Err(refusal(first, &problems));
         }
         let document = document.with_chunks(writer.finish().await?);
-        let base = base.map(|found| found.version);
         let saved = self
             .save_version(scope, name, document.clone(), &message, base.as_ref())
             .await?;

@@ -141,7 +141,7 @@ pub(super) fn row(row: Row) -> Result<Row, RowError> {
         } else if column.starts_with("__") {
             metadata.insert(column.trim_start_matches('_').to_owned(), value);
         } else {
-            vars.insert(column, value);
+            vars.insert(column, Value::String(text.to_owned()));
         }
     }
     if vars.is_empty() {

@@ -69,7 +69,7 @@ fn records(
     while let Some(record) = records.next()? {
         let (found, wanted) = (record.cells.len(), columns.len());
         let outcome = if found == wanted {
-            let cells = record.cells.into_iter().map(Value::String);
+            let cells = record.cells.into_iter().map(cell);
             Ok(Row {
                 line: record.line,
                 columns: columns.iter().cloned().zip(cells).collect(),
@@ -202,5 +202,14 @@ pub(super) fn holds_tests(file: impl Read) -> bool {
         Ok(Value::Object(map)) => map.contains_key("tests"),
         Ok(Value::Array(items)) => items.first().is_some_and(|item| item.get("vars").is_some()),
         _ => false,
+    }
+}
+
+/// A cell's text; a cell with nothing in it holds nothing.
+fn cell(text: String) -> Value {
+    if text.is_empty() {
+        Value::Null
+    } else {
+        Value::String(text)
     }
 }
