@@ -95,7 +95,7 @@ impl Target {
             let bytes = gitops::read_blob_file(&digest, path)?;
             match self {
                 Self::Here(here) => {
-                    gitops::put_blob(&here.catalog, digest, bytes).await?;
+                    gitops::put_blob(&here.catalog, here.scope.project, digest, bytes).await?;
                 }
                 Self::Server(server) => server.put_blob(&digest, bytes).await?,
             }

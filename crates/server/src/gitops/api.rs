@@ -144,6 +144,10 @@ async fn blob(
     Query(needed): Query<NeededBy>,
 ) -> Result<impl IntoResponse> {
     identity.require(Permission::ReadPrompts)?;
+    if needed.kind == crate::datasets::KIND {
+        // The blobs of datasets are what their pages show.
+        identity.require(Permission::ReadDatasets)?;
+    }
     let blob = BlobOf {
         digest,
         kind: needed.kind,
@@ -156,13 +160,14 @@ async fn blob(
 
 async fn put_blob(
     State(app): State<App>,
+    identity: Identity,
     Path(digest): Path<String>,
     Raw(bytes): Raw,
 ) -> Result<Answer<Sent>> {
     let wanted: Digest = digest
         .parse()
         .map_err(|error| AppError::invalid(format!("{error}")).at("digest"))?;
-    let is_new = blobs::put_blob(&app.catalog, wanted, bytes.into()).await?;
+    let is_new = blobs::put_blob(&app.catalog, identity.project.id, wanted, bytes.into()).await?;
     Ok(Answer(Sent {
         digest: wanted.to_string(),
         already_existed: !is_new,

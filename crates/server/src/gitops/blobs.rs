@@ -2,8 +2,8 @@
 //!
 //! A blob is its digest, so there is nothing to compare or to move: an apply sends
 //! those that the store does not have before the documents that need them. A blob of
-//! a project can be read only by naming a document of that project which needs it,
-//! because the store is one for all projects.
+//! a project can be read only by naming a document of that project which needs it:
+//! who may not read the document may not read the blob.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -98,7 +98,12 @@ pub(super) fn not_in_tree(tree: &Tree, known: impl Fn(&Digest) -> bool) -> Vec<F
 }
 
 /// The blobs of documents that a plan saves which the store does not have, each once.
-pub(super) async fn missing(catalog: &Catalog, tree: &Tree, plan: &Plan) -> Result<Vec<Missing>> {
+pub(super) async fn missing(
+    catalog: &Catalog,
+    project: ProjectId,
+    tree: &Tree,
+    plan: &Plan,
+) -> Result<Vec<Missing>> {
     let saved: BTreeSet<&str> = plan
         .steps
         .iter()
@@ -112,7 +117,9 @@ pub(super) async fn missing(catalog: &Catalog, tree: &Tree, plan: &Plan) -> Resu
         if document.blobs.is_empty() || !saved.contains(digest.as_str()) {
             continue;
         }
-        let missing = catalog.missing_blobs(&key.kind, &document.content).await?;
+        let missing = catalog
+            .missing_blobs(project, &key.kind, &document.content)
+            .await?;
         let new = missing.into_iter().filter(|digest| seen.insert(*digest));
         found.extend(new.map(|digest| Missing {
             digest,
@@ -145,7 +152,7 @@ pub async fn read_blob(
     if !(kind.blobs)(content).contains(&digest) {
         return Err(not_found());
     }
-    let store = catalog.blobs().ok_or_else(not_found)?.clone();
+    let store = catalog.blobs(project).ok_or_else(not_found)?;
     let read = tokio::task::spawn_blocking(move || {
         let size = fs::metadata(store.path(&digest)).map(|meta| meta.len());
         if size.is_ok_and(|size| size > MAX_BLOB_BYTES as u64) {
@@ -163,11 +170,15 @@ pub async fn read_blob(
 ///
 /// # Errors
 /// The bytes are not the ones that the digest names, or the disk failed.
-pub async fn put_blob(catalog: &Catalog, digest: Digest, bytes: Vec<u8>) -> Result<bool> {
+pub async fn put_blob(
+    catalog: &Catalog,
+    project: ProjectId,
+    digest: Digest,
+    bytes: Vec<u8>,
+) -> Result<bool> {
     let store = catalog
-        .blobs()
-        .ok_or_else(|| AppError::unavailable("this catalog keeps no blobs"))?
-        .clone();
+        .blobs(project)
+        .ok_or_else(|| AppError::unavailable("this catalog keeps no blobs"))?;
     let written = tokio::task::spawn_blocking(move || {
         let mut writer = store.writer()?;
         writer.write(&bytes)?;

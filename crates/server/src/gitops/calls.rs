@@ -176,7 +176,7 @@ pub async fn plan_files(
     let (tree, mut findings) = (checked.tree, checked.findings);
     let mut plan = plan(db, catalog, scope, &tree, sent.options()).await?;
     planned.digest = Some(plan.identity()?.to_string());
-    for missing in blobs::missing(catalog, &tree, &plan).await? {
+    for missing in blobs::missing(catalog, scope.project, &tree, &plan).await? {
         if given.contains(&missing.digest) {
             planned.missing_blobs.push(missing.digest.to_string());
         } else {

@@ -555,9 +555,13 @@ async fn check_there_and_back(
     [environments, others]: [Environments; 2],
 ) {
     let catalog = Catalog::new(db.clone(), kinds.clone()).with_blobs(store.clone());
-    for seed in specs.iter().flat_map(|spec| &spec.seeds) {
-        store.put_bytes(&part(*seed)).unwrap();
-    }
+    let seeds: Vec<u64> = specs.iter().flat_map(|spec| spec.seeds.clone()).collect();
+    let put_parts = |scope: Scope| {
+        for seed in &seeds {
+            let store = store.of_project(scope.project);
+            store.put_bytes(&part(*seed)).unwrap();
+        }
+    };
     let tree = Tree {
         environments: Some(environments.clone()),
         ..tree_of(kinds, specs)
@@ -576,6 +580,7 @@ async fn check_there_and_back(
     let formatted = gitops::format(&files, &tree, kinds);
     assert!(formatted.is_normal(), "{formatted:#?}");
     let first = add_project(db).await;
+    put_parts(first);
     apply(db, &catalog, first, &tree, Options::default()).await;
     let delete = Options {
         allow_delete: true,
@@ -592,6 +597,7 @@ async fn check_there_and_back(
     );
     assert_eq!(exported(db, &catalog, first).await, files);
     let second = add_project(db).await;
+    put_parts(second);
     let read_again = read(&exported(db, &catalog, first).await, kinds);
     apply(db, &catalog, second, &read_again, Options::default()).await;
     assert_eq!(exported(db, &catalog, second).await, files);
@@ -1289,9 +1295,9 @@ fn blobs_travel_with_their_documents() {
         let planned = planned.unwrap();
         assert!(planned.plan.is_possible(), "{planned:#?}");
         assert_eq!(planned.missing_blobs, [digest.to_string()]);
-        let wrong = gitops::put_blob(&first, digest, b"other bytes".to_vec()).await;
+        let wrong = gitops::put_blob(&first, scope.project, digest, b"other bytes".to_vec()).await;
         assert_eq!(wrong.unwrap_err().code, "wrong_digest");
-        assert!(gitops::put_blob(&first, digest, part(7)).await.unwrap());
+        assert!(gitops::put_blob(&first, scope.project, digest, part(7)).await.unwrap());
         let applied = gitops::apply_files(db, &first, scope, sent.clone(), |_| Ok(())).await;
         applied.unwrap();
         let again = gitops::plan_files(db, &first, scope, "p", sent)
@@ -1336,7 +1342,7 @@ fn blobs_travel_with_their_documents() {
         for missing in planned.unwrap().missing_blobs {
             let digest: Digest = missing.parse().unwrap();
             let bytes = gitops::read_blob_file(&digest, &blobs[&digest]).unwrap();
-            gitops::put_blob(&second, digest, bytes).await.unwrap();
+            gitops::put_blob(&second, elsewhere.project, digest, bytes).await.unwrap();
         }
         let applied = gitops::apply_files(db, &second, elsewhere, sent, |_| Ok(())).await;
         applied.unwrap();
@@ -1345,7 +1351,7 @@ fn blobs_travel_with_their_documents() {
             (again.files, &again.blobs),
             (exported.files, &exported.blobs)
         );
-        assert_eq!(second.blobs().unwrap().read(&digest).unwrap(), part(7));
+        assert_eq!(second.blobs(elsewhere.project).unwrap().read(&digest).unwrap(), part(7));
 
         // A file that was changed, and one that is no blob.
         std::fs::write(tree.join(&path), b"changed").unwrap();
