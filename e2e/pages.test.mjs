@@ -57,7 +57,27 @@ async function fill(server) {
   await server.call("/api/v1/scores", { trace_id: tool, name: "thumbs", value: -1, comment: "Wrong city" });
   await server.call("/api/v1/scores", { trace_id: hostile, name: "thumbs", value: 1 });
   await ship(server);
+  await collect(server, tool);
 }
+
+/** A dataset with versions, twins in two splits, marks, and an example out of a trace. */
+async function collect(server, trace) {
+  const shelf = (n) => ({ id: `shelf-${n}`, input: { question: `Where is the shelf with number ${n}?` }, expected: `Shelf ${n} is upstairs.`, split: n % 4 ? "train" : "test", metadata: { language: "English", n } });
+  const examples = [
+    ...Array.from({ length: 130 }, (_, n) => shelf(n)),
+    { id: "ja", input: [{ role: "system", content: "短く答えてください。" }, { role: "user", content: "夏目漱石の『こころ』はありますか。電話は 090-1234-5678 です。" }], expected: "はい、ございます。", split: "test", verdict: "good" },
+    { id: "marked", input: "call me at 090-1234-5678", verdict: "bad", marks: [{ kind: "phone", path: "/input", start: 11, end: 24 }], source: { import: "calls.csv", line: 7 } },
+    { id: "twin-a", input: "Do you deliver books to the islands of Okinawa?", split: "train" },
+    { id: "twin-b", input: "Do you deliver books to the islands of Okinawa?", split: "test", metadata: { hostile: "<script>alert(1)</script> \u202Eevil" } },
+  ];
+  await server.call("/api/v1/datasets", { name: "本/質問", description: "What customers of the shop ask", examples });
+  await server.call(`/api/v1/datasets/${DATASET}/versions`, { patch: [{ id: "shelf-3", expected: "Shelf 3 is in the cellar." }], remove: ["shelf-4"], message: "the cellar" });
+  await server.call(`/api/v1/datasets/${DATASET}/examples/from-traces`, { traces: [{ trace }], verdict: "bad", split: "test", message: "the wrong city" });
+  await server.call("/api/v1/datasets", { name: "empty" });
+  paths.example = `/datasets/example?name=${DATASET}&id=${trace}`;
+  paths.add = `/datasets/add?trace=${trace}`;
+}
+const DATASET = encodeURIComponent("本/質問");
 
 /** Apps, releases on their way to production, an experiment that runs. */
 async function ship(server) {
@@ -131,6 +151,22 @@ const pages = [
   ["experiments", () => [full, "/experiments"]],
   ["experiments-new", () => [full, "/experiments/new"]],
   ["experiment", () => [full, "/experiments/show?name=greeting"]],
+  ["datasets-empty", () => [empty, "/datasets"]],
+  ["datasets", () => [full, "/datasets"]],
+  ["datasets-new", () => [full, "/datasets/new"]],
+  ["dataset", () => [full, `/datasets/show?name=${DATASET}`]],
+  ["dataset-filtered", () => [full, `/datasets/show?name=${DATASET}&split=test&verdict=bad`]],
+  ["dataset-none", () => [full, `/datasets/show?name=${DATASET}&q=nothing`]],
+  ["dataset-no-examples", () => [full, "/datasets/show?name=empty"]],
+  ["dataset-versions", () => [full, `/datasets/versions?name=${DATASET}`]],
+  ["dataset-diff", () => [full, `/datasets/diff?name=${DATASET}&from=1&to=2`]],
+  ["dataset-alike", () => [full, `/datasets/alike?name=${DATASET}`]],
+  ["dataset-settings", () => [full, `/datasets/settings?name=${DATASET}`]],
+  ["dataset-import", () => [full, `/datasets/import?name=${DATASET}`]],
+  ["dataset-example", () => [full, paths.example]],
+  ["dataset-example-marked", () => [full, `/datasets/example?name=${DATASET}&id=marked`]],
+  ["dataset-example-new", () => [full, `/datasets/example?name=${DATASET}`]],
+  ["dataset-add", () => [full, paths.add]],
   ["audit", () => [full, "/audit"]],
   ["models", () => [full, "/models"]],
   ["providers", () => [full, "/providers"]],
