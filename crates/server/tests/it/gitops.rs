@@ -1297,7 +1297,11 @@ fn blobs_travel_with_their_documents() {
         assert_eq!(planned.missing_blobs, [digest.to_string()]);
         let wrong = gitops::put_blob(&first, scope.project, digest, b"other bytes".to_vec()).await;
         assert_eq!(wrong.unwrap_err().code, "wrong_digest");
-        assert!(gitops::put_blob(&first, scope.project, digest, part(7)).await.unwrap());
+        assert!(
+            gitops::put_blob(&first, scope.project, digest, part(7))
+                .await
+                .unwrap()
+        );
         let applied = gitops::apply_files(db, &first, scope, sent.clone(), |_| Ok(())).await;
         applied.unwrap();
         let again = gitops::plan_files(db, &first, scope, "p", sent)
@@ -1342,7 +1346,9 @@ fn blobs_travel_with_their_documents() {
         for missing in planned.unwrap().missing_blobs {
             let digest: Digest = missing.parse().unwrap();
             let bytes = gitops::read_blob_file(&digest, &blobs[&digest]).unwrap();
-            gitops::put_blob(&second, elsewhere.project, digest, bytes).await.unwrap();
+            gitops::put_blob(&second, elsewhere.project, digest, bytes)
+                .await
+                .unwrap();
         }
         let applied = gitops::apply_files(db, &second, elsewhere, sent, |_| Ok(())).await;
         applied.unwrap();
@@ -1351,7 +1357,14 @@ fn blobs_travel_with_their_documents() {
             (again.files, &again.blobs),
             (exported.files, &exported.blobs)
         );
-        assert_eq!(second.blobs(elsewhere.project).unwrap().read(&digest).unwrap(), part(7));
+        assert_eq!(
+            second
+                .blobs(elsewhere.project)
+                .unwrap()
+                .read(&digest)
+                .unwrap(),
+            part(7)
+        );
 
         // A file that was changed, and one that is no blob.
         std::fs::write(tree.join(&path), b"changed").unwrap();
