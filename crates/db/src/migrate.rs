@@ -42,6 +42,11 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "registry_tags",
         text: include_str!("../migrations/0005_registry_tags.sql"),
     },
+    Migration {
+        number: 6,
+        name: "evaluation",
+        text: include_str!("../migrations/0006_evaluation.sql"),
+    },
 ];
 
 /// Which migrations were applied: the one table that no migration makes.

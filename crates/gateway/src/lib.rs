@@ -45,8 +45,8 @@ use guard::Part;
 
 pub use app::{
     AgentLimits, AgentStep, AgentStream, AppDocument, AppReference, AppVersion, ChainStep, Graph,
-    GraphEdge, GraphNode, GuardStep, HttpTool, Method, Output, OutputKind, PromptSource,
-    PromptStep, RetrieveStep, Step, Tool, ToolStep,
+    GraphEdge, GraphNode, GuardStep, HttpTool, Method, NamedExpression, Output, OutputKind,
+    PromptSource, PromptStep, RetrieveStep, Step, Tool, ToolStep,
 };
 pub use body::{GatewayBody, TRACE_ID_HEADER};
 pub use context::{CallContext, PromptRef, traceparent};

@@ -60,6 +60,8 @@ pub struct Inner {
     pub telemetry: Telemetry,
     /// The data plane.
     pub gateway: Gateway,
+    /// Calls that this process makes itself, as they are settled.
+    pub calls: crate::traces::Calls,
     /// The one client for outgoing connections.
     pub egress: Egress,
     /// Models that run in this process.
@@ -78,6 +80,8 @@ pub struct Inner {
     pub sign_in_limits: crate::sessions::Attempts,
     /// What running experiments have shown, a few seconds old at most.
     pub experiments: crate::experiments::Cache,
+    /// News and figures of evaluations.
+    pub evaluations: crate::evaluations::Live,
     /// Turns true when the server begins to stop: answers without an end of their own end then.
     pub stopping: watch::Sender<bool>,
     plan_memory: tokio::sync::Mutex<crate::plan::Memory>,
@@ -134,6 +138,8 @@ pub fn kinds() -> Kinds {
         crate::apps::kind(),
         crate::apps::release_kind(),
         crate::experiments::kind(),
+        crate::evaluators::kind(),
+        crate::evaluations::kind(),
         crate::datasets::kind(),
     ])
 }
@@ -155,7 +161,8 @@ impl App {
             &config.data_dir,
             config.file.engine.threads,
         ));
-        let recorder = crate::traces::recorder(telemetry.clone());
+        let calls = crate::traces::Calls::default();
+        let recorder = crate::traces::recorder(telemetry.clone(), calls.clone());
         let gateway = Gateway::new(
             egress.clone(),
             Arc::clone(&engine) as Arc<dyn gateway::LocalModels>,
@@ -176,6 +183,7 @@ impl App {
             keys_used: crate::keys::Used::default(),
             sign_in_limits: crate::sessions::Attempts::default(),
             experiments: crate::experiments::Cache::default(),
+            evaluations: crate::evaluations::Live::default(),
             stopping: watch::Sender::new(false),
             plan_memory: tokio::sync::Mutex::default(),
             config,
@@ -185,6 +193,7 @@ impl App {
             db,
             telemetry,
             gateway,
+            calls,
             egress,
             engine,
         }));

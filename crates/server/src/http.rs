@@ -171,6 +171,8 @@ pub fn routes() -> Vec<Route> {
         crate::sdk::routes(),
         crate::catalog::routes(),
         crate::experiments::routes(),
+        crate::evaluations::routes(),
+        crate::evaluators::routes(),
         crate::datasets::routes(),
         crate::gitops::routes(),
         crate::models::routes(),

@@ -11,5 +11,6 @@ pub fn start(app: &App, tasks: &mut JoinSet<()>, stop: watch::Receiver<bool>) {
     let owner = format!("{}-{}", std::process::id(), app.ids.make::<base::JobId>());
     let mut worker = Worker::new(app.db.clone(), WorkerSettings::new(owner));
     crate::models::register_jobs(app, &mut worker);
-    tasks.spawn(worker.run(stop));
+    tasks.spawn(worker.run(stop.clone()));
+    tasks.spawn(crate::evaluations::worker(app).run(stop));
 }

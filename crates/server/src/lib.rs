@@ -13,6 +13,8 @@ pub mod cli;
 pub mod config;
 pub mod datasets;
 pub mod error;
+pub mod evaluations;
+pub mod evaluators;
 pub mod experiments;
 pub mod extract;
 pub mod gitops;

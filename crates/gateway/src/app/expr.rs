@@ -51,6 +51,8 @@ pub(crate) struct Scope<'a> {
     pub steps: &'a Steps,
     /// The item of a `for_each`, and its place.
     pub item: Option<(&'a Value, usize)>,
+    /// What else has a name; nothing in an app.
+    pub named: &'a [(&'a str, &'a Value)],
 }
 
 /// What an expression mentions.
@@ -201,6 +203,44 @@ impl Expression {
                 Ok(())
             }
             other => children(other).try_for_each(|child| self.mention(child, local, mentions)),
+        }
+    }
+
+    /// Refuses names other than these.
+    ///
+    /// # Errors
+    /// A name that means nothing, and where.
+    pub(crate) fn allow_only(&self, names: &[&str]) -> Result<(), String> {
+        self.allow(&self.root, names, &mut Vec::new())
+    }
+
+    fn allow<'a>(
+        &'a self,
+        node: &'a IdedExpr,
+        names: &[&str],
+        local: &mut Vec<&'a str>,
+    ) -> Result<(), String> {
+        match &node.expr {
+            Expr::Ident(name) if local.contains(&name.as_str()) => Ok(()),
+            Expr::Ident(name) if names.contains(&name.as_str()) => Ok(()),
+            Expr::Ident(name) => {
+                let what = format!("the name {name:?} is not known; there is {}", names.join(", "));
+                Err(self.located(&what, node.id))
+            }
+            Expr::Comprehension(fold) => {
+                self.allow(&fold.iter_range, names, local)?;
+                self.allow(&fold.accu_init, names, local)?;
+                let before = local.len();
+                local.push(&fold.iter_var);
+                local.extend(fold.iter_var2.as_deref());
+                local.push(&fold.accu_var);
+                for part in [&fold.loop_cond, &fold.loop_step, &fold.result] {
+                    self.allow(part, names, local)?;
+                }
+                local.truncate(before);
+                Ok(())
+            }
+            other => children(other).try_for_each(|child| self.allow(child, names, local)),
         }
     }
 
@@ -546,7 +586,11 @@ impl<'a> Run<'a> {
             ("inputs", _) => Ok(Cow::Borrowed(self.scope.inputs)),
             ("item", Some((item, _))) => Ok(Cow::Borrowed(item)),
             ("index", Some((_, index))) => Ok(Cow::Owned(index.into())),
-            _ => Err(Problem::At(format!("there is no {name:?} here"), 0)),
+            _ => {
+                let named = self.scope.named.iter().find(|(known, _)| *known == name);
+                let none = || Problem::At(format!("there is no {name:?} here"), 0);
+                named.map(|(_, value)| Cow::Borrowed(*value)).ok_or_else(none)
+            }
         }
     }
 

@@ -14,6 +14,7 @@ mod compile;
 mod document;
 mod expr;
 mod graph;
+mod named;
 mod run;
 mod serve;
 mod speech;
@@ -30,6 +31,7 @@ pub use document::{
     Output, OutputKind, PromptSource, PromptStep, RetrieveStep, Step, Tool, ToolStep,
 };
 pub use graph::{Graph, GraphEdge, GraphNode};
+pub use named::NamedExpression;
 
 pub(crate) use choose::find;
 pub(crate) use serve::{serve, serve_draft};

@@ -226,6 +226,7 @@ impl<'a> Run<'a> {
             inputs: &self.inputs,
             steps,
             item: frame.item.as_ref().map(|(item, at)| (&**item, *at)),
+            named: &[],
         }
     }
 

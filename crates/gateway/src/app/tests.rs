@@ -341,6 +341,7 @@ fn run(text: &str) -> Result<Value, String> {
         inputs: &inputs,
         steps: &steps,
         item: Some((&item, 4)),
+        named: &[],
     };
     expression.run(&scope)
 }

@@ -30,7 +30,7 @@ use crate::http::Route;
 
 pub use draft::{Tried, run_draft, stream_draft};
 pub(crate) use pages::{change_href, change_rows, document_href, encode, show_href};
-pub use plan::{Compiled, for_plan};
+pub use plan::{Compiled, for_plan, load_release};
 pub use release::{
     DocumentChange, Pinned, PinnedApp, RELEASE, ReleaseContent, compare, cut_release,
     cut_release_in, find_release, release_kind,

@@ -121,6 +121,43 @@ pub async fn for_plan(
         .collect())
 }
 
+/// One release, whether a plan has it or not: an evaluation keeps what it began with.
+///
+/// # Errors
+/// The database cannot be read.
+pub async fn load_release(
+    app: &App,
+    project: ProjectId,
+    name: &str,
+    number: i64,
+    digest: Digest,
+) -> Result<Option<gateway::Release>> {
+    let mut loading = Loading {
+        app,
+        project,
+        used: HashSet::new(),
+    };
+    loading.read(&[digest], read_release).await?;
+    let Some(content) = loading.release(&digest) else {
+        return Ok(None);
+    };
+    let prompts = content
+        .documents
+        .values()
+        .filter(|pinned| pinned.kind == crate::prompts::KIND)
+        .filter_map(|pinned| pinned.digest.parse().ok());
+    let prompts: BTreeSet<Digest> = prompts.collect();
+    if let Ok(app_digest) = content.app.digest.parse() {
+        loading.read(&[app_digest], read_app).await?;
+    }
+    loading.read(&Vec::from_iter(prompts), read_prompt).await?;
+    Ok(loading.assemble(&Wanted {
+        name: name.to_owned(),
+        number,
+        digest,
+    }))
+}
+
 /// The releases that experiments choose between, by app and number.
 fn tested(experiments: &HashMap<Target, Arc<Experiment>>) -> HashSet<(String, i64)> {
     let mut found = HashSet::new();

@@ -36,6 +36,10 @@ pub enum Permission {
     ManageEnvironments,
     /// Start, stop and conclude experiments.
     RunExperiments,
+    /// See evaluations, their answers and scores.
+    ReadEvaluations,
+    /// Start, hold and stop evaluations: they spend money.
+    RunEvaluations,
     /// Read, export and verify the audit log.
     ReadAudit,
     /// See which models there are.
@@ -72,6 +76,7 @@ const AUDITOR: &[Permission] = &[
     ReadCatalog,
     ReadDatasets,
     ReadAudit,
+    ReadEvaluations,
     ReadModels,
     ReadProviders,
     ReadKeys,
@@ -87,6 +92,7 @@ const PRODUCT_OWNER: &[Permission] = &[
     Approve,
     RollBack,
     ReadAudit,
+    ReadEvaluations,
     ReadModels,
     ReadProviders,
     ReadKeys,
@@ -97,6 +103,7 @@ const VIEWER: &[Permission] = &[
     ReadPrompts,
     ReadCatalog,
     ReadDatasets,
+    ReadEvaluations,
     ReadModels,
     ReadProviders,
     ReadKeys,
@@ -114,6 +121,8 @@ const EDITOR: &[Permission] = &[
     WriteDatasets,
     Propose,
     RunExperiments,
+    ReadEvaluations,
+    RunEvaluations,
     ReadModels,
     ReadProviders,
     ReadKeys,
@@ -134,6 +143,8 @@ const ADMIN: &[Permission] = &[
     RollBack,
     ManageEnvironments,
     RunExperiments,
+    ReadEvaluations,
+    RunEvaluations,
     ReadAudit,
     ReadModels,
     ManageModels,
@@ -166,6 +177,8 @@ impl Permission {
             RollBack => "roll_back",
             ManageEnvironments => "environments_write",
             RunExperiments => "experiments_run",
+            ReadEvaluations => "evaluations_read",
+            RunEvaluations => "evaluations_run",
             ReadAudit => "audit_read",
             ReadModels => "models_read",
             ManageModels => "models_write",

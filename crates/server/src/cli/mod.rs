@@ -10,6 +10,7 @@ mod apply;
 mod audit;
 mod dataset;
 mod doctor;
+mod eval;
 mod experiment;
 mod export;
 mod fmt;
@@ -73,6 +74,9 @@ enum Command {
     /// List, show, import and export datasets.
     #[command(subcommand)]
     Dataset(dataset::Dataset),
+    /// Run suites: the gate of a pipeline.
+    #[command(subcommand)]
+    Eval(eval::Eval),
     /// Read traces.
     #[command(subcommand)]
     Traces(traces::Traces),
@@ -176,6 +180,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Release(release) => release.run().await,
         Command::Experiment(experiment) => experiment.run().await,
         Command::Dataset(dataset) => dataset.run().await,
+        Command::Eval(eval) => eval.run().await,
         Command::Traces(traces) => traces.run().await,
         Command::Env(env) => env.run().await,
         Command::Proposals(proposals) => proposals.run().await,
@@ -213,6 +218,9 @@ fn explain(error: &anyhow::Error) -> String {
 }
 
 fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if error.is::<eval::GateFailed>() {
+        return ExitCode::from(4);
+    }
     match error.downcast_ref::<AppError>() {
         Some(known) if known.status == axum::http::StatusCode::NOT_FOUND => ExitCode::from(3),
         _ => ExitCode::FAILURE,

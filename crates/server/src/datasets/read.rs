@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::chunks::Chunks;
-use super::document::Chunk;
+use super::document::{Chunk, DatasetDocument};
 use super::example::{Example, Verdict};
 use super::{Datasets, Found};
 use crate::error::{AppError, Result};
@@ -248,9 +248,17 @@ impl Datasets {
     /// # Errors
     /// The blob store is missing.
     pub fn reading(&self, scope: Scope, found: &Found) -> Result<Reading> {
+        self.reading_document(scope, &found.document)
+    }
+
+    /// As [`Datasets::reading`], for a document whose name may be deleted.
+    ///
+    /// # Errors
+    /// The blob store is missing.
+    pub fn reading_document(&self, scope: Scope, document: &DatasetDocument) -> Result<Reading> {
         Ok(Reading {
             chunks: self.chunks(scope)?,
-            left: found.document.chunks.clone().into(),
+            left: document.chunks.clone().into(),
         })
     }
 

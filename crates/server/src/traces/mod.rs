@@ -23,6 +23,7 @@ mod summary;
 mod tail;
 pub mod time;
 mod view;
+mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,6 +45,7 @@ pub use links::ListLink;
 pub(crate) use links::encode;
 pub use pages::bucket_s;
 pub use summary::{calls_by_provider, count_by_app, count_by_prompt, prompt_stats, replay};
+pub use watch::{Calls, SettledCall, Watched};
 pub use view::{Chart, RangeView, Series, bucket_times, bucketed, range_view};
 
 /// Where a data directory keeps its telemetry.
@@ -67,8 +69,8 @@ pub fn open_telemetry(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<
 }
 
 /// Takes the gateway's records to telemetry.
-pub fn recorder(telemetry: Telemetry) -> impl gateway::Recorder {
-    recorder::TelemetryRecorder(telemetry)
+pub fn recorder(telemetry: Telemetry, calls: Calls) -> impl gateway::Recorder {
+    recorder::TelemetryRecorder { telemetry, calls }
 }
 
 /// Whether records can be stored now.

@@ -10,21 +10,31 @@ use gateway::{Busy, CallStatus, Permit, PromptUsed, Record, RecordKind, Recorder
 use serde_json::{Map, Value, json};
 use telemetry::{Kind, PromptRef, Span, Status, Telemetry};
 
+use super::watch::Calls;
+
 /// What a refused caller reads in `Retry-After`. The queue drains in
 /// milliseconds once the disk answers, so longer waits help nobody.
 const RETRY_AFTER_S: u32 = 1;
 
-pub(super) struct TelemetryRecorder(pub(super) Telemetry);
+pub(super) struct TelemetryRecorder {
+    pub(super) telemetry: Telemetry,
+    pub(super) calls: Calls,
+}
 
 impl Recorder for TelemetryRecorder {
     fn admit(&self) -> Result<Permit, Busy> {
-        let slot = self.0.reserve().map_err(|full| {
+        let slot = self.telemetry.reserve().map_err(|full| {
             tracing::debug!(error.message = %full, "a call was refused because its record would have no place");
             Busy { retry_after_s: RETRY_AFTER_S }
         })?;
+        let calls = self.calls.clone();
         Ok(Permit::new(move |record| {
+            let (trace, wanted) = (record.trace_id, calls.wanted(&record));
             // Telemetry's own writer logs and counts a failed commit; see the module's comment.
-            drop(slot.write(span_of(record).into()));
+            let ack = slot.write(span_of(record).into());
+            if let Some(settled) = wanted {
+                calls.heard(trace, settled, ack);
+            }
         }))
     }
 }

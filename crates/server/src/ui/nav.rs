@@ -73,6 +73,11 @@ const GROUPS: &[(&str, &[Entry])] = &[
     (
         "nav-improve",
         &[(
+            "nav-evaluations",
+            "evaluations",
+            "evaluations",
+            Permission::ReadEvaluations,
+        ), (
             "nav-datasets",
             "datasets",
             "datasets",

@@ -299,6 +299,101 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     // Experiments.
     (
         "GET",
+        "/api/v1/evaluations",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "POST",
+        "/api/v1/evaluations",
+        "admin editor",
+    ),
+    (
+        "GET",
+        "/api/v1/evaluations/{id}",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "POST",
+        "/api/v1/evaluations/{id}/pause",
+        "admin editor",
+    ),
+    (
+        "POST",
+        "/api/v1/evaluations/{id}/resume",
+        "admin editor",
+    ),
+    (
+        "POST",
+        "/api/v1/evaluations/{id}/stop",
+        "admin editor",
+    ),
+    (
+        "GET",
+        "/api/v1/evaluations/{id}/examples",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "GET",
+        "/api/v1/evaluations/{id}/examples/{place}",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "GET",
+        "/api/v1/evaluations/{id}/slices",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "GET",
+        "/api/v1/evaluations/{id}/events",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "GET",
+        "/{project}/evaluations",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "POST",
+        "/{project}/evaluations",
+        "admin editor",
+    ),
+    (
+        "GET",
+        "/{project}/evaluations/new",
+        "admin editor",
+    ),
+    (
+        "GET",
+        "/{project}/evaluations/show",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "GET",
+        "/{project}/evaluations/example",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "POST",
+        "/{project}/evaluations/change",
+        "admin editor",
+    ),
+    (
+        "GET",
+        "/{project}/evaluators",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "GET",
+        "/{project}/evaluators/edit",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "POST",
+        "/{project}/evaluators/edit",
+        "admin editor",
+    ),
+    (
+        "GET",
         "/api/v1/experiments",
         "admin editor product_owner auditor viewer caller",
     ),

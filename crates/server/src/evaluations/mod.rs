@@ -1,0 +1,751 @@
+//! Evaluations: suites, their durable runs, and what these show.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `document.rs` | the document of a suite: data, candidates, evaluators, gates |
+//! | `pin.rs` | what its references mean when an evaluation starts; the plan of its calls |
+//! | `store.rs` | evaluations, answers, scores and the cache in the database |
+//! | `work.rs` | the worker: what comes next, budget, writing under a fence |
+//! | `ask.rs`, `call.rs` | what a candidate is asked; one call that is never paid for twice |
+//! | `judging.rs` | scoring one answer |
+//! | `results.rs` | figures, intervals, verdicts, slices, differences |
+//! | `gate.rs` | whether a suite's gates hold, and evidence for the release board |
+//! | `events.rs` | progress as server-sent events |
+//! | `api.rs`, `pages.rs`, `view.rs` | JSON routes, pages, what templates are given |
+//!
+//! A **suite** is a document of the catalog; an **evaluation** is one run of it. An
+//! evaluation pins everything when it starts. It is worked on by a job with a lease;
+//! each worker that takes it has a higher fence than the one before, and no write
+//! without it counts. Clocks decide when a lease may be taken, never whose result counts.
+
+mod api;
+mod ask;
+mod call;
+mod document;
+mod events;
+pub mod gate;
+mod judging;
+mod pages;
+mod pin;
+mod results;
+mod store;
+mod view;
+mod work;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use base::ProjectId;
+use db::catalog::{Name, Selector};
+use db::jobs::{NewJob, Worker, WorkerSettings};
+use db::{Db, Kind, Scope, WriteTx};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::app::App;
+use crate::datasets::{DatasetDocument, Example};
+use crate::error::{AppError, Result};
+use crate::http::Route;
+
+pub use api::{EvaluationJson, Shown, StartRequest, show_json, start_json};
+pub use document::{Candidate, EvaluatorUse, Gate, PromptUse, SuiteDocument};
+pub use pin::{ENVIRONMENT, Pinned};
+pub use results::{
+    CandidateFigures, CellFigures, ComparisonJson, DifferenceRow, EvaluatorFigures, Results, Slice,
+};
+pub use store::{AnswerRow, CallProblem, Cell, Counters, Evaluation, Outcome, ScoreRow, State};
+
+/// The catalog's word for suites.
+pub const KIND: &str = "suite";
+/// The queue's word for the work on an evaluation.
+const JOB: &str = "evaluation";
+/// A worker's losses before its job is given up: each kill of the server is one.
+const MOST_LOSSES: i64 = 1000;
+/// How long a worker may be silent before another takes over.
+const LEASE: Duration = Duration::from_secs(10);
+/// Evaluations that run at once in this process.
+const AT_ONCE: usize = 4;
+/// Results that are remembered.
+const REMEMBERED: usize = 32;
+
+/// Pages and API.
+pub fn routes() -> Vec<Route> {
+    let mut routes = api::routes();
+    routes.extend(pages::routes());
+    routes
+}
+
+/// Suites, as the catalog knows them.
+pub fn kind() -> Kind {
+    Kind {
+        normal: |content| match SuiteDocument::parse(content) {
+            Ok(document) => document.to_value(),
+            Err(_) => content.clone(),
+        },
+        references: |content| {
+            SuiteDocument::parse(content)
+                .map(|document| document.references())
+                .unwrap_or_default()
+        },
+        ..Kind::new(
+            KIND,
+            || json!(schemars::schema_for!(SuiteDocument)),
+            |content| SuiteDocument::parse(content).map(drop),
+        )
+    }
+}
+
+/// What evaluations share in this process: who waits for news, and figures that were
+/// computed before. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Live(Arc<LiveInner>);
+
+#[derive(Debug)]
+struct LiveInner {
+    /// Counts the news of all evaluations; those who wait look at theirs.
+    news: watch::Sender<u64>,
+    results: Mutex<HashMap<String, Remembered>>,
+}
+
+#[derive(Debug, Clone)]
+struct Remembered {
+    /// The progress that the figures are of.
+    counters: Counters,
+    facts: Arc<results::Facts>,
+    results: Arc<Results>,
+    /// When they were last asked for: the oldest goes first.
+    used: u64,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self(Arc::new(LiveInner {
+            news: watch::Sender::new(0),
+            results: Mutex::default(),
+        }))
+    }
+}
+
+impl Live {
+    /// Tells those who wait that an evaluation changed.
+    pub(crate) fn changed(&self, _id: &str) {
+        self.0.news.send_modify(|count| *count += 1);
+    }
+
+    fn subscribe(&self) -> watch::Receiver<u64> {
+        self.0.news.subscribe()
+    }
+
+    fn known(&self, evaluation: &Evaluation) -> Option<Remembered> {
+        let mut results = self
+            .0
+            .results
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let used = results.values().map(|known| known.used).max().unwrap_or(0) + 1;
+        let known = results.get_mut(&evaluation.id)?;
+        if known.counters != evaluation.counters {
+            return None;
+        }
+        known.used = used;
+        Some(known.clone())
+    }
+
+    fn remember(
+        &self,
+        evaluation: &Evaluation,
+        facts: &Arc<results::Facts>,
+        computed: &Arc<Results>,
+    ) {
+        let mut results = self
+            .0
+            .results
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let used = results.values().map(|known| known.used).max().unwrap_or(0) + 1;
+        if results.len() >= REMEMBERED && !results.contains_key(&evaluation.id) {
+            let oldest = results.iter().min_by_key(|(_, known)| known.used);
+            if let Some(oldest) = oldest.map(|(id, _)| id.clone()) {
+                results.remove(&oldest);
+            }
+        }
+        results.insert(
+            evaluation.id.clone(),
+            Remembered {
+                counters: evaluation.counters,
+                facts: Arc::clone(facts),
+                results: Arc::clone(computed),
+                used,
+            },
+        );
+    }
+}
+
+/// What the operations work on.
+#[derive(Clone, Copy)]
+pub struct Desk<'a> {
+    /// The server's parts.
+    pub app: &'a App,
+}
+
+impl<'a> Desk<'a> {
+    /// The server's.
+    pub fn of(app: &'a App) -> Self {
+        Self { app }
+    }
+
+    fn db(self) -> &'a Db {
+        &self.app.db
+    }
+
+    async fn project_name(self, project: ProjectId) -> String {
+        let projects = crate::projects::list(self.db()).await.unwrap_or_default();
+        let found = projects.into_iter().find(|known| known.id == project);
+        found.map(|known| known.name).unwrap_or_default()
+    }
+}
+
+/// The worker that works on evaluations, apart from the one for other jobs: an
+/// evaluation may take hours, and its lease is short, so that another server goes on
+/// soon after this one was killed.
+pub fn worker(app: &App) -> Worker {
+    let owner = format!(
+        "evaluations-{}-{}",
+        std::process::id(),
+        app.ids.make::<base::JobId>()
+    );
+    let settings = WorkerSettings {
+        concurrency: AT_ONCE,
+        lease_ttl: LEASE,
+        poll: Duration::from_millis(500),
+        ..WorkerSettings::new(owner)
+    };
+    let mut worker = Worker::new(app.db.clone(), settings);
+    let app = app.clone();
+    worker.register(JOB, move |context| {
+        let app = app.clone();
+        async move { Box::pin(work::run(app, context)).await }
+    });
+    worker
+}
+
+/// A suite to run: by its name and version, or written out.
+#[derive(Debug, Clone)]
+pub enum SuiteSource {
+    /// Of the catalog.
+    Named(Name, Selector),
+    /// Written out; the name is for people, and for evidence where it is not empty.
+    Inline {
+        /// The document.
+        document: Value,
+        /// A name for it; may be empty.
+        name: String,
+    },
+}
+
+/// Starts an evaluation.
+///
+/// # Errors
+/// The suite is wrong, names something that is not there, or has no examples.
+pub async fn start(desk: Desk<'_>, scope: Scope, source: &SuiteSource) -> Result<Evaluation> {
+    let (suite, suite_version, content) = match source {
+        SuiteSource::Named(name, selector) => {
+            let found = desk
+                .app
+                .catalog
+                .version(scope, KIND, name, selector)
+                .await?;
+            let found = found.ok_or_else(|| {
+                AppError::not_found(format!("there is no suite {name}@{selector}"))
+                    .code("suite_not_found")
+            })?;
+            (name.to_string(), Some(found.version.number), found.content)
+        }
+        SuiteSource::Inline { document, name } => (name.clone(), None, document.clone()),
+    };
+    let document = SuiteDocument::parse(&content).map_err(db::CatalogError::Invalid)?;
+    let pinned = pin::pin(desk.app, scope, &document).await?;
+    let dataset = dataset_document(desk.app, scope.project, &pinned).await?;
+    let examples = examples_of(&document, &dataset);
+    if examples == 0 {
+        let message = match &document.split {
+            Some(split) => format!(
+                "the dataset {} has no examples in the split {split:?}",
+                pinned.dataset.name
+            ),
+            None => format!("the dataset {} has no examples", pinned.dataset.name),
+        };
+        return Err(AppError::invalid(message)
+            .code("no_examples")
+            .at("/dataset"));
+    }
+    let evaluation = Evaluation {
+        id: store::new_id(desk.db()),
+        project: scope.project,
+        suite,
+        suite_version,
+        counters: planned(&document, &pinned, examples),
+        document,
+        pinned,
+        state: State::Queued,
+        reason: String::new(),
+        holder: None,
+        started_by: scope.actor.to_string(),
+        created_at: desk.db().now_us(),
+        started_at: None,
+        ended_at: None,
+        worked_us: 0,
+        spent: base::NanoUsd(0),
+        unpriced: 0,
+        gates: None,
+    };
+    let mut tx = desk.db().begin_write().await?;
+    store::insert(&mut tx, &evaluation).await?;
+    let job = enqueue(&mut tx, scope.project, &evaluation.id).await?;
+    store::set_holder(&mut tx, scope.project, &evaluation.id, &job).await?;
+    let detail = json!({
+        "suite": evaluation.suite, "dataset": evaluation.pinned.dataset.name, "examples": examples,
+        "candidates": evaluation.document.candidates.iter().map(|one| &one.name).collect::<Vec<_>>(),
+    });
+    audit(
+        &mut tx,
+        scope,
+        "evaluation.start",
+        &evaluation.id,
+        "",
+        detail,
+    )
+    .await?;
+    tx.commit().await?;
+    let evaluation = Evaluation {
+        holder: Some(job),
+        ..evaluation
+    };
+    desk.app.evaluations.changed(&evaluation.id);
+    Ok(evaluation)
+}
+
+async fn enqueue(tx: &mut WriteTx, project: ProjectId, id: &str) -> Result<String> {
+    let job = NewJob {
+        project: Some(project),
+        max_attempts: MOST_LOSSES,
+        ..NewJob::new(JOB, json!({"evaluation": id}))
+    };
+    Ok(db::jobs::enqueue(tx, job).await?.to_string())
+}
+
+async fn audit(
+    tx: &mut WriteTx,
+    scope: Scope,
+    action: &str,
+    id: &str,
+    reason: &str,
+    detail: Value,
+) -> Result<()> {
+    let line = db::audit::Line::new(scope, action, id);
+    Ok(line.detail(detail).reason(reason).write(tx).await?)
+}
+
+fn examples_of(document: &SuiteDocument, dataset: &DatasetDocument) -> u64 {
+    let all = match &document.split {
+        Some(split) => dataset.splits.get(split).copied().unwrap_or(0),
+        None => dataset.count,
+    };
+    all.min(document.limit.unwrap_or(u64::MAX))
+}
+
+fn planned(document: &SuiteDocument, pinned: &Pinned, examples: u64) -> Counters {
+    let candidates = document.candidates.len() as u64;
+    let pairwise = pinned
+        .evaluators
+        .iter()
+        .filter(|one| one.document.is_pairwise())
+        .count() as u64;
+    let single = pinned.evaluators.len() as u64 - pairwise;
+    let cells = examples.saturating_mul(u64::from(document.repeats));
+    let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    Counters {
+        examples: whole(examples),
+        answers_total: whole(cells.saturating_mul(candidates)),
+        scores_total: whole(
+            cells.saturating_mul(single * candidates + pairwise * candidates.saturating_sub(1)),
+        ),
+        ..Counters::default()
+    }
+}
+
+/// The dataset of an evaluation, whatever became of its name.
+pub(crate) async fn dataset_document(
+    app: &App,
+    project: ProjectId,
+    pinned: &Pinned,
+) -> Result<DatasetDocument> {
+    let digest = pinned.dataset.digest;
+    let mut found = app.catalog.documents(project, &[digest]).await?;
+    let content = found.remove(&digest).ok_or_else(|| {
+        AppError::not_found(format!(
+            "the dataset {} cannot be read any more",
+            pinned.dataset.name
+        ))
+        .code("dataset_gone")
+    })?;
+    Ok(DatasetDocument::parse(&content).map_err(db::CatalogError::Invalid)?)
+}
+
+/// What is installed for metrics.
+pub(crate) async fn resources(_app: &App) -> eval::Resources {
+    eval::Resources::default()
+}
+
+/// One evaluation of the project.
+///
+/// # Errors
+/// 404 when there is none.
+pub async fn find(desk: Desk<'_>, scope: Scope, id: &str) -> Result<Evaluation> {
+    let found = store::find(desk.db(), scope.project, id).await?;
+    found.ok_or_else(not_found)
+}
+
+fn not_found() -> AppError {
+    AppError::not_found("there is no such evaluation").code("evaluation_not_found")
+}
+
+/// The newest evaluations before this one, of one suite or of all.
+///
+/// # Errors
+/// The database cannot be read.
+pub async fn list(
+    desk: Desk<'_>,
+    scope: Scope,
+    suite: Option<&str>,
+    before: Option<(i64, String)>,
+    limit: i64,
+) -> Result<Vec<Evaluation>> {
+    store::list(desk.db(), scope.project, suite, before, limit).await
+}
+
+/// Holds an evaluation: calls that are under way end and count, no more begin.
+///
+/// # Errors
+/// It has ended, or is held already.
+pub async fn pause(desk: Desk<'_>, scope: Scope, id: &str, reason: &str) -> Result<Evaluation> {
+    change(
+        desk,
+        scope,
+        id,
+        &[State::Queued, State::Running],
+        State::Paused,
+        "evaluation.pause",
+        reason,
+    )
+    .await
+}
+
+/// Ends an evaluation before its end; what was answered stays.
+///
+/// # Errors
+/// It has ended.
+pub async fn stop(desk: Desk<'_>, scope: Scope, id: &str, reason: &str) -> Result<Evaluation> {
+    let from = [State::Queued, State::Running, State::Paused];
+    change(
+        desk,
+        scope,
+        id,
+        &from,
+        State::Stopped,
+        "evaluation.stop",
+        reason,
+    )
+    .await
+}
+
+async fn change(
+    desk: Desk<'_>,
+    scope: Scope,
+    id: &str,
+    from: &[State],
+    to: State,
+    action: &str,
+    reason: &str,
+) -> Result<Evaluation> {
+    let reason: String = reason.trim().chars().take(2000).collect();
+    let mut tx = desk.db().begin_write().await?;
+    tx.serialise().await?;
+    if !store::set_state(&mut tx, scope.project, id, from, to, &reason).await? {
+        let found = store::find_in(&mut tx, scope.project, id)
+            .await?
+            .ok_or_else(not_found)?;
+        let message = format!("the evaluation is {} already", found.state.name());
+        return Err(AppError::conflict(message).code("wrong_state"));
+    }
+    audit(&mut tx, scope, action, id, &reason, json!({})).await?;
+    tx.commit().await?;
+    desk.app.evaluations.changed(id);
+    find(desk, scope, id).await
+}
+
+/// Lets a held evaluation go on, with a raised budget where one is given.
+///
+/// # Errors
+/// It is not held, or the budget is no amount.
+pub async fn resume(
+    desk: Desk<'_>,
+    scope: Scope,
+    id: &str,
+    budget_usd: Option<f64>,
+) -> Result<Evaluation> {
+    let mut tx = desk.db().begin_write().await?;
+    tx.serialise().await?;
+    let found = store::find_in(&mut tx, scope.project, id)
+        .await?
+        .ok_or_else(not_found)?;
+    if found.state != State::Paused {
+        let message = format!(
+            "the evaluation is {}; only a paused one can go on",
+            found.state.name()
+        );
+        return Err(AppError::conflict(message).code("wrong_state"));
+    }
+    if let Some(budget) = budget_usd {
+        let document = SuiteDocument {
+            budget_usd: Some(budget),
+            ..found.document.clone()
+        };
+        SuiteDocument::parse(&document.to_value()).map_err(db::CatalogError::Invalid)?;
+        store::set_document(&mut tx, scope.project, id, &document).await?;
+    }
+    // A worker that still ends its calls goes on by itself, unless it must read the document again.
+    let held = match &found.holder {
+        Some(job) if budget_usd.is_none() => is_alive(&mut tx, job).await?,
+        _ => false,
+    };
+    let to = if held { State::Running } else { State::Queued };
+    store::set_state(&mut tx, scope.project, id, &[State::Paused], to, "").await?;
+    if !held {
+        let job = enqueue(&mut tx, scope.project, id).await?;
+        store::set_holder(&mut tx, scope.project, id, &job).await?;
+    }
+    audit(
+        &mut tx,
+        scope,
+        "evaluation.resume",
+        id,
+        "",
+        json!({"budget_usd": budget_usd}),
+    )
+    .await?;
+    tx.commit().await?;
+    desk.app.evaluations.changed(id);
+    find(desk, scope, id).await
+}
+
+async fn is_alive(tx: &mut WriteTx, job: &str) -> Result<bool> {
+    let row = db::sqlx::query("SELECT id FROM jobs WHERE id = $1 AND state IN ('ready', 'leased')")
+        .bind(job)
+        .fetch_optional(tx.conn())
+        .await
+        .map_err(db::DbError::from)?;
+    Ok(row.is_some())
+}
+
+/// The figures of an evaluation as far as it is.
+///
+/// # Errors
+/// The database or the dataset cannot be read.
+pub async fn results_of(desk: Desk<'_>, evaluation: &Evaluation) -> Result<Arc<Results>> {
+    Ok(computed(desk, evaluation).await?.1)
+}
+
+async fn computed(
+    desk: Desk<'_>,
+    evaluation: &Evaluation,
+) -> Result<(Arc<results::Facts>, Arc<Results>)> {
+    let live = &desk.app.evaluations;
+    if let Some(known) = live.known(evaluation) {
+        return Ok((known.facts, known.results));
+    }
+    let facts = Arc::new(facts(desk, evaluation).await?);
+    let (own, of) = (Arc::clone(&facts), evaluation.clone());
+    let results = tokio::task::spawn_blocking(move || results::compute(&of, &own)).await;
+    let results = Arc::new(results.map_err(AppError::internal)?);
+    live.remember(evaluation, &facts, &results);
+    Ok((facts, results))
+}
+
+async fn facts(desk: Desk<'_>, evaluation: &Evaluation) -> Result<results::Facts> {
+    let (db, project, id) = (desk.db(), evaluation.project, evaluation.id.as_str());
+    let mut facts = results::Facts {
+        answers: store::answer_figures(db, project, id).await?,
+        scores: store::score_figures(db, project, id).await?,
+        ..results::Facts::default()
+    };
+    for (index, pinned) in evaluation.pinned.evaluators.iter().enumerate() {
+        if results::needs_details(&pinned.document) {
+            facts
+                .details
+                .insert(index, store::details(db, project, id, index).await?);
+        }
+    }
+    if let Some(field) = &evaluation.document.cluster_by {
+        let values = field_values(desk, evaluation, field).await?;
+        let clusters = values
+            .iter()
+            .map(|(place, value)| (*place, results::cluster_of(value)));
+        facts.clusters = clusters.collect();
+    }
+    Ok(facts)
+}
+
+/// The values of a metadata field, by place.
+async fn field_values(
+    desk: Desk<'_>,
+    evaluation: &Evaluation,
+    field: &str,
+) -> Result<Vec<(i64, Value)>> {
+    let mut found = Vec::new();
+    each_example(desk, evaluation, |place, example| {
+        if let Some(value) = example.metadata.get(field) {
+            found.push((place, value.clone()));
+        }
+        true
+    })
+    .await?;
+    Ok(found)
+}
+
+/// Goes through the examples in their order, until told to stop.
+async fn each_example(
+    desk: Desk<'_>,
+    evaluation: &Evaluation,
+    mut work: impl FnMut(i64, Example) -> bool,
+) -> Result<()> {
+    let dataset = dataset_document(desk.app, evaluation.project, &evaluation.pinned).await?;
+    let scope = Scope {
+        project: evaluation.project,
+        actor: db::Actor::System,
+    };
+    let mut reading = desk.app.datasets.reading_document(scope, &dataset)?;
+    let mut place = 0;
+    while let Some(examples) = reading.next().await? {
+        for example in examples {
+            if !work(place, example) {
+                return Ok(());
+            }
+            place += 1;
+        }
+    }
+    Ok(())
+}
+
+/// These examples of an evaluation, by place. Only the chunks that hold them are read.
+async fn examples_at(
+    desk: Desk<'_>,
+    evaluation: &Evaluation,
+    places: &[i64],
+) -> Result<HashMap<i64, Example>> {
+    let dataset = dataset_document(desk.app, evaluation.project, &evaluation.pinned).await?;
+    let scope = Scope {
+        project: evaluation.project,
+        actor: db::Actor::System,
+    };
+    let mut found = HashMap::new();
+    let mut begin = 0;
+    for chunk in &dataset.chunks {
+        let end = begin + i64::try_from(chunk.count).unwrap_or(0);
+        if places.iter().any(|place| (begin..end).contains(place)) {
+            let part = DatasetDocument {
+                chunks: vec![chunk.clone()],
+                ..DatasetDocument::default()
+            };
+            let mut reading = desk.app.datasets.reading_document(scope, &part)?;
+            let examples = reading.next().await?.unwrap_or_default();
+            let located = examples.into_iter().zip(begin..);
+            let wanted = located.filter(|(_, place)| places.contains(place));
+            found.extend(wanted.map(|(example, place)| (place, example)));
+        }
+        begin = end;
+    }
+    Ok(found)
+}
+
+/// The metadata fields of the first examples, for choosing slices.
+async fn metadata_fields(desk: Desk<'_>, evaluation: &Evaluation) -> Result<Vec<String>> {
+    const LOOKED_AT: i64 = 200;
+    let mut fields = std::collections::BTreeSet::new();
+    each_example(desk, evaluation, |place, example| {
+        fields.extend(example.metadata.keys().cloned());
+        place < LOOKED_AT
+    })
+    .await?;
+    Ok(fields.into_iter().take(50).collect())
+}
+
+/// How the candidates compare on each value of a metadata field.
+///
+/// # Errors
+/// There is no such evaluator, or the dataset cannot be read.
+pub async fn slices(
+    desk: Desk<'_>,
+    evaluation: &Evaluation,
+    evaluator: usize,
+    field: &str,
+) -> Result<Vec<Slice>> {
+    let (facts, _) = computed(desk, evaluation).await?;
+    let mut groups: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    for (place, value) in field_values(desk, evaluation, field).await? {
+        groups
+            .entry(crate::evaluators::text_of(&value))
+            .or_default()
+            .push(place);
+    }
+    let of = evaluation.clone();
+    let found =
+        tokio::task::spawn_blocking(move || results::slices(&of, &facts, evaluator, &groups)).await;
+    found.map_err(AppError::internal)
+}
+
+/// The examples of an evaluation, those where a candidate lost most first.
+///
+/// # Errors
+/// The database cannot be read.
+pub async fn differences(
+    desk: Desk<'_>,
+    evaluation: &Evaluation,
+    evaluator: usize,
+    candidate: usize,
+) -> Result<Vec<DifferenceRow>> {
+    let (facts, _) = computed(desk, evaluation).await?;
+    Ok(results::differences(
+        evaluation, &facts, evaluator, candidate,
+    ))
+}
+
+/// One example with everything that was answered and scored.
+#[derive(Debug, Clone)]
+pub struct ExampleDetail {
+    /// The example.
+    pub example: Example,
+    /// Every candidate's answers.
+    pub answers: Vec<AnswerRow>,
+    /// Every evaluator's scores.
+    pub scores: Vec<ScoreRow>,
+}
+
+/// One example with everything that was answered and scored.
+///
+/// # Errors
+/// 404 when the evaluation has no example at this place.
+pub async fn example(desk: Desk<'_>, evaluation: &Evaluation, place: i64) -> Result<ExampleDetail> {
+    let found = examples_at(desk, evaluation, &[place])
+        .await?
+        .remove(&place);
+    let here = Some((place, place));
+    Ok(ExampleDetail {
+        example: found.ok_or_else(|| {
+            AppError::not_found("the evaluation has no such example").code("no_such_example")
+        })?,
+        answers: store::answers(desk.db(), evaluation.project, &evaluation.id, here).await?,
+        scores: store::scores(desk.db(), evaluation.project, &evaluation.id, here).await?,
+    })
+}

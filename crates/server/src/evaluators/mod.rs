@@ -1,0 +1,54 @@
+//! Evaluators: what gives scores to answers.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `document.rs` | the document: a metric, a judge, a program; its check and signature |
+//! | `metric.rs` | metrics, as the crate `eval` computes them |
+//! | `judge.rs` | what a judge is asked and how its reply is read |
+//! | `output.rs` | which part of an answer is measured |
+//! | `pages.rs` | the list and the editor |
+//!
+//! Nothing here calls a model: `evaluations` does, for these rules. An evaluator is
+//! a document of the catalog; its digest is its version, and a number that it gave
+//! is comparable with numbers of the same signature only.
+
+mod document;
+pub mod judge;
+pub mod metric;
+mod output;
+mod pages;
+
+use db::Kind;
+use serde_json::json;
+
+use crate::http::Route;
+
+pub(crate) use document::Problems;
+pub use document::{
+    Criterion, Direction, EvaluatorDocument, HttpEvaluator, JudgeEvaluator, JudgeExample,
+    JudgeMode, MetricEvaluator, Scale, Shown,
+};
+pub use output::{OutputRule, json_of, text_of};
+
+/// The catalog's word for evaluators.
+pub const KIND: &str = "evaluator";
+
+/// The pages. The catalog's own API serves everything else about evaluators.
+pub fn routes() -> Vec<Route> {
+    pages::routes()
+}
+
+/// Evaluators, as the catalog knows them.
+pub fn kind() -> Kind {
+    Kind {
+        normal: |content| match EvaluatorDocument::parse(content) {
+            Ok(document) => document.to_value(),
+            Err(_) => content.clone(),
+        },
+        ..Kind::new(
+            KIND,
+            || json!(schemars::schema_for!(EvaluatorDocument)),
+            |content| EvaluatorDocument::parse(content).map(drop),
+        )
+    }
+}

@@ -1,0 +1,418 @@
+//! The pages of evaluators: the list, and the editor with a form and JSON.
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use base::Cursor;
+use db::catalog::Selector;
+use db::{NameFilter, NewVersion, PageRequest};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::EvaluatorDocument;
+use crate::app::App;
+use crate::auth::{Identity, Permission};
+use crate::error::{AppError, Result};
+use crate::extract::{Form, Query};
+use crate::http::{Access, Route};
+use crate::ui::{PageContext, redirect};
+
+/// Rows of the list: each reads a document.
+const ROWS: u32 = 50;
+/// Places of the form.
+const CRITERIA: usize = 4;
+const LABELS: usize = 6;
+
+pub(super) fn routes() -> Vec<Route> {
+    let read = Access::Needs(Permission::ReadCatalog);
+    let write = Access::Needs(Permission::WriteCatalog);
+    vec![
+        Route::get("/{project}/evaluators", read, list),
+        Route::get("/{project}/evaluators/edit", read, edit),
+        Route::post("/{project}/evaluators/edit", write, save),
+    ]
+}
+
+fn encode(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
+
+fn edit_href(page: &PageContext, name: &str) -> String {
+    format!("{}/evaluators/edit?name={}", page.root(), encode(name))
+}
+
+#[derive(Deserialize)]
+struct ListQuery {
+    cursor: Option<String>,
+}
+
+async fn list(
+    State(app): State<App>,
+    page: PageContext,
+    identity: Identity,
+    Query(query): Query<ListQuery>,
+) -> Result<Response> {
+    let request = PageRequest {
+        cursor: query.cursor.map(Cursor::from_client),
+        limit: ROWS,
+    };
+    let scope = identity.scope();
+    let names = app
+        .catalog
+        .list_names(scope, super::KIND, &NameFilter::default(), &request)
+        .await?;
+    let mut rows = Vec::new();
+    for listed in names.items {
+        let name = &listed.latest.name;
+        let found = app
+            .catalog
+            .version(scope, super::KIND, name, &Selector::Latest)
+            .await?;
+        let Some(found) = found else { continue };
+        let document = EvaluatorDocument::parse(&found.content).ok();
+        rows.push(json!({
+            "name": name, "href": edit_href(&page, name.as_str()), "version": found.version.number,
+            "type": document.as_ref().map(EvaluatorDocument::type_name),
+            "signature": document.as_ref().map(EvaluatorDocument::signature),
+            "description": document.as_ref().map(EvaluatorDocument::description),
+            "at": found.version.created_at,
+        }));
+    }
+    let next_href = names.next.map(|cursor| {
+        format!(
+            "{}/evaluators?cursor={}",
+            page.root(),
+            encode(cursor.as_str())
+        )
+    });
+    let view = json!({"rows": rows, "pager": {"prev_href": null, "next_href": next_href}});
+    page.render("evaluators/list.html", view).await
+}
+
+#[derive(Deserialize)]
+struct EditQuery {
+    name: Option<String>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+}
+
+async fn edit(
+    State(app): State<App>,
+    page: PageContext,
+    identity: Identity,
+    Query(query): Query<EditQuery>,
+) -> Result<Response> {
+    let mut values: BTreeMap<String, String> = BTreeMap::new();
+    if let Some(text) = &query.name {
+        let name: db::Name = text.parse().map_err(|_| not_found(text))?;
+        let found = app
+            .catalog
+            .version(identity.scope(), super::KIND, &name, &Selector::Latest)
+            .await?;
+        let found = found.ok_or_else(|| not_found(text))?;
+        values = values_of(&found.content);
+        values.insert("name".to_owned(), name.to_string());
+        values.insert("version".to_owned(), found.version.number.to_string());
+    }
+    let kind = query.kind.or_else(|| values.get("type").cloned());
+    values.insert(
+        "type".to_owned(),
+        kind.unwrap_or_else(|| "metric".to_owned()),
+    );
+    render(
+        &app,
+        &page,
+        &identity,
+        StatusCode::OK,
+        &values,
+        &[],
+        json!({}),
+    )
+    .await
+}
+
+fn not_found(name: &str) -> AppError {
+    AppError::not_found(format!("there is no evaluator {name:?}")).code("evaluator_not_found")
+}
+
+async fn render(
+    app: &App,
+    page: &PageContext,
+    identity: &Identity,
+    status: StatusCode,
+    values: &BTreeMap<String, String>,
+    problems: &[db::Problem],
+    errors: Value,
+) -> Result<Response> {
+    let metrics: Vec<Value> = eval::METRICS
+        .iter()
+        .map(|entry| json!({"value": entry.id, "label": format!("{} – {}", entry.id, entry.about)}))
+        .collect();
+    let chosen = values.get("metric").map(String::as_str).unwrap_or_default();
+    let entry = eval::METRICS.iter().find(|entry| entry.id == chosen);
+    let parameters: Vec<Value> = entry
+        .map(|entry| entry.parameters)
+        .unwrap_or_default()
+        .iter()
+        .map(|parameter| json!({"name": parameter.name, "about": parameter.about}))
+        .collect();
+    let models: Vec<Value> = crate::playground::chat_models(app, identity)
+        .into_iter()
+        .map(|model| json!({"value": model["id"], "label": model["id"]}))
+        .collect();
+    let numbers = |count: usize| (1..=count).collect::<Vec<usize>>();
+    let root = page.root();
+    let types = ["metric", "judge", "http"].map(|kind| {
+        json!({"key": kind, "href": format!("{root}/evaluators/edit?type={kind}"), "selected": values.get("type").is_some_and(|known| known == kind)})
+    });
+    let view = json!({
+        "values": values, "errors": errors, "is_new": !values.contains_key("version"), "types": types,
+        "metrics": metrics, "parameters": parameters, "models": models,
+        "criteria_numbers": numbers(CRITERIA), "label_numbers": numbers(LABELS),
+        "problems": problems.iter().map(|problem| json!({"path": problem.path, "message": problem.message})).collect::<Vec<_>>(),
+    });
+    page.render_with_status(status, "evaluators/edit.html", view)
+        .await
+}
+
+async fn save(
+    State(app): State<App>,
+    page: PageContext,
+    identity: Identity,
+    Form(form): Form<BTreeMap<String, String>>,
+) -> Result<Response> {
+    let name = form.get("name").map(|name| name.trim()).unwrap_or_default();
+    let bad = |errors: Value, problems: Vec<db::Problem>| (errors, problems);
+    let outcome = async {
+        let content = match document_of(&form) {
+            Ok(content) => content,
+            Err(message) => return Ok(Err(bad(json!({"form": message}), Vec::new()))),
+        };
+        if let Err(problems) = EvaluatorDocument::parse(&content) {
+            return Ok(Err(bad(json!({}), problems)));
+        }
+        let parsed: std::result::Result<db::Name, db::Problem> = name.parse();
+        let name = match parsed {
+            Ok(name) => name,
+            Err(problem) => return Ok(Err(bad(json!({"name": problem.message}), Vec::new()))),
+        };
+        let new = NewVersion {
+            kind: super::KIND,
+            name: &name,
+            content: &content,
+            message: form.get("message").map(String::as_str).unwrap_or_default(),
+        };
+        let saved = app.catalog.save_version(identity.scope(), new).await?;
+        Ok::<_, AppError>(Ok((name, saved)))
+    };
+    match outcome.await? {
+        Ok((name, saved)) => {
+            let number = saved.version.number.to_string();
+            let text = page.t_with("evaluators-saved", &[("version", &number)]);
+            Ok(redirect(edit_href(&page, name.as_str()))
+                .ok(text)
+                .into_response())
+        }
+        Err((errors, problems)) => {
+            let status = StatusCode::UNPROCESSABLE_ENTITY;
+            render(&app, &page, &identity, status, &form, &problems, errors).await
+        }
+    }
+}
+
+/// The fields that a document fills.
+fn values_of(content: &Value) -> BTreeMap<String, String> {
+    let mut values = BTreeMap::new();
+    let pretty = serde_json::to_string_pretty(content).unwrap_or_default();
+    values.insert("document".to_owned(), pretty);
+    let mut put = |name: &str, value: &Value| {
+        if !value.is_null() {
+            values.insert(name.to_owned(), super::text_of(value));
+        }
+    };
+    for field in [
+        "type",
+        "description",
+        "output",
+        "better",
+        "model",
+        "mode",
+        "samples",
+        "url",
+        "credential",
+        "timeout_ms",
+    ] {
+        put(field, &content[field]);
+    }
+    for (name, value) in content["metric"].as_object().into_iter().flatten() {
+        match name.as_str() {
+            "id" => put("metric", value),
+            other => put(&format!("p.{other}"), value),
+        }
+    }
+    put("min", &content["scale"]["min"]);
+    put("max", &content["scale"]["max"]);
+    for (index, criterion) in content["criteria"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .enumerate()
+    {
+        put(&format!("criterion{}", index + 1), &criterion["name"]);
+        put(&format!("meaning{}", index + 1), &criterion["description"]);
+    }
+    for (index, (label, value)) in content["labels"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .enumerate()
+    {
+        put(&format!("label{}", index + 1), &json!(label));
+        put(&format!("value{}", index + 1), value);
+    }
+    let anchors = content["anchors"].as_object().into_iter().flatten();
+    let anchors: Vec<String> = anchors
+        .map(|(grade, meaning)| format!("{grade}: {}", super::text_of(meaning)))
+        .collect();
+    put("anchors", &json!(anchors.join("\n")));
+    let jury = content["jury"].as_array().into_iter().flatten();
+    let jury: Vec<&str> = jury.filter_map(Value::as_str).collect();
+    put("jury", &json!(jury.join(", ")));
+    for shown in content["uses"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+    {
+        put(&format!("uses_{shown}"), &json!("on"));
+    }
+    if content["allow_same_family"] == true {
+        put("allow_same_family", &json!("on"));
+    }
+    values
+}
+
+/// The document that a form says: its JSON where that is what was sent, else its fields.
+fn document_of(form: &BTreeMap<String, String>) -> std::result::Result<Value, String> {
+    let get = |name: &str| {
+        form.get(name)
+            .map(|value| value.trim())
+            .filter(|value| !value.is_empty())
+    };
+    if get("action") == Some("json") {
+        let text = get("document").unwrap_or_default();
+        return serde_json::from_str(text)
+            .map_err(|error| format!("the JSON cannot be read: {error}"));
+    }
+    let mut document = Map::new();
+    let mut put = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            document.insert(name.to_owned(), value);
+        }
+    };
+    let text = |name: &str| get(name).map(Value::from);
+    let number = |name: &str| -> std::result::Result<Option<Value>, String> {
+        let Some(text) = get(name) else {
+            return Ok(None);
+        };
+        let parsed: Option<Value> = serde_json::from_str(text).ok();
+        parsed
+            .filter(Value::is_number)
+            .map(Some)
+            .ok_or_else(|| format!("{text:?} is no number"))
+    };
+    let kind = get("type").unwrap_or("metric");
+    put("type", Some(json!(kind)));
+    put("description", text("description"));
+    match kind {
+        "judge" => {
+            put("model", Some(json!(get("model").unwrap_or_default())));
+            let mode = get("mode").unwrap_or("score");
+            put("mode", Some(json!(mode)));
+            put("samples", number("samples")?);
+            let criteria: Vec<Value> = (1..=CRITERIA)
+                .filter_map(|index| {
+                    let name = get(&format!("criterion{index}"));
+                    let meaning = get(&format!("meaning{index}"));
+                    (name.is_some() || meaning.is_some()).then(|| {
+                        json!({"name": name.unwrap_or_default(), "description": meaning.unwrap_or_default()})
+                    })
+                })
+                .collect();
+            put("criteria", Some(json!(criteria)));
+            let uses = ["input", "expected", "context"].into_iter();
+            let uses: Vec<&str> = uses
+                .filter(|shown| get(&format!("uses_{shown}")).is_some())
+                .collect();
+            put("uses", Some(json!(uses)));
+            let jury: Vec<&str> = get("jury")
+                .unwrap_or_default()
+                .split([',', '\n'])
+                .map(str::trim)
+                .filter(|model| !model.is_empty())
+                .collect();
+            put("jury", (!jury.is_empty()).then(|| json!(jury)));
+            put(
+                "allow_same_family",
+                get("allow_same_family").map(|_| json!(true)),
+            );
+            if mode == "score" {
+                if let (Some(min), Some(max)) = (number("min")?, number("max")?) {
+                    put("scale", Some(json!({"min": min, "max": max})));
+                }
+                put("anchors", anchors(get("anchors").unwrap_or_default())?);
+            }
+            if mode == "classify" {
+                let mut labels = Map::new();
+                for index in 1..=LABELS {
+                    if let Some(label) = get(&format!("label{index}")) {
+                        let value = number(&format!("value{index}"))?.unwrap_or_else(|| json!(0));
+                        labels.insert(label.to_owned(), value);
+                    }
+                }
+                put("labels", Some(Value::Object(labels)));
+            }
+        }
+        "http" => {
+            put("url", Some(json!(get("url").unwrap_or_default())));
+            put("credential", text("credential"));
+            put("timeout_ms", number("timeout_ms")?);
+            put("better", text("better"));
+        }
+        _ => {
+            let mut metric = Map::new();
+            metric.insert("id".to_owned(), json!(get("metric").unwrap_or_default()));
+            for (name, value) in form {
+                let Some(name) = name.strip_prefix("p.") else {
+                    continue;
+                };
+                if !value.trim().is_empty() {
+                    metric.insert(name.to_owned(), parameter(value.trim()));
+                }
+            }
+            put("metric", Some(Value::Object(metric)));
+            put("output", text("output"));
+            put("better", text("better"));
+        }
+    }
+    Ok(Value::Object(document))
+}
+
+/// A parameter as it was typed: JSON where it is JSON, else a text.
+fn parameter(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| json!(text))
+}
+
+/// Lines `GRADE: MEANING`.
+fn anchors(text: &str) -> std::result::Result<Option<Value>, String> {
+    let mut anchors = Map::new();
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let (grade, meaning) = line
+            .split_once([':', '：'])
+            .ok_or_else(|| format!("{line:?} is no anchor; write GRADE: MEANING"))?;
+        anchors.insert(grade.trim().to_owned(), json!(meaning.trim()));
+    }
+    Ok((!anchors.is_empty()).then_some(Value::Object(anchors)))
+}
