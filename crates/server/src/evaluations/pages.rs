@@ -159,6 +159,7 @@ async fn render_new(
         .map(|model| json!({"value": model["id"], "label": model["id"]}))
         .collect();
     let numbers = |count: usize| (1..=count).collect::<Vec<usize>>();
+    let values = every_field(values);
     let view = json!({
         "values": values, "errors": errors,
         "suites": options(names(app, identity, super::KIND).await?, ""),
@@ -170,6 +171,26 @@ async fn render_new(
     });
     page.render_with_status(status, "evaluations/new.html", view)
         .await
+}
+
+/// Every field of the form: those that nobody filled are empty, for templates are strict.
+fn every_field(typed: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut names: Vec<String> = [
+        "suite", "dataset", "split", "limit", "cluster_by", "budget_usd", "repeats", "concurrency",
+        "save_as", "document",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    for index in 1..=CANDIDATES {
+        let fields = ["name", "prompt", "version", "model", "app"];
+        names.extend(fields.map(|field| format!("{field}{index}")));
+    }
+    names.extend((1..=EVALUATORS).map(|index| format!("e{index}")));
+    let field = |name: String| {
+        let value = typed.get(&name).cloned().unwrap_or_default();
+        (name, value)
+    };
+    names.into_iter().map(field).collect()
 }
 
 /// Metrics that mean nothing without a parameter are made in the editor.

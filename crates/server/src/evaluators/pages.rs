@@ -167,14 +167,42 @@ async fn render(
     let types = ["metric", "judge", "http"].map(|kind| {
         json!({"key": kind, "href": format!("{root}/evaluators/edit?type={kind}"), "selected": values.get("type").is_some_and(|known| known == kind)})
     });
+    let is_new = values.get("version").is_none_or(String::is_empty);
+    let values = every_field(values, entry.map(|entry| entry.parameters).unwrap_or_default());
     let view = json!({
-        "values": values, "errors": errors, "is_new": !values.contains_key("version"), "types": types,
+        "values": values, "errors": errors, "is_new": is_new, "types": types,
         "metrics": metrics, "parameters": parameters, "models": models,
         "criteria_numbers": numbers(CRITERIA), "label_numbers": numbers(LABELS),
         "problems": problems.iter().map(|problem| json!({"path": problem.path, "message": problem.message})).collect::<Vec<_>>(),
     });
     page.render_with_status(status, "evaluators/edit.html", view)
         .await
+}
+
+/// Every field of the form: those that nobody filled are empty, for templates are strict.
+fn every_field(
+    typed: &BTreeMap<String, String>,
+    parameters: &[eval::metrics::Parameter],
+) -> BTreeMap<String, String> {
+    let mut names: Vec<String> = [
+        "type", "version", "name", "description", "document", "metric", "output", "better", "model",
+        "mode", "samples", "min", "max", "anchors", "jury", "allow_same_family", "uses_input",
+        "uses_expected", "uses_context", "url", "credential", "timeout_ms",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    for index in 1..=CRITERIA {
+        names.extend([format!("criterion{index}"), format!("meaning{index}")]);
+    }
+    for index in 1..=LABELS {
+        names.extend([format!("label{index}"), format!("value{index}")]);
+    }
+    names.extend(parameters.iter().map(|parameter| format!("p.{}", parameter.name)));
+    let field = |name: String| {
+        let value = typed.get(&name).cloned().unwrap_or_default();
+        (name, value)
+    };
+    names.into_iter().map(field).collect()
 }
 
 async fn save(

@@ -18,7 +18,14 @@ const LONGEST: Duration = Duration::from_secs(20);
 
 /// Calls that somebody waits to hear of. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct Calls(Arc<Mutex<HashMap<TraceId, Vec<Heard>>>>);
+pub struct Calls(Arc<Mutex<HashMap<TraceId, Listening>>>);
+
+/// What was heard of a trace, and how many wait for it.
+#[derive(Debug, Default)]
+struct Listening {
+    waiting: usize,
+    heard: Vec<Heard>,
+}
 
 /// A settled record.
 #[derive(Debug)]
@@ -66,14 +73,14 @@ impl SettledCall {
 impl Calls {
     /// Hears of the records of this trace from now on.
     pub fn watch(&self, trace: TraceId) -> Watched {
-        self.lock().insert(trace, Vec::new());
+        self.lock().entry(trace).or_default().waiting += 1;
         Watched {
             calls: self.clone(),
             trace,
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<TraceId, Vec<Heard>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<TraceId, Listening>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -84,8 +91,8 @@ impl Calls {
     }
 
     pub(super) fn heard(&self, trace: TraceId, settled: SettledCall, ack: Ack) {
-        if let Some(heard) = self.lock().get_mut(&trace) {
-            heard.push(Heard { settled, ack });
+        if let Some(listening) = self.lock().get_mut(&trace) {
+            listening.heard.push(Heard { settled, ack });
         }
     }
 }
@@ -103,7 +110,11 @@ impl Watched {
     /// # Errors
     /// A record was not stored.
     pub async fn settled(self) -> anyhow::Result<Vec<SettledCall>> {
-        let heard = self.calls.lock().get_mut(&self.trace).map(std::mem::take);
+        let heard = {
+            let mut listening = self.calls.lock();
+            let own = listening.get_mut(&self.trace);
+            own.map(|own| std::mem::take(&mut own.heard))
+        };
         let mut all = Vec::new();
         for one in heard.unwrap_or_default() {
             tokio::time::timeout(LONGEST, one.ack)
@@ -117,6 +128,12 @@ impl Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        self.calls.lock().remove(&self.trace);
+        let mut listening = self.calls.lock();
+        if let Some(own) = listening.get_mut(&self.trace) {
+            own.waiting -= 1;
+            if own.waiting == 0 {
+                listening.remove(&self.trace);
+            }
+        }
     }
 }

@@ -289,6 +289,8 @@ fn what_a_killed_worker_had_paid_for_is_not_paid_again(place: Place) {
         .when("Q5?", Answer::faulty(Fault::StallBeforeHeaders));
     let mut document = suite(json!([model("one", "fake/fake-large")]), json!([exact()]));
     document["concurrency"] = json!(2);
+    // Only telemetry can know what was paid for.
+    document["cache"] = json!(false);
     let id = start(&live, &document);
     wait_for_calls(&place, 12);
     live.wait_for(&path(&id, ""), |shown| {
@@ -335,10 +337,8 @@ fn what_a_killed_worker_had_paid_for_is_not_paid_again(place: Place) {
     place
         .fake
         .when("Q7?", Answer::faulty(Fault::StallBeforeHeaders));
-    let mut again = document.clone();
-    again["cache"] = json!(false);
     let before = place.fake.seen().len();
-    let second = start(&live, &again);
+    let second = start(&live, &document);
     wait_for_calls(&place, before + 12);
     end_leases(&place);
     place.fake.when("Q7?", Answer::text("right"));
@@ -493,7 +493,7 @@ fn a_budget_holds_and_a_provider_is_given_its_time(place: Place) {
 /// A judge by the fake provider.
 fn judge(name: &str, mode: &str, more: Value) -> Value {
     let mut evaluator = json!({
-        "type": "judge", "model": "fake/judge", "mode": mode, "allow_same_family": true,
+        "type": "judge", "model": "fake/fake-judge", "mode": mode, "allow_same_family": true,
         "criteria": [{"name": name, "description": format!("how {name} it is")}],
     });
     for (field, value) in more.as_object().unwrap() {

@@ -1549,7 +1549,6 @@ imp-row-split = Split
 imp-metadata = Metadata
 
 ### Evaluations (suites and evaluators)
-nav-improve = Improve
 nav-evaluations = Evaluations
 evaluations-title = Evaluations
 evaluations-new = New evaluation

@@ -1494,7 +1494,6 @@ imp-row-split = 分割
 imp-metadata = メタデータ
 
 ### Evaluations (suites and evaluators)
-nav-improve = 改善
 nav-evaluations = 評価
 evaluations-title = 評価
 evaluations-new = 新しい評価
