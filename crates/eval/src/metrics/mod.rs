@@ -5,6 +5,7 @@
 //! what a product calls: it knows when a formula has nothing to say.
 
 mod bleu;
+mod bootstrap;
 mod chrf;
 mod entries;
 mod json;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 pub use bleu::{Bleu, BleuScore, MAX_ORDER, Smoothing};
+pub use bootstrap::{DEFAULT_SAMPLES, DEFAULT_SEED, PairedBootstrap};
 pub use chrf::{Chrf, MAX_CHARACTER_ORDER, MAX_WORD_ORDER};
 pub use entries::{Entry, METRICS, Needs, Parameter, ParameterKind};
 pub use json::{json_equal, read_json};

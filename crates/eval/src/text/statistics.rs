@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn lengths() {
-        let statistics = text_statistics("The cat. the 👩‍👩‍👧 dog!\n\nEnd");
+        let statistics = text_statistics("The cat. The 👩‍👩‍👧 dog!\n\nEnd");
         assert_eq!(statistics.words, 5);
         assert_eq!(statistics.unique_words, 4);
         assert_eq!(statistics.sentences, 3);

@@ -19,8 +19,8 @@ const WORDS: &[&str] = &[
 ];
 
 const SPACES: &[&str] = &[
-    " ", " ", " ", " ", " ", "  ", "\t", "\n", "\u{a0}", "\u{3000}", "\u{1c}", "\u{1f}", "\u{85}",
-    "\u{2009}", "\u{200b}", "", "-\n",
+    " ", " ", " ", " ", " ", "  ", "\t", "\n", "\n", "\u{a0}", "\u{3000}", "\u{1c}", "\u{1f}",
+    "\u{85}", "\u{2009}", "\u{200b}", "", "-\n",
 ];
 
 const ENDINGS: &[&str] = &[
@@ -41,8 +41,8 @@ pub(crate) fn text(noise: &mut Noise, most: usize) -> String {
 
 /// A text that shares most of its pieces with another.
 fn similar(noise: &mut Noise, to: &str) -> String {
-    let mut pieces: Vec<&str> = to.split_inclusive(' ').collect();
-    for _ in 0..noise.below(4) {
+    let mut pieces: Vec<&str> = to.split_inclusive(char::is_whitespace).collect();
+    for _ in 0..noise.below(9) {
         if pieces.is_empty() {
             break;
         }
@@ -182,17 +182,49 @@ fn porter(noise: &mut Noise) -> Value {
     json!({"ask": "porter", "words": words})
 }
 
+/// Two systems over the same rows of plain words, long enough that no sample is without a match.
+fn paired(noise: &mut Noise) -> Value {
+    let words = [
+        "the", "cat", "sat", "on", "a", "mat", "and", "then", "it", "slept",
+    ];
+    let mut sentence = |like: Option<&str>| -> String {
+        let mut own: Vec<&str> = match like {
+            Some(other) => other.split(' ').collect(),
+            None => (0..noise.below(8) + 10)
+                .map(|_| noise.pick(&words))
+                .collect(),
+        };
+        if like.is_some() {
+            for _ in 0..3 {
+                let at = noise.below(own.len());
+                own[at] = noise.pick(&words);
+            }
+        }
+        own.join(" ")
+    };
+    let (mut rows, mut other) = (Vec::new(), Vec::new());
+    for _ in 0..30 {
+        let reference = sentence(None);
+        rows.push(json!([sentence(Some(&reference)), [&reference]]));
+        other.push(sentence(Some(&reference)));
+    }
+    json!({"ask": "paired", "rows": rows, "other": other})
+}
+
 /// Questions of every kind, so many of each.
 pub(crate) fn questions(seed: u64, each: usize) -> Vec<Value> {
     let mut noise = Noise(seed);
     let mut questions = Vec::new();
-    for _ in 0..each {
+    for at in 0..each {
         questions.push(bleu(&mut noise));
         questions.push(chrf(&mut noise));
         questions.push(rouge(&mut noise));
         questions.push(labels(&mut noise));
         questions.push(distance(&mut noise));
         questions.push(porter(&mut noise));
+        if at % 4 == 0 {
+            questions.push(paired(&mut noise));
+        }
         questions.push(json!({"ask": "vader", "texts": texts(&mut noise, 8, 12)}));
         let tokeniser = noise.pick(&["13a", "intl", "char", "zh", "none"]);
         questions.push(json!({

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use eval::metrics::{
-    Answers, Average, Bleu, Chrf, Confusion, Edits, LabelMeasure, Labels, Measure, Rouge,
-    Smoothing, Variant, ZeroDivision, string_distance,
+    Answers, Average, Bleu, Chrf, Confusion, DEFAULT_SEED, Edits, LabelMeasure, Labels, Measure,
+    Rouge, Smoothing, Variant, ZeroDivision, string_distance,
 };
 use eval::text::{porter, split};
 use eval::{Item, Metric, Outcome, Tokeniser};
@@ -129,6 +129,7 @@ fn check(ask: &Value, answer: &Value) {
         "labels" => check_labels(ask, answer),
         "distance" => check_distance(ask, answer),
         "vader" => check_vader(ask, answer),
+        "paired" => check_paired(ask, answer),
         "porter" => check_porter(ask, answer),
         "tokenise" => check_tokens(ask, answer),
         other => panic!("what is {other}?"),
@@ -356,6 +357,36 @@ fn check_distance(ask: &Value, answer: &Value) {
             }
         }
     }
+}
+
+fn check_paired(ask: &Value, answer: &Value) {
+    let metric = Metric::parse(&json!({"id": "compat:bleu"})).unwrap();
+    let rows = rows(ask);
+    let other: Vec<String> = serde_json::from_value(ask["other"].clone()).unwrap();
+    let statistics = |output: &str, references: &[String]| {
+        metric.statistics(&Item::new(output, references)).unwrap()
+    };
+    let baseline: Vec<_> = rows
+        .iter()
+        .map(|(output, refs)| statistics(output, refs))
+        .collect();
+    let system: Vec<_> = rows
+        .iter()
+        .zip(&other)
+        .map(|((_, refs), output)| statistics(output, refs))
+        .collect();
+    let found = metric
+        .paired_bootstrap(&baseline, &system, 200, DEFAULT_SEED)
+        .unwrap();
+    near(found.baseline, &answer["baseline"], ask);
+    near(found.system, &answer["system"], ask);
+    let roughly = |ours: f64, name: &str| {
+        let theirs = answer[name].as_f64().unwrap();
+        assert!((ours - theirs).abs() < 1e-3, "{name}: {ours} but {theirs}");
+    };
+    roughly(found.mean, "mean");
+    roughly(found.half_width, "half_width");
+    roughly(found.p, "p");
 }
 
 fn check_vader(ask: &Value, answer: &Value) {

@@ -17,6 +17,7 @@ from rapidfuzz.distance import Indel, Levenshtein
 from rouge_score import rouge_scorer
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.metrics.bleu import _get_tokenizer
+from sacrebleu.significance import PairedTest
 from sklearn import metrics as sk
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
@@ -123,13 +124,23 @@ def tokenise(ask):
     return {"rows": [tokenizer(text).split() for text in ask["texts"]]}
 
 
+def paired(ask):
+    references = [[row[1][0] for row in ask["rows"]]]
+    systems = [("base", [row[0] for row in ask["rows"]]), ("new", ask["other"])]
+    metrics = {"BLEU": BLEU()}
+    _, scores = PairedTest(systems, metrics, references, test_type="bs", n_samples=200)()
+    base, new = scores["BLEU"]
+    return {"baseline": base.score, "system": new.score, "mean": float(new.mean), "half_width": float(new.ci),
+            "p": new.p_value}
+
+
 def wakati(ask):
     return {"rows": [MECAB.parse(text.strip()).strip() for text in ask["texts"]]}
 
 
 ANSWER = {
     "bleu": bleu, "chrf": chrf, "rouge": rouge, "labels": labels, "distance": distance,
-    "vader": vader, "porter": porter, "tokenise": tokenise, "wakati": wakati,
+    "vader": vader, "porter": porter, "tokenise": tokenise, "wakati": wakati, "paired": paired,
 }
 
 for line in sys.stdin:
