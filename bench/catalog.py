@@ -1,6 +1,6 @@
 """Measures the catalog in the release binary: rebuilding the plan, lists, apps. Called by `run`.
 
-10,000 prompts and 1,000 apps with a release each are saved through the API, as people do. The
+10,000 prompts and 1,000 apps are applied as a tree of files, and each app is released. The
 time of a rebuild is what the server itself logs (at level debug); whether calls notice it is
 measured from outside, by a client that calls all the time while labels move.
 """
@@ -23,7 +23,7 @@ from pathlib import Path
 
 from bench import MEGURI, REPORT, ROOT, machine, nginx, spawn, stop_all, table, wait_for
 
-PROMPTS, APPS = 10_000, 1_000
+PROMPTS, APPS, CLIENTS = 10_000, 1_000, 32
 LISTEN = "127.0.0.1:9131"
 
 
@@ -50,29 +50,33 @@ def prompt(number: int) -> dict:
     return {"messages": [{"role": "system", "content": f"You answer question {number} about {{{{ subject }}}} in one sentence."}]}
 
 
-def app(number: int) -> dict:
-    return {"steps": [{"id": "answer", "type": "prompt", "prompt": f"prompt:folder{number % 100}/p{number}@production",
-                       "variables": {"subject": "inputs.question"}, "model": "mock/mock"}]}
+def tree(place: Path) -> None:
+    """All of it as the files that people keep in Git."""
+    for number in range(PROMPTS):
+        folder = place / f"prompts/folder{number % 100}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"p{number}.toml").write_text('[pointers]\nproduction = "this"\n\n[document]\n')
+        (folder / f"p{number}.prompt.md").write_text(f"--- system ---\n{prompt(number)['messages'][0]['content']}\n")
+    (place / "apps").mkdir()
+    for number in range(APPS):
+        (place / f"apps/app{number}.toml").write_text(
+            "[document]\n\n[[document.steps]]\nid = \"answer\"\ntype = \"prompt\"\nmodel = \"mock/mock\"\n"
+            f'prompt = "prompt:folder{number % 100}/p{number}@production"\nvariables = {{ subject = "inputs.question" }}\n'
+        )
 
 
-def fill(key: str) -> float:
-    """Saves everything; returns seconds."""
+def release(key: str) -> float:
+    """Cuts a release of every app and moves it to dev, with many clients; returns seconds."""
     begin = time.monotonic()
 
     def part(numbers: range) -> None:
         client = Client(key)
         for number in numbers:
-            name = f"folder{number % 100}/p{number}"
-            quoted = urllib.parse.quote(name, safe="")
-            client.send("POST", "/api/v1/prompts", {"name": name, "content": prompt(number)})
-            client.send("PUT", f"/api/v1/prompts/{quoted}/labels/production", {"version": 1})
-            if number < APPS:
-                client.send("POST", "/api/v1/apps", {"name": f"app{number}", "content": app(number)})
-                client.send("POST", f"/api/v1/apps/app{number}/releases", {"version": "1"})
-                client.send("PUT", f"/api/v1/catalog/release/app{number}/pointers/dev", {"version": 1})
+            client.send("POST", f"/api/v1/apps/app{number}/releases", {"version": "1"})
+            client.send("PUT", f"/api/v1/catalog/release/app{number}/pointers/dev", {"version": 1})
 
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        for done in [pool.submit(part, range(start, PROMPTS, 4)) for start in range(4)]:
+    with concurrent.futures.ThreadPoolExecutor(CLIENTS) as pool:
+        for done in [pool.submit(part, range(start, APPS, CLIENTS)) for start in range(CLIENTS)]:
             done.result()
     return time.monotonic() - begin
 
@@ -134,7 +138,13 @@ def main() -> None:
         run("provider", "add", "mock", "--protocol", "openai", "--base-url", "http://127.0.0.1:9101/v1")
         key = json.loads(run("key", "create", "--name", "bench", "--role", "admin", "--json"))["secret"]
         print("catalog: saving", file=sys.stderr, flush=True)
-        seconds = fill(key)
+        tree(work / "tree")
+        begin = time.monotonic()
+        run("apply", str(work / "tree"), "--yes")
+        applied = time.monotonic() - begin
+        print("catalog: releasing", file=sys.stderr, flush=True)
+        released = release(key)
+        print("catalog: measuring", file=sys.stderr, flush=True)
         client = Client(key)
         before = len(rebuilds(log_path))
         call(client, "mock/mock", 300), call(client, "app1", 300)
@@ -153,7 +163,8 @@ def main() -> None:
         [f"p50 / p99 of a call while {moves} labels moved", "as without", f"{busy[0]:.0f} / {busy[1]:.0f} µs; without {quiet[0]:.0f} / {quiet[1]:.0f}"],
         [f"a page of 200 of {PROMPTS:,} prompts", "≤ 100 ms", f"{statistics.median(lists):.0f} ms"],
         ["a call of an app with one step, p50", "–", f"{in_app[0]:.0f} µs; the model alone {plain[0]:.0f} (an app writes two records)"],
-        ["saving all of it through the API, 4 clients", "–", f"{seconds:.0f} s"],
+        [f"`meguri apply` of all {PROMPTS + APPS:,} documents, one transaction", "–", f"{applied:.0f} s"],
+        [f"{APPS:,} releases cut and moved through the API, {CLIENTS} clients", "–", f"{released:.0f} s"],
     ]
     text = f"Measured on {machine()}.\n\n" + table(["", "wanted", "measured"], rows)
     print(text)

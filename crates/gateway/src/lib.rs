@@ -218,13 +218,16 @@ fn models(gateway: &Inner, plan: &Plan, principal: &Principal) -> Vec<ModelEntry
             owned_by: provider.name.clone(),
         })
     });
-    let apps = project.into_iter().flat_map(|project| project.apps.keys());
-    let apps = apps.map(|name| ModelEntry {
-        id: name.clone(),
-        object: "model",
-        created: 0,
-        owned_by: "app".to_owned(),
-    });
+    let apps = project.into_iter().flat_map(|project| &project.apps);
+    let callable = |app: &App| app.environments.contains_key(&principal.environment);
+    let apps = apps
+        .filter(|(_, app)| callable(app))
+        .map(|(name, _)| ModelEntry {
+            id: name.clone(),
+            object: "model",
+            created: 0,
+            owned_by: "app".to_owned(),
+        });
     local.chain(remote).chain(apps).collect()
 }
 

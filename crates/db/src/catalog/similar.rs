@@ -81,14 +81,6 @@ impl Sketch {
         Some(Self(least))
     }
 
-    /// The estimated share of the two texts that is the same.
-    pub(super) fn similarity(&self, kept: &str) -> f64 {
-        let own = self.to_text();
-        let pairs = own.as_bytes().chunks(4).zip(kept.as_bytes().chunks(4));
-        let same = pairs.filter(|(own, other)| own == other).count();
-        same as f64 / HASHES as f64
-    }
-
     /// The text form that is kept: of each hash 16 bits, which 65,535 times of 65,536 tell two apart.
     pub(super) fn to_text(&self) -> String {
         let low_bits = |hash: &u32| format!("{:04x}", hash & 0xffff);
@@ -160,6 +152,13 @@ const SEEDS: [u64; HASHES] = {
     seeds
 };
 
+/// The estimated share of two texts that is the same, by what is kept of them.
+fn similarity(one: &str, other: &str) -> f64 {
+    let pairs = one.as_bytes().chunks(4).zip(other.as_bytes().chunks(4));
+    let same = pairs.filter(|(one, other)| one == other).count();
+    same as f64 / HASHES as f64
+}
+
 impl Catalog {
     /// Other names of the kind with nearly this text, the most similar first. Names
     /// that hold the very same document are among them.
@@ -191,9 +190,10 @@ pub(super) async fn find_similar(
 ) -> Result<Vec<Similar>, DbError> {
     let buckets = sketch.buckets(project, kind);
     let rows = store::sketched(connection, project, kind, &buckets, own_name).await?;
+    let own = sketch.to_text();
     let mut found: Vec<Similar> = Vec::new();
     for (name, number, kept) in rows {
-        let similarity = sketch.similarity(&kept);
+        let similarity = similarity(&own, &kept);
         if similarity < THRESHOLD {
             continue;
         }
@@ -246,9 +246,8 @@ mod tests {
     use super::*;
 
     fn share(a: &str, b: &str) -> f64 {
-        Sketch::of(a)
-            .unwrap()
-            .similarity(&Sketch::of(b).unwrap().to_text())
+        let kept = |text| Sketch::of(text).unwrap().to_text();
+        similarity(&kept(a), &kept(b))
     }
 
     const ANSWER: &str = "You answer questions of customers about their orders. Be brief and polite, \

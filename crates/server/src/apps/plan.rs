@@ -98,7 +98,12 @@ pub async fn for_plan(
     app.compiled.keep_only(project, &loading.used);
 
     let environments = crate::projects::environments(&app.db, project).await?;
-    let mut plan: BTreeMap<String, gateway::App> = BTreeMap::new();
+    // An app that was never released is there with nothing in it, so that a call of it can say so.
+    let known = app.catalog.version_index(project, APP).await?;
+    let mut plan: BTreeMap<String, gateway::App> = known
+        .into_iter()
+        .map(|row| (row.name.as_str().to_owned(), gateway::App::default()))
+        .collect();
     for one in &wanted {
         if let Some(release) = loading.assemble(one) {
             let app = plan.entry(one.name.clone()).or_default();

@@ -214,12 +214,17 @@ async fn protect(
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct BoardQuery {
-    /// The document kind.
+    /// The document kind; releases of apps when left out.
+    #[serde(default = "releases")]
     kind: String,
     /// Where the page before ended.
     cursor: Option<String>,
     /// How many names, at most 200.
     limit: Option<u32>,
+}
+
+fn releases() -> String {
+    crate::apps::RELEASE.to_owned()
 }
 
 #[derive(Serialize, JsonSchema)]

@@ -6,6 +6,7 @@ use crate::harness::{Client, Place, encode, on_both_databases};
 
 on_both_databases!(
     an_app_is_saved_cut_and_compared,
+    an_app_without_a_release_is_known_but_not_callable,
     a_wrong_app_is_refused_at_its_place
 );
 
@@ -45,6 +46,32 @@ pub(crate) fn cut(client: &Client, name: &str) -> Value {
     let reply = client.post(&path, &json!({"message": "cut"}));
     assert!([200, 201].contains(&reply.status), "{reply:?}");
     reply.json()
+}
+
+fn an_app_without_a_release_is_known_but_not_callable(place: Place) {
+    let place = place.add_fake().with_key("editor");
+    let live = place.start();
+    save_prompt(&live, "geo/answer", "Be brief.");
+    let document = answering("prompt:geo/answer@latest");
+    save_app(&live, "geo/guide", &document);
+    let call = json!({"model": "geo/guide", "messages": [{"role": "user", "content": "Where?"}]});
+    let refused = live.post("/v1/chat/completions", &call);
+    assert_eq!(refused.status, 404, "{refused:?}");
+    let error = &refused.json()["error"];
+    assert_eq!(error["code"], "app_not_released");
+    let message = error["message"].as_str().unwrap_or_default();
+    assert!(message.contains("never released"), "{message}");
+    let listed = live.get("/v1/models").json().to_string();
+    assert!(!listed.contains("geo/guide"), "{listed}");
+
+    cut(&live, "geo/guide");
+    let dev = "/api/v1/catalog/release/geo%2Fguide/pointers/dev";
+    assert_eq!(live.put(dev, &json!({"version": 1})).status, 200);
+    assert_eq!(live.post("/v1/chat/completions", &call).status, 200);
+    let listed = live.get("/v1/models").json().to_string();
+    assert!(listed.contains("geo/guide"), "{listed}");
+    let board = live.get("/api/v1/board").json();
+    assert_eq!(board["items"][0]["name"], "geo/guide", "{board}");
 }
 
 fn an_app_is_saved_cut_and_compared(place: Place) {

@@ -9,7 +9,7 @@ use crate::DbError;
 use crate::catalog::Name;
 
 /// How many rows are compared at most: where thousands are alike, these will do.
-const CANDIDATES: i64 = 500;
+const CANDIDATES: i64 = 100;
 
 pub(in super::super) async fn insert_sketch(
     connection: &mut AnyConnection,
