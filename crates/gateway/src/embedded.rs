@@ -36,6 +36,8 @@ const AT_A_TIME: usize = 64;
 const KEPT_BYTES: usize = 64 << 20;
 /// Versions whose vectors are kept.
 const KEPT: usize = 256;
+/// The code of a model that is left alone.
+const RESTS: &str = "embedding_model_rests";
 /// The field of a record's metadata that says how examples were chosen instead.
 const NOTE: &str = "meguri.examples";
 
@@ -121,9 +123,8 @@ impl Caller<'_> {
         let (mut chosen, mut note) = (Chosen::new(), None);
         for wanted in wanted {
             let digest = wanted.version.digest;
-            let choice = Box::pin(self.by_embedding(&wanted, &context, &part));
-            let choice = timeout_at(end, choice).await;
-            match choice.unwrap_or_else(|_| Err(too_slow())) {
+            let choice = self.by_embedding(&wanted, &context, &part, end);
+            match Box::pin(choice).await {
                 Ok(places) => {
                     chosen.insert(digest, places);
                 }
@@ -146,26 +147,33 @@ impl Caller<'_> {
         wanted: &ToChoose,
         context: &CallContext,
         part: &Part,
+        end: Instant,
     ) -> Result<Vec<usize>, Failure> {
         let key = self.key_of(wanted)?;
         let entry = self.gateway.vectors.entry(&key);
-        let examples = self.vectors_of(&entry, &key, wanted, context, part).await?;
-        let own = self.embed_all(
-            &key.model,
-            std::slice::from_ref(&wanted.text),
-            context,
-            part,
-        );
-        let own = match own.await {
-            Ok(own) => own.into_iter().next().unwrap_or_default(),
+        let both = async {
+            let examples = self.vectors_of(&entry, &key, wanted, context, part).await?;
+            let own = std::slice::from_ref(&wanted.text);
+            let own = self.embed_all(&key.model, own, context, part).await?;
+            Ok((examples, own.into_iter().next().unwrap_or_default()))
+        };
+        let both = timeout_at(end, both)
+            .await
+            .unwrap_or_else(|_| Err(too_slow()));
+        let (examples, own) = match both {
+            Ok(both) => both,
             Err(failure) => {
-                rest(&mut *entry.state.lock().await, &failure);
+                // Somebody who holds it is at work, and will find out by themselves.
+                if let Ok(mut state) = entry.state.try_lock() {
+                    rest(&mut state, &failure);
+                }
                 return Err(failure);
             }
         };
         if examples.iter().any(|vector| vector.len() != own.len()) {
             // Somebody changed what stands behind the name; the next call begins anew.
             *entry.state.lock().await = State::default();
+            entry.bytes.store(0, Ordering::Relaxed);
             return Err(garbage(&key.model, "gives vectors of different lengths"));
         }
         let alike: Vec<f64> = examples.iter().map(|vector| dot(vector, &own)).collect();
@@ -188,7 +196,7 @@ impl Caller<'_> {
         {
             let message = format!("the embedding model {:?} failed a moment ago", key.model);
             let status = StatusCode::SERVICE_UNAVAILABLE;
-            return Err(ApiError::new(status, "embedding_model_rests", message).into());
+            return Err(ApiError::new(status, RESTS, message).into());
         }
         let count = wanted.version.document.examples.as_ref();
         let count = count.map_or(0, |examples| examples.items.len());
@@ -199,21 +207,10 @@ impl Caller<'_> {
         while state.vectors.len() < texts.len() {
             let done = state.vectors.len();
             let next = &texts[done..texts.len().min(done + AT_A_TIME)];
-            // A call that gives up waiting here leaves the rest for the next one's turn.
-            state.rests_until = Some(Instant::now() + REST);
-            let more = self.embed_all(&key.model, next, context, part).await;
-            state.rests_until = None;
-            match more {
-                Ok(more) => {
-                    let bytes: usize = more.iter().map(|vector| vector.len() * 4).sum();
-                    entry.bytes.fetch_add(bytes, Ordering::Relaxed);
-                    Arc::make_mut(&mut state.vectors).extend(more);
-                }
-                Err(failure) => {
-                    rest(&mut state, &failure);
-                    return Err(failure);
-                }
-            }
+            let more = self.embed_all(&key.model, next, context, part).await?;
+            let bytes: usize = more.iter().map(|vector| vector.len() * 4).sum();
+            entry.bytes.fetch_add(bytes, Ordering::Relaxed);
+            Arc::make_mut(&mut state.vectors).extend(more);
         }
         Ok(state.vectors.clone())
     }
@@ -278,6 +275,9 @@ pub(crate) fn note(metadata: &mut Map<String, Value>, note: Option<Value>) {
 /// A model that is down is left alone for a while; one that refused a text is not.
 fn rest(state: &mut State, failure: &Failure) {
     let status = failure.error.status;
+    if failure.error.code == RESTS {
+        return;
+    }
     if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
         state.rests_until = Some(Instant::now() + REST);
     }
@@ -314,4 +314,42 @@ fn dot(one: &[f32], other: &[f32]) -> f64 {
         .map(|(one, other)| f64::from(*one) * f64::from(*other))
         .sum();
     if sum.is_finite() { sum } else { f64::MIN }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::Id as _;
+
+    fn key(number: usize) -> Key {
+        Key {
+            project: ProjectId::from_uuid_bytes([1; 16]),
+            version: Digest::of(&number.to_be_bytes()),
+            model: "local/x".to_owned(),
+            place: String::new(),
+        }
+    }
+
+    #[test]
+    fn what_was_not_used_for_longest_makes_room() {
+        let vectors = ExampleVectors::default();
+        let first = vectors.entry(&key(0));
+        for number in 1..KEPT {
+            vectors.entry(&key(number));
+        }
+        assert!(Arc::ptr_eq(&first, &vectors.entry(&key(0))), "used again");
+        vectors.entry(&key(KEPT));
+        assert!(Arc::ptr_eq(&first, &vectors.entry(&key(0))));
+        assert_eq!(vectors.0.lock().unwrap().entries.len(), KEPT);
+        assert!(!vectors.0.lock().unwrap().entries.contains_key(&key(1)));
+        // Size counts as number does.
+        first.bytes.store(KEPT_BYTES + 1, Ordering::Relaxed);
+        vectors.entry(&key(KEPT + 1));
+        let kept = vectors.0.lock().unwrap();
+        assert_eq!(
+            kept.entries.len(),
+            1,
+            "the large one was used last of the old"
+        );
+    }
 }

@@ -186,6 +186,7 @@ impl Run<'_> {
 
     /// Hears a turn to its end, and says it as it comes where that is wanted.
     async fn hear(&self, mut relay: Relay, time: Time, voice: &mut Voice) -> Result<Turn, Failure> {
+        let provider = relay.guard().provider().to_owned();
         let mut heard = 0;
         let limit = loop {
             let frame = std::future::poll_fn(|cx| Pin::new(&mut relay).poll_frame(cx));
@@ -217,9 +218,13 @@ impl Run<'_> {
             return Err(failure.clone());
         }
         let guard = relay.guard();
+        if settled.status != Some(CallStatus::Ok) {
+            let what = "ended its stream before the answer was complete";
+            return Err(Failure::died(&provider, what));
+        }
         if guard.meter.is_cut() {
             let what = "sent a larger answer than is kept";
-            return Err(Failure::garbage(guard.provider(), what));
+            return Err(Failure::garbage(&provider, what));
         }
         Ok(Turn::Answered(Collected {
             message: guard

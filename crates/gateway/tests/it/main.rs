@@ -7,6 +7,7 @@ mod apps;
 mod attachments;
 mod docs;
 mod egress;
+mod examples;
 mod life_cycle;
 mod local;
 mod prompts;

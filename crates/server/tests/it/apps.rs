@@ -257,7 +257,7 @@ fn a_wrong_app_is_refused_at_its_place(place: Place) {
     let reply = person.form("/default/apps/edit", &fields);
     assert_eq!(reply.status, 422, "{reply:?}");
     assert!(
-        reply.text().contains("line 3") && reply.text().contains("kept"),
+        reply.text().contains("line 4") && reply.text().contains("kept"),
         "{reply:?}"
     );
     let good = json!({"steps": [{"id": "a", "type": "prompt", "model": "fake/tiny",
@@ -345,4 +345,63 @@ fn a_draft_runs_as_it_stands() {
             && page.text().contains("Where is Nara?"),
         "{page:?}"
     );
+}
+
+/// With the real embedding model of the tests, installed as anybody would.
+#[test]
+fn a_local_model_chooses_the_examples_of_a_call() {
+    let files = std::env::var_os("MEGURI_TEST_MODELS").map_or_else(
+        || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/test-models"),
+        std::path::PathBuf::from,
+    );
+    let files = files.join("minilm");
+    assert!(
+        files.exists(),
+        "{} is missing: `make test` fetches it",
+        files.display()
+    );
+    let place = Place::new();
+    let path = files.display().to_string();
+    place
+        .meguri(&["model", "pull", &path, "--name", "minilm"])
+        .assert_done();
+    let live = place.start();
+    let example =
+        |text: &str, output: &str| json!({"inputs": {"question": text}, "output": output});
+    let content = json!({
+        "messages": [{"role": "user", "content": "{{ question }}"}],
+        "examples": {
+            "items": [
+                example("I forgot how to sign in", "account"),
+                example("The parcel never arrived at my house", "shipping"),
+                example("How much does the large one cost?", "price"),
+            ],
+            "select": {"k": 1, "by": "embedding", "input": "question"},
+        },
+    });
+    let saved = live.post(
+        "/api/v1/prompts",
+        &json!({"name": "sort", "content": content}),
+    );
+    assert_eq!(saved.status, 201, "{saved:?}");
+    for (question, expected) in [
+        ("My password does not work any more", "account"),
+        ("When will my package be delivered?", "shipping"),
+        ("Is it expensive?", "price"),
+    ] {
+        let request = json!({"model": "fake/tiny", "prompt_id": "sort", "prompt_version": 1,
+            "prompt_variables": {"question": question}});
+        let trace = live.chat(&request);
+        let sent = place.fake.seen().pop().unwrap().json();
+        assert_eq!(sent["messages"][1]["content"], expected, "{sent}");
+        let spans = live.wait_for(&format!("/api/v1/traces/{trace}"), |found| {
+            found["spans"]
+                .as_array()
+                .is_some_and(|spans| spans.len() >= 2)
+        });
+        assert!(
+            !spans.to_string().contains("chosen by similarity"),
+            "{spans}"
+        );
+    }
 }
