@@ -30,6 +30,7 @@ mod record;
 mod relay;
 mod request;
 mod shadow;
+mod shape;
 pub mod sse;
 
 use std::sync::Arc;
@@ -68,6 +69,8 @@ pub use prompt::{
     Select, SelectBy, Show, Variable, check_template, find_prompt, refer, render_preview,
     render_template,
 };
+pub use shape::read_shape;
+
 pub use record::{
     AppUsed, Busy, CallError, CallKind, CallStatus, Permit, PromptUsed, Record, RecordKind,
     Recorder,

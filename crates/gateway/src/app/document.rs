@@ -8,11 +8,13 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
+use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::problem::DocumentProblem;
 use crate::prompt::PromptDocument;
+use crate::shape::read_shape;
 
 /// Steps that call prompts, tools and models, run as one call.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -309,7 +311,7 @@ pub struct GuardStep {
 }
 
 /// A prompt of the catalog, or one that stands in the app itself.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum PromptSource {
     /// `prompt:NAME@SELECTOR`.
@@ -445,30 +447,28 @@ impl AppDocument {
     /// # Errors
     /// What has the wrong shape, and where.
     pub fn read(value: &Value) -> Result<Self, Vec<DocumentProblem>> {
-        Self::deserialize(value).map_err(|error| {
+        read_shape(value).map_err(|first| {
             let mut problems = Vec::new();
             find_wrong_shapes(value, &mut problems);
             if problems.is_empty() {
-                problems.push(shape_problem("", &error));
+                problems.push(first);
             }
             problems
         })
     }
 }
 
-/// serde says what is wrong but not where, so the parts are tried one by one.
+/// The first problem stops the reading, so the parts are read one by one.
 fn find_wrong_shapes(value: &Value, problems: &mut Vec<DocumentProblem>) {
     if let Some(tools) = value.get("tools").and_then(Value::as_object) {
         for (name, tool) in tools {
-            if let Err(error) = Tool::deserialize(tool) {
-                let path = format!("/tools/{}", pointer_token(name));
-                problems.push(shape_problem(&path, &error));
-            }
+            let path = format!("/tools/{}", pointer_token(name));
+            find_wrong_shape::<Tool>(&path, tool, problems);
         }
     }
     find_wrong_steps("", value, problems);
-    if let Some(Err(error)) = value.get("output").map(Output::deserialize) {
-        problems.push(shape_problem("/output", &error));
+    if let Some(output) = value.get("output") {
+        find_wrong_shape::<Output>("/output", output, problems);
     }
 }
 
@@ -480,23 +480,44 @@ fn find_wrong_steps(path: &str, value: &Value, problems: &mut Vec<DocumentProble
         if step["type"] == "chain" {
             find_wrong_steps(&path, step, problems);
         }
-        if problems.len() == before
-            && let Err(error) = Step::deserialize(step)
+        let prompt = &step["prompt"];
+        if prompt.is_object()
+            && let Err(wrong) = PromptDocument::parse(prompt)
         {
-            problems.push(shape_problem(&path, &error));
+            let located = wrong.into_iter().map(|problem| {
+                let path = format!("{path}/prompt{}", problem.path);
+                DocumentProblem::new(path, problem.message)
+            });
+            problems.extend(located);
+        }
+        if problems.len() == before {
+            find_wrong_shape::<Step>(&path, step, problems);
         }
     }
 }
 
-/// A message of serde's, at the field that it names.
-fn shape_problem(path: &str, error: &serde_json::Error) -> DocumentProblem {
-    let message = error.to_string();
-    let unknown = message
-        .strip_prefix("unknown field `")
-        .and_then(|rest| rest.split_once('`'));
-    let path = match unknown {
-        Some((field, _)) => format!("{path}/{}", pointer_token(field)),
-        None => path.to_owned(),
-    };
-    DocumentProblem { path, message }
+fn find_wrong_shape<T: DeserializeOwned>(
+    path: &str,
+    value: &Value,
+    problems: &mut Vec<DocumentProblem>,
+) {
+    if let Err(problem) = read_shape::<T>(value) {
+        let path = format!("{path}{}", problem.path);
+        problems.push(DocumentProblem::new(path, problem.message));
+    }
+}
+
+impl<'de> Deserialize<'de> for PromptSource {
+    /// As `untagged` would, but with the words of what is wrong with the prompt.
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::String(text) => Ok(Self::Reference(text)),
+            value @ Value::Object(_) => PromptDocument::deserialize(value)
+                .map(|document| Self::Inline(Box::new(document)))
+                .map_err(D::Error::custom),
+            _ => Err(D::Error::custom(
+                "write prompt:NAME@LABEL, or a prompt's document in place",
+            )),
+        }
+    }
 }

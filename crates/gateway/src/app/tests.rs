@@ -114,10 +114,39 @@ fn check(pointer: &str, value: Value, path: &str, part: &str) {
 
 #[test]
 fn problems_say_where_they_are() {
-    let step = "/steps/1";
     check("/stepps", json!([]), "/stepps", "unknown field");
     check("/steps/1/modle", json!("x"), "/steps/1/modle", "unknown");
-    check("/steps/1/type", json!("magic"), step, "magic");
+    check(
+        "/steps/1/type",
+        json!("magic"),
+        "/steps/1/type",
+        "\"magic\" is not known",
+    );
+    check(
+        "/steps/1/prompt",
+        json!({"messages": [{"role": "robot", "content": "x"}]}),
+        "/steps/1/prompt/messages/0/role",
+        "robot",
+    );
+    check(
+        "/steps/1/prompt",
+        json!(7),
+        "/steps/1/prompt",
+        "write prompt:NAME@LABEL",
+    );
+    check(
+        "/steps/1/parameters",
+        json!([]),
+        "/steps/1/parameters",
+        "an object, not a list",
+    );
+    check(
+        "/steps/-",
+        json!({"id": "l", "type": "agent", "prompt": "prompt:a", "limits": {"steps": -1}}),
+        "/steps/4/limits/steps",
+        "not -1",
+    );
+    check("/models", json!({"a": "x/y"}), "/models/a", "a list");
     check("/steps/1/id", json!("who"), "/steps/1/id", "already");
     check("/steps/1/id", json!("1 a"), "/steps/1/id", "letters");
     check(

@@ -285,8 +285,8 @@ impl ExperimentDocument {
     /// # Errors
     /// Each problem with its place.
     pub fn parse(content: &Value) -> Result<Self, Vec<Problem>> {
-        let document = Self::deserialize(content)
-            .map_err(|error| vec![Problem::new("", error.to_string())])?;
+        let document: Self = gateway::read_shape(content)
+            .map_err(|problem| vec![Problem::new(problem.path, problem.message)])?;
         let mut problems = Problems::default();
         document.check(&mut problems);
         if problems.0.is_empty() {
@@ -421,16 +421,20 @@ impl ExperimentDocument {
         if let Err(problem) = Name::from_str(&self.target.name) {
             problems.add("/target/name", problem.message);
         }
-        let (field, other, wrong) = match self.target.kind {
-            TargetKind::Prompt => ("label", "environment", self.target.environment.is_some()),
-            TargetKind::App => ("environment", "label", self.target.label.is_some()),
+        let (other, wrong, message) = match self.target.kind {
+            TargetKind::Prompt => (
+                "environment",
+                self.target.environment.is_some(),
+                "calls of a prompt are split at a label, not in an environment",
+            ),
+            TargetKind::App => (
+                "label",
+                self.target.label.is_some(),
+                "calls of an app are split in an environment, not at a label",
+            ),
         };
         if wrong {
-            let kind = self.target.kind.name();
-            problems.add(
-                format!("/target/{other}"),
-                format!("the target of a {kind} has no {other}; it has a {field}"),
-            );
+            problems.add(format!("/target/{other}"), message);
         }
         if self.target.kind == TargetKind::App && self.target.environment.is_none() {
             problems.add(
@@ -439,6 +443,10 @@ impl ExperimentDocument {
             );
         }
         if let Err(problem) = Label::from_str(self.pointer()) {
+            let field = match self.target.kind {
+                TargetKind::Prompt => "label",
+                TargetKind::App => "environment",
+            };
             problems.add(format!("/target/{field}"), problem.message);
         }
     }

@@ -226,6 +226,7 @@ async fn resolve_arms(
 ) -> Result<Vec<RunArm>> {
     let target = Name::from_str(&document.target.name)
         .map_err(|problem| db::CatalogError::Invalid(vec![problem]))?;
+    check_environment(desk, scope, document).await?;
     let weights = document.first_weights();
     let mut arms: Vec<RunArm> = Vec::new();
     for (index, arm) in document.arms.iter().enumerate() {
@@ -265,6 +266,32 @@ async fn resolve_arms(
         });
     }
     Ok(arms)
+}
+
+/// An environment that is not there has no calls to split.
+async fn check_environment(
+    desk: Desk<'_>,
+    scope: Scope,
+    document: &ExperimentDocument,
+) -> Result<()> {
+    let Some(wanted) = &document.target.environment else {
+        return Ok(());
+    };
+    let known = desk.promotion().environments(scope).await?.environments;
+    if known.iter().any(|environment| &environment.name == wanted) {
+        return Ok(());
+    }
+    let names: Vec<&str> = known
+        .iter()
+        .map(|environment| environment.name.as_str())
+        .collect();
+    let message = format!(
+        "there is no environment {wanted:?}; there are {}",
+        names.join(", ")
+    );
+    Err(AppError::invalid(message)
+        .code("unknown_environment")
+        .at("/target/environment"))
 }
 
 /// Starts a run of an experiment's version, the latest if none is named.

@@ -398,6 +398,30 @@ fn releases_of_an_app_are_split_measured_and_promoted(place: Place) {
         .unwrap()
         .to_owned();
     assert!(message.contains("release geo version 3"), "{message}");
+    let mut wrong = of_app();
+    wrong["target"]["environment"] = json!("nowhere");
+    let reply = save(&live, "which", &wrong);
+    assert_eq!(reply.refusal(), (400, "unknown_environment".to_owned()));
+    // What has the wrong shape is said where it is, in words.
+    for (at, value, said) in [
+        (
+            "/arms/1/weight",
+            json!("50"),
+            "this must be a number, not the text \"50\"",
+        ),
+        (
+            "/metric/kind",
+            json!("latancy"),
+            "\"latancy\" is not known here; did you mean \"latency\"?",
+        ),
+        ("/arms/0/name", json!(null), "this must be a text, not null"),
+    ] {
+        let mut wrong = of_app();
+        *wrong.pointer_mut(at).unwrap() = value;
+        let error = save(&live, "which", &wrong).json()["error"].clone();
+        assert_eq!(error["at"], at, "{error}");
+        assert_eq!(error["message"], format!("{at}: {said}"));
+    }
     assert_eq!(save(&live, "which", &of_app()).status, 201);
     let started = live.post(&experiment("which", "/start"), &json!({}));
     assert_eq!(started.status, 201, "{started:?}");
