@@ -363,13 +363,13 @@ impl Metric {
             } => distance(*edits, *measure, *comparison, item),
             Formula::Bleu(bleu) => {
                 let bleu = sentence(bleu);
-                self.from_counts(item, |counts| {
+                self.score_counts(item, |counts| {
                     let score = bleu.score(counts);
                     Outcome::scored(score.score, Some(score.detail()))
                 })
             }
             Formula::Chrf(chrf) => {
-                self.from_counts(item, |counts| Outcome::scored(chrf.score(counts), None))
+                self.score_counts(item, |counts| Outcome::scored(chrf.score(counts), None))
             }
             Formula::Rouge { rouge, value } => score_rouge(rouge, *value, item),
             Formula::Labels { .. } => match self.statistics(item) {
@@ -394,7 +394,7 @@ impl Metric {
         }
     }
 
-    fn from_counts(&self, item: &Item<'_>, score: impl Fn(&[u64]) -> Outcome) -> Outcome {
+    fn score_counts(&self, item: &Item<'_>, score: impl Fn(&[u64]) -> Outcome) -> Outcome {
         match self.statistics(item) {
             Ok(Statistics::Counts(counts)) => score(&counts).warn(self.warning(item)),
             Ok(_) => Outcome::unscored("no counts"),

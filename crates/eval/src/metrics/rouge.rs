@@ -206,7 +206,7 @@ impl Lcs {
     fn value(&self, row: &[u64], column: usize) -> usize {
         let whole = column / 64;
         let mut rises: u32 = row[..whole].iter().map(|block| block.count_zeros()).sum();
-        if column % 64 > 0 {
+        if !column.is_multiple_of(64) {
             rises += (!row[whole] & ((1 << (column % 64)) - 1)).count_ones();
         }
         rises as usize
