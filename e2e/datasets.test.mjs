@@ -44,7 +44,7 @@ for (const lang of ["en", "ja"]) {
       await page.goto(`${server.url}/default/datasets/import?name=${encodeURIComponent(name)}`);
       await page.setInputFiles("#imp-file", { name: "bad.jsonl", mimeType: "application/jsonl", buffer: Buffer.from('{"input": "a"}\n{"input": \n') });
       await page.getByText(t("imp-problems")).waitFor();
-      await page.getByText(/bad\.jsonl.* 2/).first().waitFor();
+      await page.getByText(/bad\.jsonl.*2/).first().waitFor();
     });
 
     test("edited in the grid by keyboard, saved as one version", async () => {
@@ -59,7 +59,7 @@ for (const lang of ["en", "ja"]) {
       await page.keyboard.press("ArrowDown");
       await page.keyboard.press("Delete");
       await page.locator(".save-bar input").fill("better");
-      await page.getByRole("button", { name: t("grid-save"), exact: true }).click();
+      await Promise.all([page.waitForEvent("load"), page.getByRole("button", { name: t("grid-save"), exact: true }).click()]);
       await page.locator(".ex-cell", { hasText: "another answer" }).waitFor();
       const { json } = await server.call(api, undefined, "GET");
       assert.deepEqual([json.count, json.message], [149, "better"]);
