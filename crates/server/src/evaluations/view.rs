@@ -223,6 +223,9 @@ fn comparison_view(page: &PageContext, found: &ComparisonJson, pairwise: bool) -
         "better" => page.t_with("evaluations-says-better", &args),
         "worse" => page.t_with("evaluations-says-worse", &args),
         "equivalent" => page.t_with("evaluations-says-equivalent", &args),
+        "no_difference_shown" if found.detectable.is_none() => {
+            page.t_with("evaluations-says-same", &args)
+        }
         "no_difference_shown" => page.t_with("evaluations-says-none", &args),
         _ => page.t_with("evaluations-says-little", &args),
     };

@@ -190,11 +190,8 @@ fn candidates_are_compared_and_their_gates_tell_the_board(place: Place) {
     );
     let trace = bad["trace"].as_str().unwrap();
     let scores = live.get(&format!("/api/v1/scores?trace_id={trace}")).json();
-    assert_eq!(
-        (&scores["items"][0]["name"], &scores["items"][0]["value"]),
-        (&json!("exact"), &json!(0.0)),
-        "{scores:#}"
-    );
+    assert_eq!(scores["items"][0]["name"], "exact", "{scores:#}");
+    close(&scores["items"][0]["value"], 0.0);
     let found = live
         .get(&format!(
             "/api/v1/traces?filter={}",
@@ -226,7 +223,8 @@ fn candidates_are_compared_and_their_gates_tell_the_board(place: Place) {
     let text = |path: &str| {
         let reply = browser.get(path);
         assert_eq!(reply.status, 200, "{path}: {reply:?}");
-        reply.text()
+        // Templates escape slashes too.
+        reply.text().replace("&#x2f;", "/")
     };
     assert!(text("/default/evaluations").contains("support/quality"));
     let page = text(&format!("/default/evaluations/show?id={id}&field=level"));
@@ -296,7 +294,7 @@ fn what_a_killed_worker_had_paid_for_is_not_paid_again(place: Place) {
     live.wait_for(&path(&id, ""), |shown| {
         shown["evaluation"]["counters"]["answers_ok"] == 11
     });
-    live.signal("KILL");
+    live.signal("-KILL");
     live.wait();
     // As if the last results had reached telemetry, but not the database any more.
     place.database(async |db| {
@@ -564,7 +562,15 @@ fn judges_that_fail_say_nothing_and_biased_ones_tie(place: Place) {
     );
     assert_eq!(cells("vague")[0]["value"], Value::Null);
     close(&cells("polite")[1]["value"], 1.0);
-    close(&cells("sure")[0]["value"], 3.0);
+    // A call that another worker finds in its record has lost its probabilities: then the grade counts.
+    for place in 0..3 {
+        let detail = live.get(&path(&id, &format!("/examples/{place}"))).json();
+        let scores = detail["scores"].as_array().unwrap();
+        for score in scores.iter().filter(|score| score["evaluator"] == "sure") {
+            let known = &score["detail"]["replies"][0]["grades"];
+            close(&score["value"], if known.is_null() { 4.0 } else { 3.0 });
+        }
+    }
     // Whoever is shown first wins: that is no win, and it is told how often the orders agreed.
     close(&cells("better")[1]["value"], 0.5);
     close(&cells("better")[1]["swap_consistency"], 0.0);

@@ -953,6 +953,8 @@ fn address(path: &str) -> String {
         .replace("{version}", "7")
         .replace("{label}", "nolabel")
         .replace("{digest}", &format!("sha256:{}", "0".repeat(64)));
+        .replace("{place}", "7")
+        .replace("{label}", "nolabel");
     let filled = filled
         .replace("{name}", "nothing")
         .replace("{user_id}", NO_ID)

@@ -1649,6 +1649,7 @@ evaluations-says-better = Better by { $difference } ({ $range })
 evaluations-says-worse = Worse by { $difference } ({ $range })
 evaluations-says-equivalent = Any difference is too small to matter: { $difference } ({ $range })
 evaluations-says-none = { $difference } ({ $range }); only a difference of { $detectable } would probably have shown
+evaluations-says-same = { $difference } ({ $range })
 evaluations-says-little = Too few scored examples to say anything
 evaluations-caution-small_sample = few examples: the interval may be too narrow
 evaluations-caution-few_clusters = few groups: the interval may be too narrow

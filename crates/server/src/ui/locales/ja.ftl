@@ -1594,6 +1594,7 @@ evaluations-says-better = { $difference } 優れています（{ $range }）
 evaluations-says-worse = { $difference } 劣っています（{ $range }）
 evaluations-says-equivalent = 差は問題にならない大きさです: { $difference }（{ $range }）
 evaluations-says-none = { $difference }（{ $range }）。およそ { $detectable } の差でなければ検出できません
+evaluations-says-same = { $difference }（{ $range }）
 evaluations-says-little = 採点済みの例が少なく、判断できません
 evaluations-caution-small_sample = 例が少なく区間が狭すぎる可能性
 evaluations-caution-few_clusters = まとまりが少なく区間が狭すぎる可能性
