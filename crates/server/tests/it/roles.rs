@@ -951,10 +951,9 @@ fn address(path: &str) -> String {
         .replace("{kind}", "prompt")
         .replace("{span}", "0123456789abcdef")
         .replace("{version}", "7")
+        .replace("{place}", "7")
         .replace("{label}", "nolabel")
         .replace("{digest}", &format!("sha256:{}", "0".repeat(64)));
-        .replace("{place}", "7")
-        .replace("{label}", "nolabel");
     let filled = filled
         .replace("{name}", "nothing")
         .replace("{user_id}", NO_ID)
