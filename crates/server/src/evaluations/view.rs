@@ -214,8 +214,13 @@ fn comparison_view(page: &PageContext, found: &ComparisonJson, pairwise: bool) -
         .detectable
         .map(figure)
         .unwrap_or_else(|| "–".to_owned());
+    // "Worse by" says the direction already.
+    let size = match found.verdict {
+        "better" | "worse" => figure(found.difference.abs()),
+        _ => difference.clone(),
+    };
     let args: [(&'static str, &str); 3] = [
-        ("difference", &difference),
+        ("difference", &size),
         ("range", &range_text),
         ("detectable", &detectable),
     ];
