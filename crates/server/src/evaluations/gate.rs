@@ -227,7 +227,7 @@ pub(super) async fn conclude(desk: Desk<'_>, id: &str, project: ProjectId) -> Re
             }
         }
     }
-    serde_json::to_value(&gates).map_err(|error| crate::error::AppError::internal(error))
+    serde_json::to_value(&gates).map_err(crate::error::AppError::internal)
 }
 
 /// Evidence for the candidate's content under the suite's name. Content that is not in

@@ -176,8 +176,16 @@ async fn render_new(
 /// Every field of the form: those that nobody filled are empty, for templates are strict.
 fn every_field(typed: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut names: Vec<String> = [
-        "suite", "dataset", "split", "limit", "cluster_by", "budget_usd", "repeats", "concurrency",
-        "save_as", "document",
+        "suite",
+        "dataset",
+        "split",
+        "limit",
+        "cluster_by",
+        "budget_usd",
+        "repeats",
+        "concurrency",
+        "save_as",
+        "document",
     ]
     .map(str::to_owned)
     .to_vec();

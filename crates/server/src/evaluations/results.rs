@@ -414,7 +414,6 @@ impl Judging<'_> {
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "value, low, high, method")]
     fn estimate(
         &self,
         candidate: usize,

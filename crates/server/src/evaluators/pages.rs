@@ -168,7 +168,10 @@ async fn render(
         json!({"key": kind, "href": format!("{root}/evaluators/edit?type={kind}"), "selected": values.get("type").is_some_and(|known| known == kind)})
     });
     let is_new = values.get("version").is_none_or(String::is_empty);
-    let values = every_field(values, entry.map(|entry| entry.parameters).unwrap_or_default());
+    let values = every_field(
+        values,
+        entry.map(|entry| entry.parameters).unwrap_or_default(),
+    );
     let view = json!({
         "values": values, "errors": errors, "is_new": is_new, "types": types,
         "metrics": metrics, "parameters": parameters, "models": models,
@@ -185,9 +188,28 @@ fn every_field(
     parameters: &[eval::metrics::Parameter],
 ) -> BTreeMap<String, String> {
     let mut names: Vec<String> = [
-        "type", "version", "name", "description", "document", "metric", "output", "better", "model",
-        "mode", "samples", "min", "max", "anchors", "jury", "allow_same_family", "uses_input",
-        "uses_expected", "uses_context", "url", "credential", "timeout_ms",
+        "type",
+        "version",
+        "name",
+        "description",
+        "document",
+        "metric",
+        "output",
+        "better",
+        "model",
+        "mode",
+        "samples",
+        "min",
+        "max",
+        "anchors",
+        "jury",
+        "allow_same_family",
+        "uses_input",
+        "uses_expected",
+        "uses_context",
+        "url",
+        "credential",
+        "timeout_ms",
     ]
     .map(str::to_owned)
     .to_vec();
@@ -197,7 +219,11 @@ fn every_field(
     for index in 1..=LABELS {
         names.extend([format!("label{index}"), format!("value{index}")]);
     }
-    names.extend(parameters.iter().map(|parameter| format!("p.{}", parameter.name)));
+    names.extend(
+        parameters
+            .iter()
+            .map(|parameter| format!("p.{}", parameter.name)),
+    );
     let field = |name: String| {
         let value = typed.get(&name).cloned().unwrap_or_default();
         (name, value)
