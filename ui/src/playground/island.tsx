@@ -97,7 +97,7 @@ function requestParts(s: State, history: Message[]): { messages: ChatMessage[]; 
     return { messages: chat, meguri: { ...meguri, prompt: `${used.name}@v${used.version}`, variables: s.values() }, draft: null };
   }
   if (used && s.document.value) return { messages: chat, meguri, draft: { content: withSystem(s.document.value, s.system.value), variables: s.values() } };
-  const system = s.system.value.replace(/\{\{-?\s*([A-Za-z_]\w*)\s*-?\}\}/g, (whole, name: string) => s.variables.value[name] ?? whole);
+  const system = s.system.value.replace(/\{\{-?\s*([\p{L}_][\p{L}\p{M}\p{N}_]*)\s*-?\}\}/gu, (whole, name: string) => s.variables.value[name] ?? whole);
   return { messages: system.trim() ? [{ role: "system", content: system }, ...chat] : chat, meguri, draft: null };
 }
 

@@ -224,7 +224,10 @@ impl Expression {
             Expr::Ident(name) if local.contains(&name.as_str()) => Ok(()),
             Expr::Ident(name) if names.contains(&name.as_str()) => Ok(()),
             Expr::Ident(name) => {
-                let what = format!("the name {name:?} is not known; there is {}", names.join(", "));
+                let what = format!(
+                    "the name {name:?} is not known; there is {}",
+                    names.join(", ")
+                );
                 Err(self.located(&what, node.id))
             }
             Expr::Comprehension(fold) => {
@@ -589,7 +592,9 @@ impl<'a> Run<'a> {
             _ => {
                 let named = self.scope.named.iter().find(|(known, _)| *known == name);
                 let none = || Problem::At(format!("there is no {name:?} here"), 0);
-                named.map(|(_, value)| Cow::Borrowed(*value)).ok_or_else(none)
+                named
+                    .map(|(_, value)| Cow::Borrowed(*value))
+                    .ok_or_else(none)
             }
         }
     }

@@ -326,6 +326,21 @@ fn schemas_that_reach_out_recurse_or_explode_are_refused() {
 }
 
 #[test]
+fn variables_have_names_in_any_script() {
+    let prompt = json!({
+        "messages": [{"role": "system", "content": "{{ 文章 }}を{% for 語 in 用語 %}{{ 語 }}と{% endfor %}{{ größe | upper }}で"}],
+        "inputs": {"type": "object", "properties": {
+            "文章": {"type": "string"}, "用語": {"type": "array", "default": ["甲", "乙"]}, "größe": {"default": "m"},
+        }},
+    });
+    check(
+        &prompt,
+        &json!({"文章": "本文"}),
+        &["system: 本文を甲と乙とMで"],
+    );
+}
+
+#[test]
 fn inputs_are_filled_and_checked() {
     let prompt = json!({
         "messages": [{"role": "system", "content": "{{ name }} {{ age }} {{ at.city }}"}, {"placeholder": "history"}],

@@ -45,8 +45,8 @@ pub use links::ListLink;
 pub(crate) use links::encode;
 pub use pages::bucket_s;
 pub use summary::{calls_by_provider, count_by_app, count_by_prompt, prompt_stats, replay};
-pub use watch::{Calls, SettledCall, Watched};
 pub use view::{Chart, RangeView, Series, bucket_times, bucketed, range_view};
+pub use watch::{Calls, SettledCall, Watched};
 
 /// Where a data directory keeps its telemetry.
 pub fn directory(config: &Config) -> PathBuf {

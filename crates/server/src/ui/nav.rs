@@ -72,17 +72,20 @@ const GROUPS: &[(&str, &[Entry])] = &[
     ),
     (
         "nav-improve",
-        &[(
-            "nav-evaluations",
-            "evaluations",
-            "evaluations",
-            Permission::ReadEvaluations,
-        ), (
-            "nav-datasets",
-            "datasets",
-            "datasets",
-            Permission::ReadDatasets,
-        )],
+        &[
+            (
+                "nav-evaluations",
+                "evaluations",
+                "evaluations",
+                Permission::ReadEvaluations,
+            ),
+            (
+                "nav-datasets",
+                "datasets",
+                "datasets",
+                Permission::ReadDatasets,
+            ),
+        ],
     ),
     (
         "nav-govern",

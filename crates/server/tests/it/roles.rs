@@ -302,31 +302,15 @@ const EXPECTED: &[(&str, &str, &str)] = &[
         "/api/v1/evaluations",
         "admin editor product_owner auditor viewer",
     ),
-    (
-        "POST",
-        "/api/v1/evaluations",
-        "admin editor",
-    ),
+    ("POST", "/api/v1/evaluations", "admin editor"),
     (
         "GET",
         "/api/v1/evaluations/{id}",
         "admin editor product_owner auditor viewer",
     ),
-    (
-        "POST",
-        "/api/v1/evaluations/{id}/pause",
-        "admin editor",
-    ),
-    (
-        "POST",
-        "/api/v1/evaluations/{id}/resume",
-        "admin editor",
-    ),
-    (
-        "POST",
-        "/api/v1/evaluations/{id}/stop",
-        "admin editor",
-    ),
+    ("POST", "/api/v1/evaluations/{id}/pause", "admin editor"),
+    ("POST", "/api/v1/evaluations/{id}/resume", "admin editor"),
+    ("POST", "/api/v1/evaluations/{id}/stop", "admin editor"),
     (
         "GET",
         "/api/v1/evaluations/{id}/examples",
@@ -352,16 +336,8 @@ const EXPECTED: &[(&str, &str, &str)] = &[
         "/{project}/evaluations",
         "admin editor product_owner auditor viewer",
     ),
-    (
-        "POST",
-        "/{project}/evaluations",
-        "admin editor",
-    ),
-    (
-        "GET",
-        "/{project}/evaluations/new",
-        "admin editor",
-    ),
+    ("POST", "/{project}/evaluations", "admin editor"),
+    ("GET", "/{project}/evaluations/new", "admin editor"),
     (
         "GET",
         "/{project}/evaluations/show",
@@ -372,11 +348,7 @@ const EXPECTED: &[(&str, &str, &str)] = &[
         "/{project}/evaluations/example",
         "admin editor product_owner auditor viewer",
     ),
-    (
-        "POST",
-        "/{project}/evaluations/change",
-        "admin editor",
-    ),
+    ("POST", "/{project}/evaluations/change", "admin editor"),
     (
         "GET",
         "/{project}/evaluators",
@@ -387,11 +359,7 @@ const EXPECTED: &[(&str, &str, &str)] = &[
         "/{project}/evaluators/edit",
         "admin editor product_owner auditor viewer",
     ),
-    (
-        "POST",
-        "/{project}/evaluators/edit",
-        "admin editor",
-    ),
+    ("POST", "/{project}/evaluators/edit", "admin editor"),
     (
         "GET",
         "/api/v1/experiments",
