@@ -157,6 +157,10 @@ pub(crate) fn refuse(
     failure.error.into_response(Some(trace_id))
 }
 
+/// One vector for each text, when they have come.
+pub(crate) type Embedding<'c> =
+    Pin<Box<dyn Future<Output = Result<Vec<Vec<f32>>, Failure>> + Send + 'c>>;
+
 /// Whose call it is and what serves it.
 #[derive(Clone, Copy)]
 pub(crate) struct Caller<'a> {
@@ -230,7 +234,7 @@ impl Caller<'_> {
         part: Part,
         model: &str,
         texts: &[String],
-    ) -> Pin<Box<dyn Future<Output = Result<Vec<Vec<f32>>, Failure>> + Send + 'c>> {
+    ) -> Embedding<'c> {
         let body = Bytes::from(serde_json::json!({"model": model, "input": texts}).to_string());
         Box::pin(async move {
             let opened = self.open_kind(CallKind::Embedding, context, part, body);

@@ -29,9 +29,12 @@ pub fn read_shape<T: DeserializeOwned>(value: &Value) -> Result<T, DocumentProbl
             error: &error,
             left: MOST_TRIES.min(MOST_BYTES / bytes),
         };
-        let path = match quoted(&error, "missing field `") {
-            Some(field) => search.without_field(value, field),
-            None => search.deepest(value),
+        let path = if let Some(field) = quoted(&error, "missing field `") {
+            search.without_field(value, field)
+        } else if let Some(field) = quoted(&error, "unknown field `") {
+            search.with_field(value, field)
+        } else {
+            search.deepest(value)
         };
         DocumentProblem::new(path, words(&error))
     })
@@ -55,7 +58,10 @@ impl Search<'_> {
     fn deepest(&mut self, value: &Value) -> String {
         let mut path = String::new();
         'deeper: loop {
-            for child in children(value.pointer(&path)) {
+            let mut parts = children(value.pointer(&path));
+            // Without its tag nothing can be said of an object, and the tag would be blamed.
+            parts.sort_by_key(|name| name == "type");
+            for child in parts {
                 let place = format!("{path}/{child}");
                 let Some(less) = without(value, &path, &child) else {
                     continue;
@@ -71,6 +77,34 @@ impl Search<'_> {
             }
             return path;
         }
+    }
+
+    /// The field of this name without which something else is said. Other parts are not tried:
+    /// without its tag a variant is wrong in another way, and the tag would be blamed.
+    fn with_field(&mut self, value: &Value, field: &str) -> String {
+        let escaped = field.replace('~', "~0").replace('/', "~1");
+        let mut places = vec![String::new()];
+        let mut at = 0;
+        while let Some(place) = places.get(at).cloned() {
+            at += 1;
+            for child in children(value.pointer(&place)) {
+                places.push(format!("{place}/{child}"));
+                if child != escaped {
+                    continue;
+                }
+                let Some(less) = without(value, &place, &child) else {
+                    continue;
+                };
+                match self.says(&less) {
+                    Some(said) if said.as_deref() != Some(self.error) => {
+                        return format!("{place}/{child}");
+                    }
+                    Some(_) => {}
+                    None => return String::new(),
+                }
+            }
+        }
+        String::new()
     }
 
     /// The object that lacks this field: of which something else is said when it is there.

@@ -138,9 +138,9 @@ pub fn kinds() -> Kinds {
         crate::apps::kind(),
         crate::apps::release_kind(),
         crate::experiments::kind(),
+        crate::datasets::kind(),
         crate::evaluators::kind(),
         crate::evaluations::kind(),
-        crate::datasets::kind(),
     ])
 }
 

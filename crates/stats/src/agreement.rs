@@ -325,7 +325,6 @@ mod tests {
         };
         assert!(nothing(&[]));
         assert!(nothing(&[vec![], vec![Some(1.0)], vec![None, None]]));
-        assert!(nothing(&[vec![Some(1.0), Some(2.0)]; 0]));
         assert!(nothing(&[
             vec![Some(3.0), Some(3.0)],
             vec![Some(3.0), Some(3.0), None]

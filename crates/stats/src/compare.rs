@@ -449,7 +449,7 @@ impl Comparison {
     /// Whether the second system is shown not to be worse than the first by more than
     /// `margin`: a question of the interval's bound, never of the mean.
     pub fn non_inferiority(&self, margin: f64) -> NonInferiority {
-        if self.verdict == Verdict::NotEnoughData || !(margin >= 0.0) {
+        if self.verdict == Verdict::NotEnoughData || margin.is_nan() || margin < 0.0 {
             return NonInferiority::NotShown;
         }
         // As losses: how much worse the second may be, at least and at most.
@@ -575,7 +575,7 @@ fn choose(
         return Ok(by_mcnemar(pairs, plan));
     }
     if mean.standard_error == 0.0 {
-        return Ok(without_spread(mean, differences, clusters, range, plan)?);
+        return without_spread(mean, differences, clusters, range, plan);
     }
     if clustered {
         return Ok(by_t(

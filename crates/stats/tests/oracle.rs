@@ -4,6 +4,8 @@
 //! random ones and names their folder in `MEGURI_ORACLE`. What a case means is written in
 //! `oracle/stats.py`.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use serde_json::Value;
 use stats::{
     Bootstrap, Checked, Confusion, Labelled, Level, PairedCounts, Resampling, Trust, Weights,

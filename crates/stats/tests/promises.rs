@@ -5,6 +5,8 @@
 //! errs with probability exactly 5 % shows more than 5 % + 2.33·√(0.05·0.95/runs) in one of a
 //! hundred simulations; that is the tolerance of the alarms.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use stats::{

@@ -1,5 +1,7 @@
 //! What `compare` says of data of every kind, bad data included.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use stats::{
     Better, Caution, Comparison, Invalid, Method, NonInferiority, Pair, Plan, Reason, Verdict,
     compare, compare_corpus,

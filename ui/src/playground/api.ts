@@ -15,7 +15,7 @@ export const promptPath = (name: string): string => `/api/v1/prompts/${encodeURI
 export async function versions(name: string): Promise<Version[]> {
   const [list, labels] = await Promise.all([
     json<Schemas["Versions"]>(`${promptPath(name)}/versions?limit=200`),
-    json<Schemas["Labels"]>(`${promptPath(name)}/labels`),
+    json<Schemas["Pointers"]>(`${promptPath(name)}/labels`),
   ]);
   const at = (version: number) => labels.items.filter((l) => l.version === version).map((l) => l.label);
   return list.items.map(({ version }) => ({ version, labels: at(version) })).sort((a, b) => b.version - a.version);

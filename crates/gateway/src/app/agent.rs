@@ -50,7 +50,7 @@ impl Limit {
 
 /// How a turn ended.
 enum Turn {
-    Answered(Collected),
+    Answered(Box<Collected>),
     Over(Limit),
 }
 
@@ -124,7 +124,7 @@ impl Run<'_> {
                 finish_reason,
                 settled,
             } = match turn.await? {
-                Turn::Answered(answer) => answer,
+                Turn::Answered(answer) => *answer,
                 Turn::Over(limit) => return stopped(last_text, &limit, voice).await,
             };
             spent = spent + cost(&settled);
@@ -171,7 +171,9 @@ impl Run<'_> {
         let over = Turn::Over(Limit::time(time.seconds));
         let Some(voice) = voice else {
             let answer = timeout_at(time.end, self.ask_models(step, prepared, span)).await;
-            return answer.map_or(Ok(over), |answer| answer.map(Turn::Answered));
+            return answer.map_or(Ok(over), |answer| {
+                answer.map(|answer| Turn::Answered(Box::new(answer)))
+            });
         };
         let Ok(place) = timeout_at(time.end, self.place()).await else {
             return Ok(over);
@@ -226,7 +228,7 @@ impl Run<'_> {
             let what = "sent a larger answer than is kept";
             return Err(Failure::garbage(&provider, what));
         }
-        Ok(Turn::Answered(Collected {
+        Ok(Turn::Answered(Box::new(Collected {
             message: guard
                 .meter
                 .messages()
@@ -235,7 +237,7 @@ impl Run<'_> {
                 .unwrap_or_default(),
             finish_reason: guard.meter.finish_reasons().into_iter().next(),
             settled,
-        }))
+        })))
     }
 
     /// The tools as the model is told of them.

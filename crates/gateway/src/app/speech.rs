@@ -84,10 +84,12 @@ pub(crate) enum Heard {
     End(Result<Said, Failure>),
 }
 
+type Speaking = Pin<Box<dyn Future<Output = Result<Said, Failure>> + Send>>;
+
 /// An agent at work, as it is heard.
 pub(crate) struct Speech {
     /// Gone once it has ended.
-    work: Option<Pin<Box<dyn Future<Output = Result<Said, Failure>> + Send>>>,
+    work: Option<Speaking>,
     ended: Option<Result<Said, Failure>>,
     pieces: mpsc::Receiver<String>,
     tally: Arc<Mutex<Tally>>,

@@ -310,7 +310,7 @@ fn problems_of_other_parts() {
         "/inputs/type",
         "object",
     );
-    check("/output", json!({"type": "html"}), "/output", "html");
+    check("/output", json!({"type": "html"}), "/output/type", "html");
     check(
         "/output",
         json!({"value": "steps.nobody.text"}),

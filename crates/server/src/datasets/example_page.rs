@@ -397,7 +397,7 @@ async fn view(
         "input": form.input, "input_as": kind(&form.input_as), "expected": form.expected, "expected_as": kind(&form.expected_as),
         "context": form.context, "metadata": form.metadata, "split": form.split, "verdict": form.verdict, "message": form.message,
         "split_names": found.document.splits.keys().collect::<Vec<_>>(), "labels": found.document.labels,
-        "marks": example.map(|example| marks_view(example)).unwrap_or_default(), "source": source, "errors": errors,
+        "marks": example.map(marks_view).unwrap_or_default(), "source": source, "errors": errors,
         "prev_href": neighbours.0, "next_href": neighbours.1,
         "api_href": format!("/api/v1/datasets/{}/examples/{}?version={}", crate::traces::encode(name), crate::traces::encode(&form.id), found.version.number),
     }))

@@ -776,7 +776,7 @@ fn parse_shares(text: &str) -> Result<BTreeMap<String, f64>> {
         ])
         .filter(|word| !word.is_empty())
         .collect();
-    if words.len() % 2 != 0 {
+    if !words.len().is_multiple_of(2) {
         return Err(bad());
     }
     words

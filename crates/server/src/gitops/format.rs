@@ -204,9 +204,9 @@ fn string_len(text: &str) -> usize {
     let mut at = open;
     while at < text.len() {
         let rest = &text[at..];
-        if rest.starts_with(close) {
+        if let Some(after) = rest.strip_prefix(close) {
             // Up to two quotes more belong to a long string.
-            let more = rest[close.len()..]
+            let more = after
                 .chars()
                 .take_while(|c| open == 3 && quote.starts_with(*c))
                 .count();

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use db::sqlx::Row as _;
 use serde_json::{Value, json};
+use testkit::provider::{Answer, Fault};
 
 use crate::harness::{Client, Place, Reply, encode, on_both_databases};
 
@@ -42,6 +43,16 @@ const CHANGES_NOTHING: &[(&str, &str)] = &[
     ("POST /api/v1/apps/try", "a call of a draft"),
     ("POST /{project}/apps/draw", "a preview"),
     ("POST /api/v1/gitops/plan", "a preview"),
+    ("POST /api/v1/gitops/validate", "a preview"),
+    (
+        "PUT /api/v1/gitops/blobs/{digest}",
+        "content that means nothing before a document names it",
+    ),
+    (
+        "POST /api/v1/dataset-uploads",
+        "a file that waits for its import and is swept after a day",
+    ),
+    ("POST /api/v1/dataset-uploads/preview", "a preview"),
     (
         "POST /api/2.0/mlflow/registered-models/get-latest-versions",
         "a question with a body",
@@ -213,6 +224,8 @@ fn every_change_is_in_the_log(place: Place) {
         &live.browser_of(&place.add_person("default", "admin")),
     );
     experiments(&walk, &program, &browser);
+    datasets(&walk, &program, &browser);
+    evaluations(&walk, &place, &program, &browser);
     walk.check(&place);
 }
 
@@ -756,7 +769,7 @@ fn promotion(walk: &Walk, program: &Client, editor: &Client, browser: &Client, o
 
     let route = "POST /{project}/releases/promote";
     for number in ["1", "2"] {
-        let expected = (number == "2").then_some("1").unwrap_or("0");
+        let expected = if number == "2" { "1" } else { "0" };
         let fields = [
             ("kind", "release"),
             ("name", "geo"),
@@ -889,4 +902,119 @@ fn experiments(walk: &Walk, program: &Client, browser: &Client) {
     let fields = [("name", "page"), ("arm", "candidate")];
     let route = "POST /{project}/experiments/promote";
     walk.form(Several, route, browser, &at("promote"), &fields);
+}
+
+fn datasets(walk: &Walk, program: &Client, browser: &Client) {
+    let one = |route: &'static str, at: &str, body: Value| walk.json(One, route, program, at, body);
+    let of = |rest: &str| format!("/api/v1/datasets/{rest}");
+    let examples = json!([{"id": "a", "input": "first"}, {"id": "b", "input": "second"}]);
+    let new = json!({"name": "asked", "examples": examples});
+    one("POST /api/v1/datasets", "/api/v1/datasets", new);
+    let edits = json!({"put": [{"id": "c", "input": "third"}]});
+    let route = "POST /api/v1/datasets/{name}/versions";
+    one(route, &of("asked/versions"), edits);
+    let shares = json!({"shares": {"train": 0.5, "test": 0.5}});
+    let route = "POST /api/v1/datasets/{name}/splits";
+    one(route, &of("asked/splits"), shares);
+    let file = program
+        .call("POST", "/api/v1/dataset-uploads?name=more.jsonl")
+        .body("application/octet-stream", b"{\"input\": \"fourth\"}")
+        .send();
+    let import = json!({"uploads": [file.json()], "options": {}});
+    let route = "POST /api/v1/datasets/{name}/import";
+    one(route, &of("asked/import"), import);
+    let [traced, added] = ["one", "two"].map(|text| program.chat(&crate::harness::question(text)));
+    let taken = json!({"traces": [{"trace": traced}]});
+    let route = "POST /api/v1/datasets/{name}/examples/from-traces";
+    one(route, &of("asked/examples/from-traces"), taken);
+    let route = "DELETE /api/v1/datasets/{name}";
+    one(route, &of("asked"), Value::Null);
+
+    for route in ["POST /api/public/datasets", "POST /api/public/v2/datasets"] {
+        let (_, at) = route.split_once(' ').unwrap();
+        one(route, at, json!({"name": at.replace('/', "-")}));
+    }
+    let item = json!({"datasetName": "-api-public-datasets", "id": "item", "input": {"q": 1}});
+    let at = "/api/public/dataset-items";
+    one("POST /api/public/dataset-items", at, item);
+    let route = "DELETE /api/public/dataset-items/{id}";
+    one(route, "/api/public/dataset-items/item", Value::Null);
+
+    let form = |route: &'static str, fields: &[(&str, &str)]| {
+        let at = route
+            .split_once(' ')
+            .unwrap()
+            .1
+            .replace("{project}", "default");
+        walk.form(One, route, browser, &at, fields);
+    };
+    let name = ("name", "by-hand");
+    form("POST /{project}/datasets", &[name]);
+    let text = ("input_as", "text");
+    let route = "POST /{project}/datasets/example";
+    form(route, &[name, ("base", "1"), ("input", "first"), text]);
+    let listed = program.get("/api/v1/datasets/by-hand/examples").json();
+    let id = self::text(&listed["items"][0]["id"]);
+    let route = "POST /{project}/datasets/import";
+    let pasted = ("text", "input,expected\na,b\n");
+    form(
+        route,
+        &[name, pasted, ("format", "csv"), ("mode", "append")],
+    );
+    let route = "POST /{project}/datasets/splits";
+    form(route, &[name, ("shares", "train 50, test 50")]);
+    let newest = program.get("/api/v1/datasets/by-hand").json()["version"].to_string();
+    let route = "POST /{project}/datasets/settings";
+    let described = ("description", "what people ask");
+    form(route, &[name, ("base", &newest), described]);
+    let route = "POST /{project}/datasets/add";
+    form(route, &[("traces", &added), ("dataset", "by-hand")]);
+    let route = "POST /{project}/datasets/example/remove";
+    form(route, &[name, ("id", &id)]);
+    let route = "POST /{project}/datasets/delete";
+    form(route, &[name, ("confirm", "by-hand")]);
+}
+
+fn evaluations(walk: &Walk, place: &Place, program: &Client, browser: &Client) {
+    let examples =
+        json!([{"input": "one", "expected": "right"}, {"input": "two", "expected": "right"}]);
+    program.post(
+        "/api/v1/datasets",
+        &json!({"name": "judged", "examples": examples}),
+    );
+    let document = json!({
+        "dataset": "dataset:judged@latest",
+        "candidates": [{"name": "one", "model": "fake/fake-large"}],
+        "evaluators": [{"name": "exact", "evaluator": {"type": "metric", "metric": {"id": "exact-match"}}}],
+    });
+    // The provider says nothing, so that an evaluation can be held and goes on.
+    place.fake.always(Answer::faulty(Fault::StallBeforeHeaders));
+    let route = "POST /api/v1/evaluations";
+    let body = json!({"document": document});
+    let started = walk.json(One, route, program, "/api/v1/evaluations", body);
+    let id = text(&started["id"]);
+    let at = |verb: &str| format!("/api/v1/evaluations/{id}/{verb}");
+    let route = "POST /api/v1/evaluations/{id}/pause";
+    walk.json(One, route, program, &at("pause"), json!({}));
+    let route = "POST /api/v1/evaluations/{id}/resume";
+    walk.json(One, route, program, &at("resume"), json!({}));
+    let route = "POST /{project}/evaluations/change";
+    let fields = [("id", id.as_str()), ("action", "pause")];
+    walk.form(One, route, browser, "/default/evaluations/change", &fields);
+    let route = "POST /api/v1/evaluations/{id}/stop";
+    walk.json(One, route, program, &at("stop"), json!({}));
+    let fields = [
+        ("action", "start"),
+        ("dataset", "judged"),
+        ("name1", "one"),
+        ("model1", "fake/fake-large"),
+        ("e1", "metric:exact-match"),
+    ];
+    let route = "POST /{project}/evaluations";
+    walk.form(One, route, browser, "/default/evaluations", &fields);
+
+    let route = "POST /{project}/evaluators/edit";
+    let content = r#"{"type": "metric", "metric": {"id": "exact-match"}}"#;
+    let fields = [("name", "exact"), ("action", "json"), ("document", content)];
+    walk.form(One, route, browser, "/default/evaluators/edit", &fields);
 }

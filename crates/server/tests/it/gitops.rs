@@ -251,6 +251,23 @@ fn document(kind: &str, seed: u64, known: &Known) -> Option<Value> {
         "dataset" => {
             json!({"description": format!("{seed}"), "splits": {}, "count": 0, "chunks": []})
         }
+        "evaluator" => json!({
+            "type": "metric", "description": format!("{seed}"),
+            "metric": {"id": if seed.is_multiple_of(2) { "exact-match" } else { "compat:chrf" }},
+        }),
+        "suite" => {
+            let exact = json!({"type": "metric", "metric": {"id": "exact-match"}});
+            let evaluator = known
+                .pick("evaluator", seed)
+                .map_or(exact, |name| json!(name));
+            json!({
+                "description": format!("{seed}"),
+                "dataset": known.pick("dataset", seed)?,
+                "candidates": [{"name": "one", "model": "openai/gpt-5"}],
+                "evaluators": [{"name": "it", "evaluator": evaluator}],
+                "concurrency": 4, "attempts": 3, "budget_usd": seed % 7 + 1,
+            })
+        }
         "parcel" => json!({"seed": seed, "parts": [Digest::of(&part(seed)).to_string()]}),
         other => panic!("there is no generator of documents for the kind {other:?}: add one"),
     })

@@ -211,8 +211,8 @@ impl Mapper {
             if let Some(field) = self.given.get(name) {
                 return field.clone();
             }
-            let index = Some(index);
-            match lower[index.unwrap_or_default()].as_str() {
+            let (index, lower) = (Some(index), lower[index].as_str());
+            match lower {
                 _ if index == instruction => Field::Input(Some("instruction".to_owned())),
                 _ if index == input && instruction.is_some() => {
                     Field::Input(Some("input".to_owned()))
