@@ -60,18 +60,22 @@ for (const lang of ["en", "ja"]) {
       await page.locator("#pg-max_tokens").fill("40");
       await page.locator("#pg-temperature").fill("0");
       await page.evaluate(() => {
+        // Written down in the page: a look from outside may come before the first token or after the last.
+        window.states = [];
         window.lengths = new Set();
         new MutationObserver(() => {
-          const text = document.querySelector(".pg-msg.assistant .pg-text")?.textContent ?? "";
-          window.lengths.add(text.length);
-        }).observe(document.body, { subtree: true, childList: true, characterData: true });
+          const reply = document.querySelector(".pg-msg.assistant");
+          if (!reply) return;
+          if (window.states.at(-1) !== reply.dataset.state) window.states.push(reply.dataset.state);
+          window.lengths.add(reply.querySelector(".pg-text")?.textContent.length ?? 0);
+        }).observe(document.body, { subtree: true, childList: true, characterData: true, attributes: true, attributeFilter: ["data-state"] });
       });
       const draft = page.getByLabel(t("playground-placeholder"));
       await draft.fill(question);
       await draft.press("Control+Enter");
-      await page.locator('.pg-msg.assistant[data-state="streaming"]').waitFor();
       await page.locator('.pg-msg.assistant[data-state="idle"]').waitFor({ timeout: 120_000 });
-      const lengths = await page.evaluate(() => [...window.lengths]);
+      const [states, lengths] = await page.evaluate(() => [window.states, [...window.lengths]]);
+      assert.deepEqual(states, ["waiting", "streaming", "idle"]);
       assert.ok(lengths.length >= 4, `the answer came in ${lengths.length} steps`);
       assertClean();
     });
