@@ -41,6 +41,7 @@ pub mod sdk;
 pub mod secrets;
 pub mod sessions;
 pub mod setup;
+pub mod sse;
 pub mod stall;
 pub mod store;
 pub mod surface;

@@ -9,7 +9,7 @@ use std::future::ready;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::{self, HeaderValue, header};
+use axum::http;
 use axum::response::Response;
 use base::{Digest, TraceId};
 use bytes::Bytes;
@@ -27,6 +27,7 @@ use super::APP;
 use crate::app::App;
 use crate::auth::Identity;
 use crate::error::{AppError, Result};
+use crate::sse;
 
 /// The largest answer that a trial shows, in bytes.
 const LONGEST_ANSWER: usize = 1 << 20;
@@ -85,8 +86,7 @@ pub async fn stream_draft(
     inputs: Map<String, Value>,
 ) -> Result<Response> {
     let release = release_of(app, identity, content).await?;
-    let begun = json!({"trace_id": trace_id.to_string()});
-    let begun = Bytes::from(format!("event: trace\ndata: {begun}\n\n"));
+    let begun = sse::frame("trace", &json!({"trace_id": trace_id.to_string()}));
     let (app, identity) = (app.clone(), identity.clone());
     let run = Box::pin(async move {
         let response = call(&app, &identity, trace_id, release, inputs, true).await;
@@ -94,16 +94,12 @@ pub async fn stream_draft(
             Body::new(response.into_body())
         } else {
             let failure = whole(response).await;
-            Body::from(format!("event: error\ndata: {failure}\n\n"))
+            Body::from(sse::frame("error", &failure))
         };
         body.into_data_stream()
     });
     let rest = stream::once(run).flatten();
-    let events = stream::once(ready(Ok(begun))).chain(rest);
-    let mut response = Response::new(Body::from_stream(events));
-    let kind = HeaderValue::from_static("text/event-stream");
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    Ok(response)
+    Ok(sse::response(stream::once(ready(Ok(begun))).chain(rest)))
 }
 
 /// A draft as a release that is in no plan.

@@ -1,4 +1,4 @@
-//! A running server, as commands about trees see it: its HTTP API under one key.
+//! A running server, as commands see it: its HTTP API under one key.
 //!
 //! The key comes from a variable or a file, never from the command line, where every
 //! process of the machine could read it. The key says which project it is about.
@@ -28,6 +28,8 @@ use crate::gitops::{
 const WORK: Duration = Duration::from_secs(300);
 /// How long an answer may pause.
 const IDLE: Duration = Duration::from_secs(60);
+/// Where the key is, unless said.
+const KEY_VARIABLE: &str = "MEGURI_API_KEY";
 /// The largest answer: an export.
 const MAX_ANSWER_BYTES: usize = 512 << 20;
 
@@ -36,7 +38,7 @@ pub(super) struct ServerArgs {
     /// Work on this running server instead of the data directory: https://…; the key decides the project.
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-    /// The environment variable that holds the key for the server.
+    /// The environment variable that holds the key for the server; MEGURI_API_KEY unless said.
     #[arg(
         long,
         value_name = "NAME",
@@ -75,6 +77,7 @@ struct Refusal {
 struct RefusalDetail {
     message: String,
     hint: Option<String>,
+    at: Option<String>,
 }
 
 impl Remote {
@@ -84,17 +87,11 @@ impl Remote {
             return Ok(None);
         };
         let base = server_url(text, args.allow_http)?;
-        let key = match (&args.key_env, &args.key_file) {
-            (Some(name), _) => Secret::new(
-                std::env::var(name)
-                    .with_context(|| format!("reading the key from the variable {name}"))?
-                    .trim()
-                    .to_owned(),
-            ),
-            (None, Some(path)) => {
+        let key = match (&args.key_file, args.key_env.as_deref()) {
+            (Some(path), _) => {
                 read_secret(path).with_context(|| format!("reading the key from {path}"))?
             }
-            (None, None) => bail!("--url needs a key: --key-env NAME or --key-file FILE"),
+            (None, name) => key_of(name.unwrap_or(KEY_VARIABLE))?,
         };
         if key.expose().is_empty() {
             bail!(
@@ -113,10 +110,7 @@ impl Remote {
     }
 
     pub(super) async fn export(&self) -> anyhow::Result<ExportedTree> {
-        let bytes = self
-            .call(Method::GET, "api/v1/gitops/export", None, MAX_ANSWER_BYTES)
-            .await?;
-        self.read(&bytes)
+        self.get("api/v1/gitops/export").await
     }
 
     pub(super) async fn validate(&self, sent: &SentTree) -> anyhow::Result<Validated> {
@@ -153,7 +147,12 @@ impl Remote {
         Ok(bytes.into())
     }
 
-    async fn post<T: DeserializeOwned>(
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        let bytes = self.call(Method::GET, path, None, MAX_ANSWER_BYTES).await?;
+        self.read(&bytes)
+    }
+
+    pub(super) async fn post<T: DeserializeOwned>(
         &self,
         path: &str,
         body: &impl Serialize,
@@ -161,7 +160,7 @@ impl Remote {
         let bytes = serde_json::to_vec(body).context("writing the request")?;
         if bytes.len() > MAX_SENT_BYTES {
             bail!(
-                "the tree has {} MiB, and a server takes at most {} MiB at once",
+                "this is {} MiB, and a server takes at most {} MiB at once",
                 bytes.len() >> 20,
                 MAX_SENT_BYTES >> 20
             );
@@ -221,8 +220,13 @@ impl Remote {
                 "{shown} answered {status}; is that the address of a Meguri server?"
             );
         };
-        let mut error = AppError::new_status(status, "refused", refusal.error.message);
-        error.hint = refusal.error.hint;
+        let detail = refusal.error;
+        let message = match detail.at {
+            Some(at) => format!("{at}: {}", detail.message),
+            None => detail.message,
+        };
+        let mut error = AppError::new_status(status, "refused", message);
+        error.hint = detail.hint;
         error.into()
     }
 
@@ -230,6 +234,13 @@ impl Remote {
     fn shown(&self) -> String {
         self.base.to_string()
     }
+}
+
+fn key_of(variable: &str) -> anyhow::Result<Secret<String>> {
+    let key = std::env::var(variable).with_context(|| {
+        format!("reading the key for --url from the variable {variable} (--key-env and --key-file name other places)")
+    })?;
+    Ok(Secret::new(key.trim().to_owned()))
 }
 
 /// The address of a server, ending in a slash.

@@ -90,57 +90,57 @@ struct ListQuery {
 }
 
 /// An evaluation without its figures.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct EvaluationJson {
     /// Names it.
-    id: String,
+    pub id: String,
     /// The suite's name; empty for one that was written out.
-    suite: String,
+    pub suite: String,
     /// The suite's version; none for one that was written out.
-    suite_version: Option<i64>,
+    pub suite_version: Option<i64>,
     /// Where it is.
-    state: State,
+    pub state: State,
     /// Why it is paused, stopped or failed.
-    reason: String,
+    pub reason: String,
     /// The dataset and its version.
-    dataset: DatasetJson,
+    pub dataset: DatasetJson,
     /// The candidates' names, in order.
-    candidates: Vec<String>,
+    pub candidates: Vec<String>,
     /// The evaluators' names, in order.
-    evaluators: Vec<String>,
+    pub evaluators: Vec<String>,
     /// How far it is.
-    counters: Counters,
+    pub counters: Counters,
     /// What its calls have cost, in US dollars.
-    spent_usd: f64,
+    pub spent_usd: f64,
     /// Calls whose price nobody knows.
-    unpriced_calls: i64,
+    pub unpriced_calls: i64,
     /// What it may spend, in US dollars.
-    budget_usd: Option<f64>,
+    pub budget_usd: Option<f64>,
     /// How long it will probably take still, in seconds.
-    left_s: Option<i64>,
+    pub left_s: Option<i64>,
     /// Who started it.
-    started_by: String,
+    pub started_by: String,
     /// When it was asked for, microseconds since the epoch.
-    created_at: i64,
+    pub created_at: i64,
     /// When a worker first took it.
-    started_at: Option<i64>,
+    pub started_at: Option<i64>,
     /// When it ended.
-    ended_at: Option<i64>,
+    pub ended_at: Option<i64>,
     /// What to know before believing it.
-    warnings: Vec<String>,
+    pub warnings: Vec<String>,
     /// The gates, once it is done.
-    gates: Option<Value>,
+    pub gates: Option<Value>,
 }
 
 /// A version of a dataset.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-struct DatasetJson {
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct DatasetJson {
     /// Its name.
-    name: String,
+    pub name: String,
     /// Its version.
-    version: i64,
+    pub version: i64,
     /// Its content.
-    digest: String,
+    pub digest: String,
 }
 
 impl EvaluationJson {
@@ -263,7 +263,7 @@ pub(super) async fn page(
 }
 
 /// What is to be evaluated.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StartRequest {
     /// A suite of the catalog: `NAME` or `NAME@SELECTOR`; the newest version when none is said.
@@ -346,16 +346,16 @@ pub async fn start_json(
 }
 
 /// An evaluation with what it has shown so far.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Shown {
     /// The evaluation.
-    evaluation: EvaluationJson,
+    pub evaluation: EvaluationJson,
     /// The suite, as it was when the evaluation began.
-    document: SuiteDocument,
+    pub document: SuiteDocument,
     /// What it has shown.
-    results: Results,
+    pub results: Results,
     /// How the gates stand with these figures.
-    gates: Vec<gate::GateResult>,
+    pub gates: Vec<gate::GateResult>,
 }
 
 /// For commands: shows, as the route does.

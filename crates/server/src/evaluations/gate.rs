@@ -42,6 +42,13 @@ pub struct GateResult {
     pub reason: String,
 }
 
+impl GateResult {
+    /// Whether nothing speaks against promoting.
+    pub fn holds(&self) -> bool {
+        self.outcome == "pass"
+    }
+}
+
 /// Judges every gate of a suite on these results.
 pub fn judge(gates: &[Gate], results: &Results) -> Vec<GateResult> {
     let mut found = Vec::new();

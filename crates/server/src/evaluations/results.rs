@@ -5,13 +5,14 @@
 //! A mean is of what was scored; how much that is stands beside it, and an answer
 //! that could not be had is an error of the candidate, never a score.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use base::Digest;
 use eval::Statistics;
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use stats::{Better, Pair, Plan, Resampling};
 
@@ -19,11 +20,14 @@ use super::store::{AnswerFigure, Cell, Evaluation, Outcome, ScoreFigure};
 use crate::evaluators::metric::{self, Measure};
 use crate::evaluators::{Direction, EvaluatorDocument, JudgeMode};
 
+/// A word of the API: one of a few when it is made, any when another version's answer is read.
+type Word = Cow<'static, str>;
+
 /// The chance that an interval misses.
 const ALPHA: f64 = 0.05;
 
 /// What an evaluation has shown so far.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Results {
     /// The candidate that the others are compared with.
     pub baseline: String,
@@ -34,7 +38,7 @@ pub struct Results {
 }
 
 /// What a candidate did, whatever its answers are worth.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CandidateFigures {
     /// Its name.
     pub name: String,
@@ -57,7 +61,7 @@ pub struct CandidateFigures {
 }
 
 /// What an evaluator says.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EvaluatorFigures {
     /// Its name.
     pub name: String,
@@ -80,7 +84,7 @@ pub struct EvaluatorFigures {
 }
 
 /// What an evaluator says of a candidate.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CellFigures {
     /// The candidate.
     pub candidate: String,
@@ -91,7 +95,7 @@ pub struct CellFigures {
     /// The upper end.
     pub high: Option<f64>,
     /// How the interval was made: `wilson`, `t`, `clustered`, `bootstrap`.
-    pub interval: Option<&'static str>,
+    pub interval: Option<Word>,
     /// Examples that were scored.
     pub scored: u64,
     /// Examples without an answer to score.
@@ -111,10 +115,10 @@ pub struct CellFigures {
 }
 
 /// Two candidates over the same examples.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ComparisonJson {
     /// `better`, `worse`, `equivalent`, `no_difference_shown` or `not_enough_data`.
-    pub verdict: &'static str,
+    pub verdict: Word,
     /// Candidate less baseline.
     pub difference: f64,
     /// The lower end of its 95 % interval.
@@ -142,17 +146,17 @@ pub struct ComparisonJson {
     /// How many independent units they are.
     pub units: u64,
     /// How they were compared.
-    pub method: &'static str,
+    pub method: Word,
     /// Why so.
-    pub method_reason: &'static str,
+    pub method_reason: Word,
     /// What to know before believing it.
-    pub cautions: Vec<&'static str>,
+    pub cautions: Vec<Word>,
 }
 
 impl ComparisonJson {
     fn of(found: &stats::Comparison) -> Self {
         Self {
-            verdict: found.verdict.as_str(),
+            verdict: found.verdict.as_str().into(),
             difference: found.difference,
             low: finite(found.interval.low),
             high: finite(found.interval.high),
@@ -166,12 +170,12 @@ impl ComparisonJson {
             ties: found.ties as u64,
             rows: found.rows as u64,
             units: found.units as u64,
-            method: found.method.as_str(),
-            method_reason: found.reason.as_str(),
+            method: found.method.as_str().into(),
+            method_reason: found.reason.as_str().into(),
             cautions: found
                 .cautions
                 .iter()
-                .map(|caution| caution.as_str())
+                .map(|caution| caution.as_str().into())
                 .collect(),
         }
     }
@@ -418,7 +422,7 @@ impl Judging<'_> {
         &self,
         candidate: usize,
         column: &Column,
-    ) -> (Option<f64>, Option<f64>, Option<f64>, Option<&'static str>) {
+    ) -> (Option<f64>, Option<f64>, Option<f64>, Option<Word>) {
         let values: Vec<f64> = column.means.values().copied().collect();
         let places: Vec<i64> = column.means.keys().copied().collect();
         if values.is_empty() {
@@ -445,7 +449,7 @@ impl Judging<'_> {
                 figure,
                 ends.and_then(|ends| finite(ends.low)),
                 ends.and_then(|ends| finite(ends.high)),
-                Some("bootstrap"),
+                Some("bootstrap".into()),
             );
         }
         let rate = !clustered && values.iter().all(|value| *value == 0.0 || *value == 1.0);
@@ -459,7 +463,7 @@ impl Judging<'_> {
                 Some(mean),
                 finite(ends.low),
                 finite(ends.high),
-                Some("wilson"),
+                Some("wilson".into()),
             );
         }
         let found = match clustered {
@@ -475,7 +479,7 @@ impl Judging<'_> {
             Some(found.mean),
             finite(ends.low),
             finite(ends.high),
-            Some(method),
+            Some(method.into()),
         )
     }
 
@@ -633,7 +637,7 @@ fn candidate_figures(name: String, index: usize, answers: &[AnswerFigure]) -> Ca
 }
 
 /// One value of a metadata field, and how the candidates compare there.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Slice {
     /// The value.
     pub value: String,
@@ -728,7 +732,7 @@ pub(super) fn slices(
 }
 
 /// An example on which a candidate differs from the baseline.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DifferenceRow {
     /// The number of the example in the dataset's order.
     pub place: i64,

@@ -71,7 +71,7 @@ impl State {
 }
 
 /// How far an evaluation is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Counters {
     /// Examples.
     pub examples: i64,

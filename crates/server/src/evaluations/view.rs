@@ -215,7 +215,7 @@ fn comparison_view(page: &PageContext, found: &ComparisonJson, pairwise: bool) -
         .map(figure)
         .unwrap_or_else(|| "–".to_owned());
     // "Worse by" says the direction already.
-    let size = match found.verdict {
+    let size = match found.verdict.as_ref() {
         "better" | "worse" => figure(found.difference.abs()),
         _ => difference.clone(),
     };
@@ -224,7 +224,7 @@ fn comparison_view(page: &PageContext, found: &ComparisonJson, pairwise: bool) -
         ("range", &range_text),
         ("detectable", &detectable),
     ];
-    let words = match found.verdict {
+    let words = match found.verdict.as_ref() {
         "better" => page.t_with("evaluations-says-better", &args),
         "worse" => page.t_with("evaluations-says-worse", &args),
         "equivalent" => page.t_with("evaluations-says-equivalent", &args),
@@ -234,7 +234,7 @@ fn comparison_view(page: &PageContext, found: &ComparisonJson, pairwise: bool) -
         "no_difference_shown" => page.t_with("evaluations-says-none", &args),
         _ => page.t_with("evaluations-says-little", &args),
     };
-    let kind = match found.verdict {
+    let kind = match found.verdict.as_ref() {
         "better" => "ok",
         "worse" => "err",
         "equivalent" => "info",
