@@ -1,31 +1,64 @@
-//! Gives back what only starting needed.
+//! Gives memory back that only a rare piece of work needed.
 //!
-//! Starting walks through most of the program once: migrations, templates, translations, schemas.
-//! The kernel maps the code around each step, sixteen pages at a time, and afterwards nothing asks
-//! it to let go, so that an idle server seems to hold 20 MiB of code that it will not run again.
-//! Code that is needed later comes back page by page from the page cache.
+//! **Code.** Starting walks through most of the program once: migrations, templates, translations,
+//! schemas. The kernel maps the pages around each step, sixteen at a time, and afterwards nothing
+//! asks it to let go, so that an idle server seems to hold 20 MiB of program that it will not run
+//! again. What is needed later comes back page by page from the page cache.
+//!
+//! **Heap.** An allocator keeps what a thread has freed for that thread's next request. Work that
+//! is rare and large runs on a thread of its own, whose memory goes back when it ends.
 
-/// Lets go of the mapped pages of this program's code. Does nothing where the system cannot do it.
+use std::io;
+
+use tokio::sync::oneshot;
+
+/// Lets go of the mapped pages of this program's file. Does nothing where the system cannot do it.
 #[cfg(target_os = "linux")]
 pub(crate) fn give_back_code() {
-    let (Ok(own), Ok(maps)) = (
-        std::env::current_exe(),
-        std::fs::read_to_string("/proc/self/maps"),
-    ) else {
-        return;
-    };
-    let own = own.display().to_string();
-    for (start, end) in maps.lines().filter_map(|line| code_of(line, &own)) {
-        // SAFETY: the range is a private mapping of a file that this process maps read-only and
-        // executable and never writes (code has no relocations), so each page that is dropped is
-        // read again, unchanged, when it is next touched.
-        #[expect(unsafe_code, reason = "madvise has no safe form")]
-        let refused = unsafe {
-            libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) != 0
+    /// Called for the program first, then for each library; anything but 0 ends the walk.
+    unsafe extern "C" fn of_program(
+        info: *mut libc::dl_phdr_info,
+        _size: libc::size_t,
+        _data: *mut libc::c_void,
+    ) -> libc::c_int {
+        // SAFETY: the loader hands out its own description of what it has mapped, and `dlpi_phnum`
+        // headers lie at `dlpi_phdr` for as long as the program runs.
+        #[expect(unsafe_code, reason = "the loader's interface is a C callback")]
+        let (base, headers) = unsafe {
+            let info = &*info;
+            let count = usize::from(info.dlpi_phnum);
+            (info.dlpi_addr, std::slice::from_raw_parts(info.dlpi_phdr, count))
         };
-        if refused {
-            tracing::debug!(error = %std::io::Error::last_os_error(), "the code's pages stay mapped");
-        }
+        headers.iter().filter(|one| is_never_written(one)).for_each(|one| drop_pages(base, one));
+        1
+    }
+    // SAFETY: the callback keeps nothing of what it is given.
+    #[expect(unsafe_code, reason = "the loader's interface is a C callback")]
+    unsafe {
+        libc::dl_iterate_phdr(Some(of_program), std::ptr::null_mut());
+    }
+}
+
+/// Code and constants: a part of the file that is loaded read-only. What the loader relocates is
+/// in a writable part, and would be lost.
+#[cfg(target_os = "linux")]
+fn is_never_written(header: &libc::Elf64_Phdr) -> bool {
+    header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0
+}
+
+#[cfg(target_os = "linux")]
+fn drop_pages(base: u64, header: &libc::Elf64_Phdr) {
+    const PAGE: u64 = 4096;
+    let start = (base + header.p_vaddr) / PAGE * PAGE;
+    let end = (base + header.p_vaddr + header.p_memsz).next_multiple_of(PAGE);
+    // SAFETY: the range is a private mapping of a file that is never written, so each page that is
+    // dropped is read again, unchanged, when it is next touched.
+    #[expect(unsafe_code, reason = "madvise has no safe form")]
+    let refused = unsafe {
+        libc::madvise(start as *mut libc::c_void, (end - start) as usize, libc::MADV_DONTNEED) != 0
+    };
+    if refused {
+        tracing::debug!(error = %io::Error::last_os_error(), "the program's pages stay mapped");
     }
 }
 
@@ -33,41 +66,36 @@ pub(crate) fn give_back_code() {
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn give_back_code() {}
 
-/// First address and end of a line of `/proc/self/maps` that is executable code of this program.
-#[cfg(target_os = "linux")]
-fn code_of(line: &str, own: &str) -> Option<(usize, usize)> {
-    let mut fields = line.split_ascii_whitespace();
-    let (start, end) = fields.next()?.split_once('-')?;
-    if fields.next()? != "r-xp" || !line.ends_with(own) {
-        return None;
-    }
-    let address = |text| usize::from_str_radix(text, 16).ok();
-    Some((address(start)?, address(end)?))
+/// Does rare and large work on a thread of its own.
+///
+/// # Errors
+/// No thread can be started, or the work panicked.
+pub(crate) async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    let (done, result) = oneshot::channel();
+    std::thread::Builder::new().name("apart".to_owned()).spawn(move || {
+        // A caller that went away does not want the result.
+        let _ = done.send(work());
+    })?;
+    result.await.map_err(io::Error::other)
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn only_own_code_is_found() {
-        let own = "/opt/meguri";
-        let line = |rights: &str, path: &str| {
-            format!("55d0c0a00000-55d0c0a01000 {rights} 00df0000 fe:00 1234    {path}")
-        };
-        assert_eq!(
-            code_of(&line("r-xp", own), own),
-            Some((0x55d0_c0a0_0000, 0x55d0_c0a0_1000))
-        );
-        assert_eq!(code_of(&line("r--p", own), own), None);
-        assert_eq!(code_of(&line("rw-p", own), own), None);
-        assert_eq!(code_of(&line("r-xp", "/lib/libc.so.6"), own), None);
-        assert_eq!(code_of("nonsense", own), None);
+    fn this_program_runs_on_afterwards() {
+        let constant = "a text in the program's file";
+        give_back_code();
+        assert_eq!(format!("{constant} {}", 6 * 7), "a text in the program's file 42");
     }
 
-    #[test]
-    fn this_program_runs_on_afterwards() {
-        give_back_code();
-        assert_eq!(format!("{}", 6 * 7), "42");
+    #[tokio::test]
+    async fn work_apart_gives_its_result_or_says_that_it_has_none() {
+        assert_eq!(apart(|| 6 * 7).await.ok(), Some(42));
+        let failed = apart(|| -> u8 { std::panic::panic_any(()) }).await;
+        assert!(failed.is_err());
     }
 }

@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::body::Bytes;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::Value;
+use tokio::sync::OnceCell;
 
 use crate::app::App;
+use crate::error::{AppError, Result};
 use crate::http::{Access, Route};
+use crate::memory::apart;
 use crate::openapi::{self, Doc};
 
 /// Health, readiness and the OpenAPI document.
@@ -80,6 +83,13 @@ async fn readyz(State(app): State<App>) -> Response {
         .into_response()
 }
 
-async fn openapi_json() -> Json<Value> {
-    Json(openapi::document(&crate::http::routes()))
+/// Made when it is first asked for: anybody may ask, and making it takes many times its size.
+async fn openapi_json() -> Result<impl IntoResponse> {
+    static TEXT: OnceCell<Bytes> = OnceCell::const_new();
+    let make = || async {
+        apart(|| Bytes::from(openapi::document(&crate::http::routes()).to_string())).await
+    };
+    let text = TEXT.get_or_try_init(make).await;
+    let text = text.map_err(AppError::internal)?.clone();
+    Ok(([(header::CONTENT_TYPE, "application/json")], text))
 }
