@@ -35,7 +35,7 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 const ANSWER_BYTES: usize = 1 << 20;
 
 /// What calls of one evaluation share.
-pub(super) struct Caller {
+pub(crate) struct Caller {
     pub app: App,
     pub project: ProjectId,
     pub principal: Arc<Principal>,
@@ -46,14 +46,19 @@ pub(super) struct Caller {
     pub plan: Mutex<Option<Arc<Plan>>>,
     /// Whether another worker may have made some of the calls.
     pub is_takeover: bool,
+    /// Whether nothing may be called that was not called before.
+    pub only_recorded: bool,
     /// How often a call is tried.
     pub attempts: u32,
     pub lanes: Lanes,
     /// Models that did not take structured output or probabilities.
-    pub plain: Mutex<HashSet<String>>,
+    pub plain: Plain,
     /// Turns true when no more calls should begin.
     pub stop: watch::Receiver<bool>,
 }
+
+/// Models that did not take structured output or probabilities. Clones share them.
+pub(crate) type Plain = Arc<Mutex<HashSet<String>>>;
 
 /// What to call.
 pub(super) struct Request {
@@ -88,7 +93,7 @@ pub(super) struct Said {
 
 /// What calls came to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Bill {
+pub(crate) struct Bill {
     pub spent: i64,
     /// Calls whose price nobody knows; local models are free.
     pub unpriced: i64,
@@ -123,7 +128,7 @@ impl Bill {
 
 /// No more calls should begin: this one did not.
 #[derive(Debug)]
-pub(super) struct Halted;
+pub(crate) struct Halted;
 
 /// How one attempt ended.
 struct Attempt {
@@ -162,6 +167,7 @@ impl Caller {
             let trace = self.trace_id(&request.key, number);
             let attempt = match self.recorded(trace).await? {
                 Some(attempt) => attempt,
+                None if self.only_recorded => return Ok(Err(Halted)),
                 None => {
                     if self.wait_for(&request.lane).await.is_err() {
                         return Ok(Err(Halted));
@@ -384,7 +390,7 @@ fn backoff(tries: u32) -> Duration {
 }
 
 /// The text of a message; of one that only calls tools, those calls.
-fn message_text(message: &Value) -> String {
+pub(crate) fn message_text(message: &Value) -> String {
     let text = match &message["content"] {
         Value::Array(parts) => {
             let texts = parts.iter().filter_map(|part| part["text"].as_str());
@@ -401,7 +407,7 @@ fn message_text(message: &Value) -> String {
 }
 
 /// Sixteen bytes that follow from a text, in the form of a UUIDv7 of this time.
-pub(super) fn stable_id(at_us: i64, text: &str) -> [u8; 16] {
+pub(crate) fn stable_id(at_us: i64, text: &str) -> [u8; 16] {
     let digest = Digest::of(text.as_bytes()).0;
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest[..16]);
@@ -414,7 +420,7 @@ pub(super) fn stable_id(at_us: i64, text: &str) -> [u8; 16] {
 
 /// Providers that take no calls for a while. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Lanes(Arc<Mutex<HashMap<String, Blocked>>>);
+pub(crate) struct Lanes(Arc<Mutex<HashMap<String, Blocked>>>);
 
 #[derive(Debug)]
 struct Blocked {

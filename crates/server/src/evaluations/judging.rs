@@ -17,7 +17,7 @@ use super::call::{Bill, Caller, Halted, Request, lane_of};
 use super::store::{Cell, Outcome};
 use crate::error::Result;
 use crate::evaluators::judge::{self, Expected, Material, Reply, Verdict, Winner};
-use crate::evaluators::{HttpEvaluator, JudgeEvaluator, JudgeMode};
+use crate::evaluators::{EvaluatorDocument, HttpEvaluator, JudgeEvaluator, JudgeMode};
 
 /// How much of a judge's raw reply is kept.
 const RAW_BYTES: usize = 16 << 10;
@@ -28,7 +28,7 @@ const HTTP_BYTES: usize = 256 << 10;
 
 /// What an evaluator said.
 #[derive(Debug, Clone)]
-pub(super) struct Judged {
+pub(crate) struct Judged {
     pub outcome: Outcome,
     pub label: Option<String>,
     pub reason: String,
@@ -38,7 +38,7 @@ pub(super) struct Judged {
 }
 
 impl Judged {
-    pub(super) fn unscored(reason: impl Into<String>, detail: Value) -> Self {
+    pub(crate) fn unscored(reason: impl Into<String>, detail: Value) -> Self {
         Self {
             outcome: Outcome::Unscored,
             label: None,
@@ -51,10 +51,48 @@ impl Judged {
 }
 
 /// Which cell is judged, by what, as tags and traces' ids name it.
-pub(super) struct About {
+pub(crate) struct About {
     pub cell: Cell,
     pub evaluator: usize,
     pub tags: BTreeMap<String, String>,
+}
+
+/// What an evaluator is shown.
+pub(crate) struct Look<'a> {
+    /// The example, or what a trace offers in its place: `input`, `expected`, `context`, `metadata`.
+    pub value: &'a Value,
+    pub expected: Option<&'a Value>,
+    pub context: &'a [String],
+    pub answer: &'a str,
+    /// The other answer of a pair.
+    pub other: Option<&'a str>,
+}
+
+/// Asks an evaluator that is more than arithmetic in place.
+pub(crate) async fn judge(
+    caller: &Caller,
+    about: &About,
+    document: &EvaluatorDocument,
+    look: &Look<'_>,
+) -> Result<std::result::Result<Judged, Halted>> {
+    match document {
+        EvaluatorDocument::Judge(judge) => {
+            let material = Material {
+                input: &look.value["input"],
+                expected: look.expected,
+                context: look.context,
+                answer: look.answer,
+                other: look.other,
+            };
+            ask_judge(caller, about, judge, &material).await
+        }
+        EvaluatorDocument::Http(http) => {
+            Ok(Ok(ask_program(caller, http, look.value, look.answer).await))
+        }
+        EvaluatorDocument::Metric(_) => {
+            Ok(Ok(Judged::unscored("a metric asks nobody", Value::Null)))
+        }
+    }
 }
 
 /// What the replies so far said.
@@ -73,7 +111,7 @@ struct Votes {
 }
 
 /// Asks every juror, as often as the judge says.
-pub(super) async fn ask_judge(
+async fn ask_judge(
     caller: &Caller,
     about: &About,
     judge: &JudgeEvaluator,
@@ -399,7 +437,7 @@ fn mean(values: &[f64]) -> f64 {
 }
 
 /// Asks a program of the team's own.
-pub(super) async fn ask_program(
+async fn ask_program(
     caller: &Caller,
     http: &HttpEvaluator,
     example: &Value,

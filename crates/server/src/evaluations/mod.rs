@@ -48,6 +48,10 @@ use crate::datasets::{DatasetDocument, Example};
 use crate::error::{AppError, Result};
 use crate::http::Route;
 
+pub(crate) use call::{Caller, Halted, Lanes, Plain, message_text, stable_id};
+pub(crate) use judging::{About, Judged, Look, judge};
+pub(crate) use pin::Ready;
+
 pub use api::{EvaluationJson, Shown, StartRequest, show_json, start_json};
 pub use document::{Candidate, EvaluatorUse, Gate, PromptUse, SuiteDocument};
 pub use pin::{ENVIRONMENT, Pinned};

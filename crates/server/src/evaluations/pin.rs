@@ -352,7 +352,8 @@ fn check_models(
 }
 
 /// The documents of an evaluation, read once, ready to be called.
-pub(super) struct Ready {
+#[derive(Default)]
+pub(crate) struct Ready {
     /// The prompt of each candidate, where it has one.
     pub documents: Vec<Option<PromptDocument>>,
     prompts: BTreeMap<String, Arc<Prompt>>,

@@ -23,7 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::ask::Asker;
 use super::call::{Bill, Caller, Halted, Lanes, lane_of, stable_id, tags};
-use super::judging::{About, Judged, ask_judge, ask_program};
+use super::judging::{About, Judged, Look, judge};
 use super::pin::{ENVIRONMENT, Ready};
 use super::store::{
     self, AnswerRow, Cell, Evaluation, Gain, Hold, Outcome, ScoreRow, State, Taken,
@@ -32,7 +32,6 @@ use super::{Desk, gate};
 use crate::app::App;
 use crate::datasets::{Example, Reading};
 use crate::error::{AppError, Result};
-use crate::evaluators::judge::Material;
 use crate::evaluators::{EvaluatorDocument, metric::Measure};
 
 /// How often the loop looks whether somebody paused or stopped the evaluation.
@@ -273,7 +272,8 @@ impl Worker {
             is_takeover: hold.fence > 1,
             attempts: evaluation.document.attempts,
             lanes: Lanes::default(),
-            plain: Mutex::default(),
+            plain: Arc::default(),
+            only_recorded: false,
             stop: stopped,
         };
         let names = evaluation
@@ -1122,31 +1122,23 @@ async fn score(
             cache: None,
         });
     }
-    let judged = match &pinned.document {
-        EvaluatorDocument::Judge(judge) => {
-            let mut tags = tags(&shared.caller.evaluation, name, &subject.example.id);
-            tags.insert("evaluator".to_owned(), pinned.name.clone());
-            let about = About {
-                cell,
-                evaluator,
-                tags,
-            };
-            let material = Material {
-                input: &subject.value["input"],
-                expected: subject.example.expected.as_ref(),
-                context: &subject.example.context,
-                answer: own,
-                other,
-            };
-            match ask_judge(&shared.caller, &about, judge, &material).await? {
-                Ok(judged) => judged,
-                Err(Halted) => return Ok(Done::Halted(Task::Score { cell, evaluator })),
-            }
-        }
-        EvaluatorDocument::Http(http) => {
-            ask_program(&shared.caller, http, subject.value, own).await
-        }
-        EvaluatorDocument::Metric(_) => Judged::unscored("a metric asks nobody", Value::Null),
+    let mut tags = tags(&shared.caller.evaluation, name, &subject.example.id);
+    tags.insert("evaluator".to_owned(), pinned.name.clone());
+    let about = About {
+        cell,
+        evaluator,
+        tags,
+    };
+    let look = Look {
+        value: subject.value,
+        expected: subject.example.expected.as_ref(),
+        context: &subject.example.context,
+        answer: own,
+        other,
+    };
+    let judged = match judge(&shared.caller, &about, &pinned.document, &look).await? {
+        Ok(judged) => judged,
+        Err(Halted) => return Ok(Done::Halted(Task::Score { cell, evaluator })),
     };
     let bill = judged.bill;
     let row = score_row(cell, evaluator, judged, false);
