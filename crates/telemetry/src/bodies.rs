@@ -56,6 +56,12 @@ impl MasterKey {
         Ok(Self(key))
     }
 
+    /// A name that follows from the key and says nothing about it.
+    pub(crate) fn identity(&self) -> String {
+        let hash = blake3::keyed_hash(&self.0, b"the identity of this telemetry");
+        hash.to_hex()[..32].to_owned()
+    }
+
     pub(crate) fn project(&self, project: ProjectId) -> ProjectKey {
         ProjectKey(*blake3::keyed_hash(&self.0, project.to_string().as_bytes()).as_bytes())
     }

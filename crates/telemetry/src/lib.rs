@@ -15,6 +15,7 @@
 //! | `reader.rs`, `list.rs`, `aggregate.rs` | read-only connections; lists, traces, bodies; numbers |
 //! | `scan.rs` | a few fields of every span, streamed, for figures that are made elsewhere |
 //! | `tail.rs` | live tail |
+//! | `follow.rs` | spans in the order of writing, from a position that outlives restarts |
 //!
 //! Nothing here is async except waiting: writes are acknowledged through
 //! [`Ack`], a future, and [`Tail`] is awaited. Queries block; call them from a
@@ -31,6 +32,7 @@ mod aggregate;
 mod bodies;
 mod clean;
 pub mod filter;
+mod follow;
 mod histogram;
 pub mod limits;
 mod list;
@@ -50,6 +52,7 @@ mod text;
 mod writer;
 
 pub use filter::{Field, FieldType, Filter, FilterError, Literal, Op, UnknownField};
+pub use follow::{FollowQuery, Followed};
 pub use options::{OpenError, Options};
 pub use query::{
     Aggregate, AggregateQuery, AggregateRow, Bodies, Body, BodyContent, Facet, FacetQuery,
@@ -77,6 +80,7 @@ struct Inner {
     thread: Mutex<Option<JoinHandle<()>>>,
     /// Cleared at shutdown, which ends every live tail.
     tail: Mutex<Option<broadcast::Sender<tail::Committed>>>,
+    identity: String,
     /// Held as long as this process may write.
     _lock: std::fs::File,
 }
@@ -99,6 +103,7 @@ impl Telemetry {
             Arc::clone(&catalog),
             Arc::clone(&pool),
         )?;
+        let identity = store.identity();
         let reader = Reader::of_writer(Arc::clone(&catalog), Arc::clone(&pool), &options);
         let (sender, _) = broadcast::channel(options.tail_events.max(1));
         let queue = Arc::new(writer::Queue::new(options));
@@ -116,6 +121,7 @@ impl Telemetry {
                 reader,
                 thread,
                 tail,
+                identity,
                 _lock: lock,
             }),
         })
@@ -146,6 +152,12 @@ impl Telemetry {
     /// As [`Telemetry::reserve`].
     pub fn append(&self, batch: impl Into<Batch>) -> Result<Ack, Full> {
         self.inner.queue.append(batch.into())
+    }
+
+    /// Names this directory's data: the same after a restart, and another one for the data of
+    /// another directory. Positions of [`Reader::follow`] mean something with it only.
+    pub fn identity(&self) -> &str {
+        &self.inner.identity
     }
 
     /// Whether writes can be acknowledged now.

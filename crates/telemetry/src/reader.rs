@@ -266,6 +266,15 @@ impl Query<'_> {
         Ok(found.flatten())
     }
 
+    /// Runs on a segment, whether it knows the project or not; `None` as [`Query::run`] gives it.
+    pub(crate) fn on_any<T>(
+        &self,
+        segment: &Segment,
+        run: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>, QueryError> {
+        self.run(segment, run)
+    }
+
     /// `None` when retention has just removed the file.
     fn run<T>(
         &self,

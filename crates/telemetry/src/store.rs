@@ -79,6 +79,10 @@ impl Store {
         Ok(store)
     }
 
+    pub(crate) fn identity(&self) -> String {
+        self.key.identity()
+    }
+
     /// Takes up a segment that is not the newest: seals it if a crash came first.
     fn adopt(&mut self, number: u32, path: PathBuf) -> Result<(), OpenError> {
         let stat = match read_stat(&path)? {
