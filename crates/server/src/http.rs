@@ -172,6 +172,7 @@ pub fn routes() -> Vec<Route> {
         crate::catalog::routes(),
         crate::experiments::routes(),
         crate::evaluations::routes(),
+        crate::calibration::routes(),
         crate::evaluators::routes(),
         crate::datasets::routes(),
         crate::gitops::routes(),

@@ -8,6 +8,7 @@ pub mod app;
 pub mod apps;
 pub mod audit;
 pub mod auth;
+pub mod calibration;
 pub mod catalog;
 pub mod cli;
 pub mod config;

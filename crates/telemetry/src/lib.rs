@@ -14,6 +14,7 @@
 //! | `query.rs` | questions and answers of readers |
 //! | `reader.rs`, `list.rs`, `aggregate.rs` | read-only connections; lists, traces, bodies; numbers |
 //! | `scan.rs` | a few fields of every span, streamed, for figures that are made elsewhere |
+//! | `judgements.rs` | scores without their spans, for setting judges beside people |
 //! | `tail.rs` | live tail |
 //! | `follow.rs` | spans in the order of writing, from a position that outlives restarts |
 //!
@@ -34,6 +35,7 @@ mod clean;
 pub mod filter;
 mod follow;
 mod histogram;
+mod judgements;
 pub mod limits;
 mod list;
 mod options;
@@ -53,6 +55,7 @@ mod writer;
 
 pub use filter::{Field, FieldType, Filter, FilterError, Literal, Op, UnknownField};
 pub use follow::{FollowQuery, Followed};
+pub use judgements::ScoreName;
 pub use options::{OpenError, Options};
 pub use query::{
     Aggregate, AggregateQuery, AggregateRow, Bodies, Body, BodyContent, Facet, FacetQuery,

@@ -420,6 +420,11 @@ impl Query<'_> {
         Ok(())
     }
 
+    /// What [`Query::load_scores`] loaded.
+    pub(crate) fn loaded_scores(&self) -> &ScoreTable {
+        &self.scores
+    }
+
     /// Every current score of some traces.
     pub(crate) fn scores_of(
         &self,

@@ -29,6 +29,11 @@ impl ScoreTable {
         self.traces.get(&trace).map_or(&[], Vec::as_slice)
     }
 
+    /// Every current score, in no order of traces.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Score> {
+        self.traces.values().flatten()
+    }
+
     /// The score of this name that a span shows: its own, or for a root the
     /// latest in the whole trace.
     pub(crate) fn latest(

@@ -58,7 +58,9 @@ pub use pin::{ENVIRONMENT, Pinned};
 pub use results::{
     CandidateFigures, CellFigures, ComparisonJson, DifferenceRow, EvaluatorFigures, Results, Slice,
 };
-pub use store::{AnswerRow, CallProblem, Cell, Counters, Evaluation, Outcome, ScoreRow, State};
+pub use store::{
+    AnswerRow, CallProblem, Cell, Counters, Evaluation, JudgedAnswer, Outcome, ScoreRow, State,
+};
 
 /// The catalog's word for suites.
 pub const KIND: &str = "suite";
@@ -619,7 +621,10 @@ async fn field_values(
 }
 
 /// Goes through the examples in their order, until told to stop.
-async fn each_example(
+///
+/// # Errors
+/// The dataset cannot be read.
+pub(crate) async fn each_example(
     desk: Desk<'_>,
     evaluation: &Evaluation,
     mut work: impl FnMut(i64, Example) -> bool,
@@ -674,7 +679,13 @@ async fn examples_at(
 }
 
 /// The metadata fields of the first examples, for choosing slices.
-async fn metadata_fields(desk: Desk<'_>, evaluation: &Evaluation) -> Result<Vec<String>> {
+///
+/// # Errors
+/// The dataset cannot be read.
+pub(crate) async fn metadata_fields(
+    desk: Desk<'_>,
+    evaluation: &Evaluation,
+) -> Result<Vec<String>> {
     const LOOKED_AT: i64 = 200;
     let mut fields = std::collections::BTreeSet::new();
     each_example(desk, evaluation, |place, example| {
@@ -723,6 +734,30 @@ pub async fn differences(
     Ok(results::differences(
         evaluation, &facts, evaluator, candidate,
     ))
+}
+
+/// What one evaluator said of every answer that it scored, with the trace of the answer.
+///
+/// # Errors
+/// The database cannot be read.
+pub async fn judged(
+    desk: Desk<'_>,
+    evaluation: &Evaluation,
+    evaluator: usize,
+) -> Result<Vec<JudgedAnswer>> {
+    store::judged(desk.db(), evaluation.project, &evaluation.id, evaluator).await
+}
+
+/// What one evaluator kept beside each of its scores.
+///
+/// # Errors
+/// The database cannot be read.
+pub async fn details(
+    desk: Desk<'_>,
+    evaluation: &Evaluation,
+    evaluator: usize,
+) -> Result<Vec<(Cell, Value)>> {
+    store::details(desk.db(), evaluation.project, &evaluation.id, evaluator).await
 }
 
 /// One example with everything that was answered and scored.

@@ -202,6 +202,19 @@ pub struct ScoreRow {
     pub cached: bool,
 }
 
+/// What an evaluator said of an answer, and where the answer is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JudgedAnswer {
+    /// The cell.
+    pub cell: Cell,
+    /// The number.
+    pub value: f64,
+    /// A word that goes with it.
+    pub label: Option<String>,
+    /// The trace of the answer.
+    pub trace: String,
+}
+
 /// The three outcomes of scoring.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Outcome {
@@ -890,6 +903,37 @@ pub(super) async fn score_figures(
         })
     };
     rows.iter().map(|row| Ok(figure(row)?)).collect()
+}
+
+/// What one evaluator said of every answer that it scored, with the trace of the answer.
+pub(super) async fn judged(
+    db: &Db,
+    project: ProjectId,
+    id: &str,
+    evaluator: usize,
+) -> Result<Vec<JudgedAnswer>> {
+    let rows = query(
+        "SELECT s.place, s.candidate, s.repetition, s.value, s.label, a.trace \
+         FROM evaluation_scores s JOIN evaluation_answers a ON a.evaluation = s.evaluation AND a.place = s.place \
+             AND a.candidate = s.candidate AND a.repetition = s.repetition \
+         WHERE s.evaluation = $1 AND s.project = $2 AND s.evaluator = $3 AND s.state = 'scored' \
+         ORDER BY s.place, s.candidate, s.repetition",
+    )
+    .bind(id)
+    .bind(project.to_string())
+    .bind(of(evaluator))
+    .fetch_all(db.read())
+    .await
+    .map_err(DbError::from)?;
+    let answer = |row: &AnyRow| -> std::result::Result<JudgedAnswer, DbError> {
+        Ok(JudgedAnswer {
+            cell: read_cell(row)?,
+            value: row.try_get(3)?,
+            label: row.try_get(4)?,
+            trace: row.try_get(5)?,
+        })
+    };
+    rows.iter().map(|row| Ok(answer(row)?)).collect()
 }
 
 /// The details of one evaluator's scores.

@@ -154,7 +154,9 @@ pub(super) fn show_view(
             "traces_href": traces(&one.name),
         })).collect::<Vec<_>>(),
         "matrix": results.evaluators.iter().map(|one| json!({
-            "name": one.name, "type": one.r#type, "signature": one.signature, "better": one.better, "pairwise": one.pairwise,
+            "name": one.name, "type": one.r#type, "signature": one.signature,
+            "calibration_href": format!("{}/calibration?evaluation={}&evaluator={}", page.root(), encode(&evaluation.id), encode(&one.name)),
+            "better": one.better, "pairwise": one.pairwise,
             "of_corpus": one.of_corpus, "margin": (one.margin > 0.0).then(|| figure(one.margin)),
             "cells": one.cells.iter().map(|cell| cell_view(page, one, cell, &results.baseline, pick(&one.name, &cell.candidate))).collect::<Vec<_>>(),
         })).collect::<Vec<_>>(),

@@ -168,12 +168,14 @@ async fn render(
         json!({"key": kind, "href": format!("{root}/evaluators/edit?type={kind}"), "selected": values.get("type").is_some_and(|known| known == kind)})
     });
     let is_new = values.get("version").is_none_or(String::is_empty);
+    let name = values.get("name").map(String::as_str).unwrap_or_default();
+    let calibration_href = format!("{root}/calibration?evaluator={}", encode(name));
     let values = every_field(
         values,
         entry.map(|entry| entry.parameters).unwrap_or_default(),
     );
     let view = json!({
-        "values": values, "errors": errors, "is_new": is_new, "types": types,
+        "values": values, "errors": errors, "is_new": is_new, "types": types, "calibration_href": calibration_href,
         "metrics": metrics, "parameters": parameters, "models": models,
         "criteria_numbers": numbers(CRITERIA), "label_numbers": numbers(LABELS),
         "problems": problems.iter().map(|problem| json!({"path": problem.path, "message": problem.message})).collect::<Vec<_>>(),

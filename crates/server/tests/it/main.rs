@@ -11,6 +11,7 @@ mod apps;
 mod audit;
 mod audit_walk;
 mod bad_input;
+mod calibration;
 mod catalog;
 mod cli;
 mod datasets;

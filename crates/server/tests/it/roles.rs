@@ -351,6 +351,16 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("POST", "/{project}/evaluations/change", "admin editor"),
     (
         "GET",
+        "/api/v1/calibration",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "GET",
+        "/{project}/calibration",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "GET",
         "/{project}/evaluators",
         "admin editor product_owner auditor viewer",
     ),
