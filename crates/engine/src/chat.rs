@@ -15,7 +15,7 @@ use crate::generation::Generation;
 use crate::kv::PAGE;
 use crate::marks;
 use crate::pool::Pool;
-use crate::request::{ChatPrompt, GenerateRequest, Prompt};
+use crate::request::{ChatPrompt, GenerateRequest, Prompt, Sampling};
 use crate::sampling::Sampler;
 use crate::scheduler::{Pending, Scheduler, Wakeup};
 use crate::template::ChatTemplate;
@@ -236,6 +236,7 @@ impl ChatModel {
             stop: request.stop,
             max_tokens,
             logprobs: request.logprobs,
+            follows: None,
             events,
             submitted,
         };
@@ -245,6 +246,52 @@ impl ChatModel {
             Arc::clone(&self.inner.wakeup),
             prompt_tokens,
         ))
+    }
+
+    /// Reads a text and reports for each of its tokens how probable it was, as if the model had
+    /// chosen them: after this prompt, or else after the token that texts begin with. Of a model
+    /// without such a token the first token of the text is not reported. Nothing in the text is
+    /// special, and no text comes with the events.
+    pub fn read_along(
+        &self,
+        after: Option<&Prompt>,
+        text: &str,
+    ) -> Result<Generation, GenerateError> {
+        let submitted = Instant::now();
+        let mut tokens = match after {
+            Some(prompt) => self.prompt_tokens(prompt)?,
+            None => self.inner.tokenizer.beginning().into_iter().collect(),
+        };
+        let first = tokens.len().max(1);
+        let text = self.inner.tokenizer.encode_text(text);
+        tokens.extend(text.map_err(GenerateError::Internal)?);
+        let length = tokens.len().saturating_sub(first);
+        if length == 0 {
+            return Err(GenerateError::InvalidRequest(
+                "the text has no token that could be foretold".to_owned(),
+            ));
+        }
+        if tokens.len() > self.inner.context_length {
+            return Err(GenerateError::ContextOverflow {
+                prompt_tokens: first,
+                max_tokens: length,
+                context_length: self.inner.context_length,
+            });
+        }
+        let (events, receiver) = mpsc::channel(self.inner.event_buffer + 1);
+        let pending = Pending {
+            sampler: Sampler::new(Sampling::greedy(), &[], 0),
+            prompt: tokens,
+            stop: Vec::new(),
+            max_tokens: length,
+            logprobs: None,
+            follows: Some(first),
+            events,
+            submitted,
+        };
+        self.inner.wakeup.submit(pending)?;
+        let wakeup = Arc::clone(&self.inner.wakeup);
+        Ok(Generation::new(receiver, wakeup, first))
     }
 
     /// The prompt text that the model would read for this conversation.

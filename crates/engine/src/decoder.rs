@@ -59,8 +59,8 @@ struct Projection {
 pub(crate) struct Span<'a> {
     pub(crate) tokens: &'a [u32],
     pub(crate) cache: &'a mut KvCache,
-    /// Whether the logits after the last of them are wanted.
-    pub(crate) wants_logits: bool,
+    /// After how many of them, counted from the last, the logits are wanted.
+    pub(crate) logits: usize,
 }
 
 /// How a file calls the tensors of the block.
@@ -238,7 +238,7 @@ impl Decoder {
         })
     }
 
-    /// Runs one step. Returns one row of logits per span that wants them, in order.
+    /// Runs one step. Returns the rows of logits that spans want, in order.
     pub(crate) fn step(&self, spans: &mut [Span<'_>], pool: &mut Pool) -> Vec<f32> {
         let mut hidden = self.embed(spans);
         let turns = self.turns(spans);
@@ -390,7 +390,7 @@ impl Decoder {
         add(hidden, &down);
     }
 
-    /// Logits of the last row of each span that wants them: the output matrix is a fifth of a
+    /// Logits of the last rows of each span that wants them: the output matrix is a fifth of a
     /// small model's weights, so no other row pays for it.
     fn logits(&self, hidden: &[f32], spans: &[Span<'_>], pool: &mut Pool) -> Vec<f32> {
         let width = self.config.hidden;
@@ -398,9 +398,7 @@ impl Decoder {
         let mut row = 0;
         for span in spans {
             row += span.tokens.len();
-            if span.wants_logits {
-                last.extend_from_slice(&hidden[(row - 1) * width..row * width]);
-            }
+            last.extend_from_slice(&hidden[(row - span.logits) * width..row * width]);
         }
         if last.is_empty() {
             return Vec::new();

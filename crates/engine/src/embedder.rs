@@ -48,6 +48,15 @@ pub struct HiddenStates {
     pub layers: Vec<Vec<Vec<f32>>>,
 }
 
+/// One text's tokens and their vectors at one depth.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenVectors {
+    /// Token ids, special tokens included.
+    pub token_ids: Vec<u32>,
+    /// One vector per token, not brought to any length.
+    pub vectors: Vec<Vec<f32>>,
+}
+
 /// The shape of a BERT encoder.
 #[derive(Debug, Clone)]
 pub(crate) struct BertConfig {
@@ -208,10 +217,46 @@ impl Embedder {
         let token_ids = self.encode(text)?;
         let layers = self
             .bert
-            .forward(&[&token_ids])
+            .forward(&[&token_ids], self.config.layers)
             .and_then(|layers| layers.iter().map(|layer| layer.get(0)?.to_vec2()).collect())
             .map_err(|error| EmbedError::Internal(error.to_string()))?;
         Ok(HiddenStates { token_ids, layers })
+    }
+
+    /// How many layers the encoder has.
+    pub fn layers(&self) -> usize {
+        self.config.layers
+    }
+
+    /// One text's tokens, special tokens included, cut at the longest text.
+    pub fn token_ids(&self, text: &str) -> Result<Vec<u32>, EmbedError> {
+        self.encode(text)
+    }
+
+    /// One text's token vectors after this layer, 0 for those that the first layer reads; after
+    /// the last when none is named. Layers beyond are not computed.
+    pub fn token_vectors(
+        &self,
+        text: &str,
+        layer: Option<usize>,
+    ) -> Result<TokenVectors, EmbedError> {
+        let layer = layer.unwrap_or(self.config.layers);
+        if layer > self.config.layers {
+            return Err(EmbedError::InvalidRequest(format!(
+                "there is no layer {layer}: the model has {}",
+                self.config.layers
+            )));
+        }
+        let token_ids = self.encode(text)?;
+        let vectors = self
+            .bert
+            .forward(&[&token_ids], layer)
+            .and_then(|states| match states.last() {
+                Some(state) => state.get(0)?.to_vec2(),
+                None => Ok(Vec::new()),
+            })
+            .map_err(|error| EmbedError::Internal(error.to_string()))?;
+        Ok(TokenVectors { token_ids, vectors })
     }
 
     fn encode(&self, text: &str) -> Result<Vec<u32>, EmbedError> {
@@ -228,7 +273,7 @@ impl Embedder {
 
     /// Mean over each row's own tokens, brought to length 1.
     fn pooled(&self, rows: &[&[u32]]) -> Result<Vec<Vec<f32>>, candle_core::Error> {
-        let layers = self.bert.forward(rows)?;
+        let layers = self.bert.forward(rows, self.config.layers)?;
         let Some(last) = layers.last() else {
             return Ok(Vec::new());
         };
@@ -407,9 +452,9 @@ impl Bert {
         })
     }
 
-    /// Hidden states of all depths, each `rows × longest × hidden`. Rows shorter than the
+    /// Hidden states down to a depth, each `rows × longest × hidden`. Rows shorter than the
     /// longest are padded, and nothing attends to the padding.
-    fn forward(&self, rows: &[&[u32]]) -> Result<Vec<Tensor>, candle_core::Error> {
+    fn forward(&self, rows: &[&[u32]], depth: usize) -> Result<Vec<Tensor>, candle_core::Error> {
         let longest = rows.iter().map(|row| row.len()).max().unwrap_or(0);
         let mut ids = vec![0u32; rows.len() * longest];
         let mut mask = vec![f32::MIN / 2.0; rows.len() * longest];
@@ -427,7 +472,7 @@ impl Bert {
         let types = self.types.get(0)?;
         let sum = words.broadcast_add(&positions)?.broadcast_add(&types)?;
         let mut states = vec![self.norm.apply(&sum)?];
-        for layer in &self.layers {
+        for layer in self.layers.iter().take(depth) {
             let next = layer.forward(&states[states.len() - 1], &mask, self.heads)?;
             states.push(next);
         }

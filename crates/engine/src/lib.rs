@@ -30,7 +30,7 @@ mod tokenizer;
 mod weights;
 
 pub use chat::{ChatModel, LoadOptions, ModelLoad, Precision};
-pub use embedder::{Embedder, Embeddings, HiddenStates};
+pub use embedder::{Embedder, Embeddings, HiddenStates, TokenVectors};
 pub use error::{EmbedError, GenerateError, LoadError, LoadErrorKind};
 pub use facts::{ModelFacts, ModelKind, inspect};
 pub use generation::{

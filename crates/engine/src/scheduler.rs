@@ -37,6 +37,8 @@ const PROMPT_PART_SHARED: usize = 64;
 const PROMPT_PART_ALONE: usize = 256;
 /// The least part of one prompt, so that many prompts do not starve each other.
 const PROMPT_PART_LEAST: usize = 16;
+/// Tokens per step of a text that is read along: each of them costs a row of logits.
+const FOLLOWED_PART: usize = 64;
 /// How long the thread sleeps at most while every sequence waits for its reader.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -68,6 +70,9 @@ pub(crate) struct Pending {
     pub(crate) stop: Vec<String>,
     pub(crate) max_tokens: usize,
     pub(crate) logprobs: Option<usize>,
+    /// Nothing is written: from this token on, each token of the prompt is reported as if it had
+    /// been chosen.
+    pub(crate) follows: Option<usize>,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) submitted: Instant,
 }
@@ -159,6 +164,8 @@ struct Sequence {
     text: TextStream,
     max_tokens: usize,
     logprobs: Option<usize>,
+    /// The next token to report, of a text that is read along. Kept when memory is given back.
+    follows: Option<usize>,
     output: Output,
     submitted: Instant,
     admitted: Instant,
@@ -340,12 +347,13 @@ impl Scheduler {
         Sequence {
             cache: KvCache::new(&self.decoder.config),
             arrival,
-            prompt_tokens: pending.prompt.len(),
+            prompt_tokens: pending.follows.unwrap_or(pending.prompt.len()),
             tokens: pending.prompt,
             sampler: pending.sampler,
             text: TextStream::new(pending.stop),
             max_tokens: pending.max_tokens,
             logprobs: pending.logprobs,
+            follows: pending.follows,
             output: Output {
                 events: pending.events,
                 unsent: VecDeque::new(),
@@ -410,10 +418,11 @@ impl Scheduler {
         for (sequence, end) in sequences.iter_mut().zip(&ends) {
             let from = sequence.cache.tokens();
             if *end > from {
+                let logits = sequence.wanted_logits(from, *end);
                 spans.push(Span {
                     tokens: &sequence.tokens[from..*end],
                     cache: &mut sequence.cache,
-                    wants_logits: *end == sequence.tokens.len(),
+                    logits,
                 });
             }
         }
@@ -422,8 +431,8 @@ impl Scheduler {
         }
         let (decoder, pool) = (&self.decoder, &mut self.pool);
         let result = catch_unwind(AssertUnwindSafe(|| decoder.step(&mut spans, pool)));
-        let took_part: Vec<bool> = {
-            let wanted: Vec<bool> = spans.iter().map(|span| span.wants_logits).collect();
+        let took_part: Vec<usize> = {
+            let wanted: Vec<usize> = spans.iter().map(|span| span.logits).collect();
             drop(spans);
             wanted
         };
@@ -436,14 +445,19 @@ impl Scheduler {
             }
             return true;
         };
-        let mut rows = logits.chunks_exact_mut(self.decoder.config.vocabulary);
+        let mut rest = logits.as_mut_slice();
         let stepped = sequences
             .iter_mut()
             .zip(&ends)
             .filter(|(s, end)| s.can_run() && **end > 0);
-        for ((sequence, _), wanted) in stepped.zip(took_part) {
-            if wanted && let Some(row) = rows.next() {
-                sequence.accept(row, &self.tokenizer);
+        for ((sequence, end), wanted) in stepped.zip(took_part) {
+            let (rows, others) = rest.split_at_mut(wanted * self.decoder.config.vocabulary);
+            rest = others;
+            if sequence.follows.is_some() {
+                let rows = rows.chunks_exact(self.decoder.config.vocabulary);
+                sequence.follow(rows, *end, &self.tokenizer);
+            } else if wanted > 0 {
+                sequence.accept(rows, &self.tokenizer);
             }
         }
         true
@@ -470,6 +484,10 @@ fn plan(sequences: &[Sequence]) -> Vec<usize> {
                 return sequence.tokens.len();
             }
             let part = sequence.unread().min(share).min(budget);
+            let part = match sequence.follows {
+                Some(_) => part.min(FOLLOWED_PART),
+                None => part,
+            };
             budget -= part;
             if part == 0 {
                 0
@@ -480,7 +498,7 @@ fn plan(sequences: &[Sequence]) -> Vec<usize> {
         .collect();
     // What short prompts left over goes to the first long one.
     for (sequence, end) in sequences.iter().zip(&mut ends) {
-        if sequence.is_reading() && *end > 0 {
+        if sequence.is_reading() && *end > 0 && sequence.follows.is_none() {
             let more = (sequence.tokens.len() - *end).min(budget);
             budget -= more;
             *end += more;
@@ -523,6 +541,40 @@ impl Sequence {
     /// Whether the next step may include it.
     fn can_run(&self) -> bool {
         !self.finished && !self.output.closed && self.output.unsent.is_empty()
+    }
+
+    /// After how many of the tokens `from..end` the logits are wanted, counted from the last.
+    fn wanted_logits(&self, from: usize, end: usize) -> usize {
+        match self.follows {
+            None => usize::from(end == self.tokens.len()),
+            // A token's logits foretell the one after it.
+            Some(next) => end.saturating_sub(from.max(next.saturating_sub(1))),
+        }
+    }
+
+    /// Reports the tokens that these rows foretell, the last of which comes after token `end - 1`.
+    fn follow<'a>(
+        &mut self,
+        rows: impl ExactSizeIterator<Item = &'a [f32]>,
+        end: usize,
+        tokenizer: &Tokenizer,
+    ) {
+        let first = end - rows.len() + 1;
+        let top = self.logprobs.unwrap_or(0);
+        let mut event = Token::default();
+        for (row, token) in rows.zip(self.tokens.get(first..).unwrap_or_default()) {
+            event.token_ids.push(*token);
+            let logprobs = token_logprobs(row, *token, top, tokenizer);
+            event.logprobs.push(logprobs);
+        }
+        self.follows = Some(first + event.token_ids.len());
+        if end == self.tokens.len() {
+            return self.finish(event, FinishReason::Stop);
+        }
+        if !event.token_ids.is_empty() {
+            self.output.unsent.push_back(Event::Token(event));
+            self.output.flush();
+        }
     }
 
     /// Chooses the next token from its logits and passes on what that adds to the answer.

@@ -21,5 +21,5 @@ mod resources;
 pub mod text;
 
 pub use metrics::{Entry, Item, METRICS, Metric, Needs, Outcome, Problem, Statistics};
-pub use resources::{Resources, Vader};
+pub use resources::{Data, Resources, Vader};
 pub use text::{Japanese, Tokeniser, Transform};

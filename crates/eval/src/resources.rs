@@ -6,6 +6,15 @@ use std::sync::Arc;
 pub use crate::metrics::vader::Vader;
 use crate::text::Japanese;
 
+/// A kind of data that somebody else made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// IPADIC.
+    Japanese,
+    /// VADER's lexicon.
+    Vader,
+}
+
 /// What is installed. A metric that needs more than this leaves its items unscored and says why.
 #[derive(Clone, Debug, Default)]
 pub struct Resources {

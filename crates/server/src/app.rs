@@ -80,6 +80,8 @@ pub struct Inner {
     pub sign_in_limits: crate::sessions::Attempts,
     /// What running experiments have shown, a few seconds old at most.
     pub experiments: crate::experiments::Cache,
+    /// Data that some metrics need.
+    pub data: Arc<crate::data::Library>,
     /// News and figures of evaluations.
     pub evaluations: crate::evaluations::Live,
     /// Turns true when the server begins to stop: answers without an end of their own end then.
@@ -183,6 +185,7 @@ impl App {
             keys_used: crate::keys::Used::default(),
             sign_in_limits: crate::sessions::Attempts::default(),
             experiments: crate::experiments::Cache::default(),
+            data: Arc::new(crate::data::Library::of(&config.data_dir)),
             evaluations: crate::evaluations::Live::default(),
             stopping: watch::Sender::new(false),
             plan_memory: tokio::sync::Mutex::default(),

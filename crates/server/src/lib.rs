@@ -12,6 +12,7 @@ pub mod calibration;
 pub mod catalog;
 pub mod cli;
 pub mod config;
+pub mod data;
 pub mod datasets;
 pub mod error;
 pub mod evaluations;

@@ -27,9 +27,15 @@ pub(crate) fn give_back_code() {
         let (base, headers) = unsafe {
             let info = &*info;
             let count = usize::from(info.dlpi_phnum);
-            (info.dlpi_addr, std::slice::from_raw_parts(info.dlpi_phdr, count))
+            (
+                info.dlpi_addr,
+                std::slice::from_raw_parts(info.dlpi_phdr, count),
+            )
         };
-        headers.iter().filter(|one| is_never_written(one)).for_each(|one| drop_pages(base, one));
+        headers
+            .iter()
+            .filter(|one| is_never_written(one))
+            .for_each(|one| drop_pages(base, one));
         1
     }
     // SAFETY: the callback keeps nothing of what it is given.
@@ -55,7 +61,11 @@ fn drop_pages(base: u64, header: &libc::Elf64_Phdr) {
     // dropped is read again, unchanged, when it is next touched.
     #[expect(unsafe_code, reason = "madvise has no safe form")]
     let refused = unsafe {
-        libc::madvise(start as *mut libc::c_void, (end - start) as usize, libc::MADV_DONTNEED) != 0
+        libc::madvise(
+            start as *mut libc::c_void,
+            (end - start) as usize,
+            libc::MADV_DONTNEED,
+        ) != 0
     };
     if refused {
         tracing::debug!(error = %io::Error::last_os_error(), "the program's pages stay mapped");
@@ -74,10 +84,12 @@ pub(crate) async fn apart<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
     let (done, result) = oneshot::channel();
-    std::thread::Builder::new().name("apart".to_owned()).spawn(move || {
-        // A caller that went away does not want the result.
-        let _ = done.send(work());
-    })?;
+    std::thread::Builder::new()
+        .name("apart".to_owned())
+        .spawn(move || {
+            // A caller that went away does not want the result.
+            let _ = done.send(work());
+        })?;
     result.await.map_err(io::Error::other)
 }
 
@@ -89,7 +101,10 @@ mod tests {
     fn this_program_runs_on_afterwards() {
         let constant = "a text in the program's file";
         give_back_code();
-        assert_eq!(format!("{constant} {}", 6 * 7), "a text in the program's file 42");
+        assert_eq!(
+            format!("{constant} {}", 6 * 7),
+            "a text in the program's file 42"
+        );
     }
 
     #[tokio::test]

@@ -148,14 +148,14 @@ fn before(connection: &Connection, time_us: i64) -> rusqlite::Result<Option<Befo
     let Some((last, _)) = newest(&view)? else {
         return Ok(None);
     };
-    let mut statement = view.prepare_cached(
-        "SELECT row, ingest_us FROM spans WHERE row >= ?1 ORDER BY row LIMIT 1",
-    )?;
+    let mut statement = view
+        .prepare_cached("SELECT row, ingest_us FROM spans WHERE row >= ?1 ORDER BY row LIMIT 1")?;
     let (mut low, mut high) = (0_i64, last + 1);
     while low < high {
         let middle = low + (high - low) / 2;
-        let (row, ingest_us) = statement
-            .query_row([middle], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
+        let (row, ingest_us) = statement.query_row([middle], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+        })?;
         if ingest_us >= time_us {
             high = middle;
         } else {
@@ -164,14 +164,17 @@ fn before(connection: &Connection, time_us: i64) -> rusqlite::Result<Option<Befo
     }
     let earlier = position_of(&view, low - 1)?;
     let first = view.query_row("SELECT min(seq) FROM spans", [], |row| row.get::<_, i64>(0))?;
-    Ok(Some(earlier.map_or(Before::Nothing(first.cast_unsigned()), Before::Here)))
+    Ok(Some(earlier.map_or(
+        Before::Nothing(first.cast_unsigned()),
+        Before::Here,
+    )))
 }
 
 /// The first row after a position. Rows and positions rise together, so it is looked for by
 /// halves: there is no index on positions, and the writer should not pay for one.
 fn first_row(connection: &Connection, after: u64, last: i64) -> rusqlite::Result<i64> {
-    let mut statement =
-        connection.prepare_cached("SELECT row, seq FROM spans WHERE row >= ?1 ORDER BY row LIMIT 1")?;
+    let mut statement = connection
+        .prepare_cached("SELECT row, seq FROM spans WHERE row >= ?1 ORDER BY row LIMIT 1")?;
     let (mut low, mut high) = (0_i64, last + 1);
     while low < high {
         let middle = low + (high - low) / 2;

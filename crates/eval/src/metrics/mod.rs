@@ -45,7 +45,12 @@ pub use strings::{Comparison, Edits, Measure, string_distance};
 pub use vader::{Polarity, Vader};
 
 use crate::Resources;
+use crate::resources::Data;
 use crate::text::{NoDictionary, Tokeniser, detect_language, text_statistics};
+
+/// What a metric says that lacks VADER's lexicon.
+const NO_LEXICON: &str =
+    "VADER's lexicon is not installed; on the server, run: meguri data pull vader";
 
 /// One row to score. What a metric does not read may be empty.
 #[derive(Clone, Copy, Debug, Default)]
@@ -288,9 +293,20 @@ impl Metric {
                 rouge: Rouge { tokeniser, .. },
                 ..
             } if tokeniser.lacks_dictionary() => Some(NoDictionary.to_string()),
-            Formula::Vader { vader: None, .. } => {
-                Some("VADER's lexicon is not installed".to_owned())
-            }
+            Formula::Vader { vader: None, .. } => Some(NO_LEXICON.to_owned()),
+            _ => None,
+        }
+    }
+
+    /// The data that it uses, installed or not.
+    pub fn data(&self) -> Option<Data> {
+        match &self.formula {
+            Formula::Bleu(Bleu { tokeniser, .. })
+            | Formula::Rouge {
+                rouge: Rouge { tokeniser, .. },
+                ..
+            } => matches!(tokeniser, Tokeniser::JaMecab(_)).then_some(Data::Japanese),
+            Formula::Vader { .. } => Some(Data::Vader),
             _ => None,
         }
     }
@@ -763,7 +779,7 @@ fn label_pair(
 
 fn score_vader(vader: Option<&Vader>, value: VaderValue, item: &Item<'_>) -> Outcome {
     let Some(vader) = vader else {
-        return Outcome::unscored("VADER's lexicon is not installed");
+        return Outcome::unscored(NO_LEXICON);
     };
     if crate::text::trim(item.output).is_empty() {
         return Outcome::unscored("the answer is empty");

@@ -21,7 +21,7 @@ pub use language::{Language, choose_tokeniser, detect_language};
 pub use mecab::MecabFiles;
 pub use normalise::{collapse_whitespace, is_space, nfkc, split, trim, trim_end};
 pub use porter::{PorterBuffer, porter};
-pub use statistics::{TextStatistics, text_statistics};
+pub use statistics::{TextStatistics, sentences, text_statistics};
 pub use stop_words::{StopWords, stop_words};
 pub use tokenise::{NoDictionary, Tokeniser};
 pub use transform::{SNOWBALL, Transform, TransformError};

@@ -24,6 +24,13 @@ pub struct TextStatistics {
     pub lines: usize,
 }
 
+/// The sentences of a text, by Unicode's boundaries, without the white space around them.
+pub fn sentences(text: &str) -> Vec<String> {
+    let sentences = text.unicode_sentences().map(str::trim);
+    let full = sentences.filter(|sentence| !sentence.is_empty());
+    full.map(str::to_owned).collect()
+}
+
 /// Counts everything at once.
 pub fn text_statistics(text: &str) -> TextStatistics {
     let mut unique = HashSet::new();

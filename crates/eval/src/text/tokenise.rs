@@ -39,7 +39,9 @@ pub enum Tokeniser {
 
 /// The tokeniser is `ja-mecab` and its dictionary is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the Japanese dictionary (IPADIC) is not installed")]
+#[error(
+    "the Japanese dictionary (IPADIC) is not installed; on the server, run: meguri data pull ja-dictionary"
+)]
 pub struct NoDictionary;
 
 impl Tokeniser {

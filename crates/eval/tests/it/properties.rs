@@ -137,7 +137,7 @@ fn what_has_no_number_says_why() {
     let bleu = parse(json!({"id": "compat:bleu", "tokeniser": "ja-mecab"}));
     assert_eq!(
         why(&bleu, "猫", &["猫"]),
-        "the Japanese dictionary (IPADIC) is not installed"
+        "the Japanese dictionary (IPADIC) is not installed; on the server, run: meguri data pull ja-dictionary"
     );
     let mrr = parse(json!({"id": "mrr"}));
     assert_eq!(why(&mrr, "", &[]), "the example names nothing relevant");

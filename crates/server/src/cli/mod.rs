@@ -8,6 +8,7 @@
 
 mod apply;
 mod audit;
+mod data;
 mod dataset;
 mod doctor;
 mod eval;
@@ -74,6 +75,9 @@ enum Command {
     /// List, show, import and export datasets.
     #[command(subcommand)]
     Dataset(dataset::Dataset),
+    /// Fetch and list data that some metrics need.
+    #[command(subcommand)]
+    Data(data::Data),
     /// Run suites: the gate of a pipeline.
     #[command(subcommand)]
     Eval(eval::Eval),
@@ -180,6 +184,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Release(release) => release.run().await,
         Command::Experiment(experiment) => experiment.run().await,
         Command::Dataset(dataset) => dataset.run().await,
+        Command::Data(data) => data.run().await,
         Command::Eval(eval) => eval.run().await,
         Command::Traces(traces) => traces.run().await,
         Command::Env(env) => env.run().await,

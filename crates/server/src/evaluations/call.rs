@@ -89,6 +89,15 @@ pub(super) struct Said {
     pub text: String,
     /// Of the choice, as the provider gave them.
     pub logprobs: Value,
+    /// Of a call that embeds: one per text.
+    pub vectors: Vec<Vec<f64>>,
+}
+
+/// What a call asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Chat,
+    Embedding,
 }
 
 /// What calls came to.
@@ -159,20 +168,37 @@ impl Caller {
         &self,
         request: &Request,
     ) -> Result<std::result::Result<Called, Halted>> {
+        self.make(request, Wish::Chat).await
+    }
+
+    /// Makes a call that embeds. Telemetry does not keep vectors, so this is the one kind of call
+    /// that is paid for again after a kill.
+    pub(super) async fn embed(
+        &self,
+        request: &Request,
+    ) -> Result<std::result::Result<Called, Halted>> {
+        self.make(request, Wish::Embedding).await
+    }
+
+    async fn make(
+        &self,
+        request: &Request,
+        wish: Wish,
+    ) -> Result<std::result::Result<Called, Halted>> {
         let mut bill = Bill::default();
         let (mut number, mut tries) = (0, 0);
         let begin = Instant::now();
         loop {
             number += 1;
             let trace = self.trace_id(&request.key, number);
-            let attempt = match self.recorded(trace).await? {
+            let attempt = match self.recorded(trace, wish).await? {
                 Some(attempt) => attempt,
                 None if self.only_recorded => return Ok(Err(Halted)),
                 None => {
                     if self.wait_for(&request.lane).await.is_err() {
                         return Ok(Err(Halted));
                     }
-                    self.attempt(request, trace).await?
+                    self.attempt(request, trace, wish).await?
                 }
             };
             bill.add(attempt.bill);
@@ -213,7 +239,7 @@ impl Caller {
     }
 
     /// What telemetry knows of a call that a worker before may have made.
-    async fn recorded(&self, trace: TraceId) -> Result<Option<Attempt>> {
+    async fn recorded(&self, trace: TraceId, wish: Wish) -> Result<Option<Attempt>> {
         if !self.is_takeover {
             return Ok(None);
         }
@@ -254,9 +280,9 @@ impl Caller {
         let output = bodies.and_then(|bodies| bodies.output.into_iter().next());
         let message = output.map(|body| body.content);
         let answer = match (root.status, message) {
-            (Status::Ok, Some(BodyContent::Whole(message))) => Ok(Said {
+            (Status::Ok, Some(BodyContent::Whole(message))) if wish == Wish::Chat => Ok(Said {
                 text: message_text(&message),
-                logprobs: Value::Null,
+                ..Said::default()
             }),
             // The body is gone: only asking again gives the answer.
             (Status::Ok, _) | (Status::Cancelled, _) => Err(Refused {
@@ -281,7 +307,7 @@ impl Caller {
         }))
     }
 
-    async fn attempt(&self, request: &Request, trace: TraceId) -> Result<Attempt> {
+    async fn attempt(&self, request: &Request, trace: TraceId, wish: Wish) -> Result<Attempt> {
         let mut context = CallContext::new(trace);
         context.prompt.clone_from(&request.prompt);
         context.variables.clone_from(&request.variables);
@@ -289,11 +315,11 @@ impl Caller {
         let body = Bytes::from(Value::Object(request.body.clone()).to_string());
         let plan = self.plan();
         let watched = self.app.calls.watch(trace);
-        let call = self
-            .app
-            .gateway
-            .chat_completions(&plan, &self.principal, context, body);
-        let response = Box::pin(call).await;
+        let (gateway, principal) = (&self.app.gateway, &self.principal);
+        let response = match wish {
+            Wish::Chat => Box::pin(gateway.chat_completions(&plan, principal, context, body)).await,
+            Wish::Embedding => Box::pin(gateway.embeddings(&plan, principal, context, body)).await,
+        };
         let status = response.status();
         let pause = response
             .headers()
@@ -316,6 +342,10 @@ impl Caller {
             Ok(Said {
                 text: message_text(&choice["message"]),
                 logprobs: choice["logprobs"].clone(),
+                vectors: match wish {
+                    Wish::Chat => Vec::new(),
+                    Wish::Embedding => vectors_of(&answer),
+                },
             })
         } else {
             let word = |field: &str| answer["error"][field].as_str().map(str::to_owned);
@@ -387,6 +417,17 @@ fn backoff(tries: u32) -> Duration {
     FIRST_BACKOFF
         .saturating_mul(1 << tries.min(16).saturating_sub(1))
         .min(LONGEST_BACKOFF)
+}
+
+/// The vectors of an answer, in the order of the texts.
+fn vectors_of(answer: &Value) -> Vec<Vec<f64>> {
+    let mut items: Vec<&Value> = answer["data"].as_array().into_iter().flatten().collect();
+    items.sort_by_key(|item| item["index"].as_u64());
+    let vector = |item: &Value| {
+        let numbers = item["embedding"].as_array().into_iter().flatten();
+        numbers.filter_map(Value::as_f64).collect()
+    };
+    items.into_iter().map(vector).collect()
 }
 
 /// The text of a message; of one that only calls tools, those calls.

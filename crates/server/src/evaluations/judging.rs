@@ -11,18 +11,20 @@ use base::TraceId;
 use gateway::Protocol;
 use gateway::egress::{Allow, read_capped, uri_of};
 use http_body_util::Full;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::call::{Bill, Caller, Halted, Request, lane_of};
+use super::call::{Bill, Called, Caller, Halted, Request, Said, lane_of};
+use super::inquiry::{ask_rag, compare};
+use super::local::{read_along, score_tokens};
 use super::store::{Cell, Outcome};
 use crate::error::Result;
 use crate::evaluators::judge::{self, Expected, Material, Reply, Verdict, Winner};
 use crate::evaluators::{EvaluatorDocument, HttpEvaluator, JudgeEvaluator, JudgeMode};
 
 /// How much of a judge's raw reply is kept.
-const RAW_BYTES: usize = 16 << 10;
+pub(super) const RAW_BYTES: usize = 16 << 10;
 /// How much of a judge's reason is kept.
-const REASON_BYTES: usize = 2000;
+pub(super) const REASON_BYTES: usize = 2000;
 /// The most that a program may answer.
 const HTTP_BYTES: usize = 256 << 10;
 
@@ -89,6 +91,10 @@ pub(crate) async fn judge(
         EvaluatorDocument::Http(http) => {
             Ok(Ok(ask_program(caller, http, look.value, look.answer).await))
         }
+        EvaluatorDocument::Rag(rag) => ask_rag(caller, about, rag, look).await,
+        EvaluatorDocument::Embedding(embedding) => compare(caller, about, embedding, look).await,
+        EvaluatorDocument::BertScore(one) => Ok(Ok(score_tokens(caller, one, look).await?)),
+        EvaluatorDocument::Perplexity(one) => Ok(Ok(read_along(caller, one, look).await)),
         EvaluatorDocument::Metric(_) => {
             Ok(Ok(Judged::unscored("a metric asks nobody", Value::Null)))
         }
@@ -106,8 +112,7 @@ struct Votes {
     replies: Vec<Value>,
     reason: String,
     why_not: String,
-    trace: Option<TraceId>,
-    bill: Bill,
+    paid: Paid,
 }
 
 /// Asks every juror, as often as the judge says.
@@ -259,39 +264,96 @@ impl Asked<'_> {
         key: &str,
         messages: &[Value],
         votes: &mut Votes,
-    ) -> Result<std::result::Result<std::result::Result<super::call::Said, String>, Halted>> {
+    ) -> Result<std::result::Result<std::result::Result<Said, String>, Halted>> {
+        let voice = Voice {
+            caller: self.caller,
+            model: self.model,
+            tags: self.tags,
+        };
+        let grades = self.judge.mode == JudgeMode::Score;
+        let body = |fields: Fields| {
+            let logprobs = fields.logprobs && grades;
+            judge::body(
+                self.judge,
+                self.model,
+                messages,
+                fields.structured,
+                logprobs,
+            )
+        };
+        voice.say(key, &body, &mut votes.paid).await
+    }
+}
+
+/// Fields of a call that not every model takes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fields {
+    /// A JSON Schema of the reply.
+    pub structured: bool,
+    /// Probabilities of tokens.
+    pub logprobs: bool,
+}
+
+/// What calls came to, and the trace of the first.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Paid {
+    pub bill: Bill,
+    pub trace: Option<TraceId>,
+}
+
+impl Paid {
+    pub(super) fn add(&mut self, called: &Called) {
+        self.bill.add(called.bill);
+        self.trace.get_or_insert(called.trace);
+    }
+}
+
+/// A model that is asked on behalf of an evaluator.
+#[derive(Clone, Copy)]
+pub(super) struct Voice<'a> {
+    pub caller: &'a Caller,
+    pub model: &'a str,
+    pub tags: &'a BTreeMap<String, String>,
+}
+
+impl Voice<'_> {
+    /// One reply. A model that refuses the fields is asked without them, from then on.
+    pub(super) async fn say(
+        &self,
+        key: &str,
+        body: &(dyn Fn(Fields) -> Map<String, Value> + Send + Sync),
+        paid: &mut Paid,
+    ) -> Result<std::result::Result<std::result::Result<Said, String>, Halted>> {
         let plain = |caller: &Caller| {
             let plain = caller.plain.lock().unwrap_or_else(PoisonError::into_inner);
             plain.contains(self.model)
         };
         let mut is_plain = plain(self.caller);
         loop {
-            let structured = !is_plain && self.speaks_openai();
-            let logprobs = !is_plain
-                && self.judge.mode == JudgeMode::Score
-                && (self.speaks_openai() || self.model.starts_with("local/"));
-            let body = judge::body(self.judge, self.model, messages, structured, logprobs);
+            let fields = Fields {
+                structured: !is_plain && self.speaks_openai(),
+                logprobs: !is_plain && (self.speaks_openai() || self.model.starts_with("local/")),
+            };
             let request = Request {
                 key: match is_plain {
                     true => format!("{key}/plain"),
                     false => key.to_owned(),
                 },
                 lane: lane_of(self.model),
-                body,
+                body: body(fields),
                 prompt: None,
-                variables: serde_json::Map::new(),
+                variables: Map::new(),
                 tags: self.tags.clone(),
             };
             let called = match self.caller.call(&request).await? {
                 Ok(called) => called,
                 Err(halted) => return Ok(Err(halted)),
             };
-            votes.bill.add(called.bill);
-            votes.trace.get_or_insert(called.trace);
+            paid.add(&called);
             match called.answer {
                 Ok(said) => return Ok(Ok(Ok(said))),
                 // Most servers that do not know a field refuse the whole call.
-                Err(_) if !is_plain && (structured || logprobs) => {
+                Err(_) if !is_plain && (fields.structured || fields.logprobs) => {
                     is_plain = true;
                     let caller = self.caller;
                     let mut known = caller.plain.lock().unwrap_or_else(PoisonError::into_inner);
@@ -354,8 +416,8 @@ impl Votes {
             label,
             reason,
             detail,
-            trace: self.trace,
-            bill: self.bill,
+            trace: self.paid.trace,
+            bill: self.paid.bill,
         }
     }
 

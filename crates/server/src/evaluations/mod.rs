@@ -8,6 +8,7 @@
 //! | `work.rs` | the worker: what comes next, budget, writing under a fence |
 //! | `ask.rs`, `call.rs` | what a candidate is asked; one call that is never paid for twice |
 //! | `judging.rs` | scoring one answer |
+//! | `inquiry.rs`, `local.rs` | scoring by several questions to a model, or by a look inside a local one |
 //! | `results.rs` | figures, intervals, verdicts, slices, differences |
 //! | `gate.rs` | whether a suite's gates hold, and evidence for the release board |
 //! | `events.rs` | progress as server-sent events |
@@ -24,7 +25,9 @@ mod call;
 mod document;
 mod events;
 pub mod gate;
+mod inquiry;
 mod judging;
+mod local;
 mod pages;
 mod pin;
 mod results;
@@ -46,6 +49,7 @@ use tokio::sync::watch;
 use crate::app::App;
 use crate::datasets::{DatasetDocument, Example};
 use crate::error::{AppError, Result};
+use crate::evaluators::EvaluatorDocument;
 use crate::http::Route;
 
 pub(crate) use call::{Caller, Halted, Lanes, Plain, message_text, stable_id};
@@ -399,9 +403,29 @@ pub(crate) async fn dataset_document(
     Ok(DatasetDocument::parse(&content).map_err(db::CatalogError::Invalid)?)
 }
 
-/// What is installed for metrics.
-pub(crate) async fn resources(_app: &App) -> eval::Resources {
-    eval::Resources::default()
+/// What is installed for metrics and text preparation, all of it: [`resources_for`] loads
+/// only what is used.
+pub(crate) async fn resources(app: &App) -> eval::Resources {
+    load_resources(app, vec![crate::data::JA_DICTIONARY, crate::data::VADER]).await
+}
+
+/// What is installed of what these evaluators use.
+pub(crate) async fn resources_for<'a>(
+    app: &App,
+    evaluators: impl IntoIterator<Item = &'a EvaluatorDocument>,
+) -> eval::Resources {
+    let wanted = evaluators.into_iter().filter_map(EvaluatorDocument::data);
+    load_resources(app, wanted.collect()).await
+}
+
+async fn load_resources(app: &App, wanted: Vec<&'static str>) -> eval::Resources {
+    if wanted.is_empty() {
+        return eval::Resources::default();
+    }
+    let library = Arc::clone(&app.data);
+    // A blocking task fails only where the runtime ends; then nobody waits for its result.
+    let loading = tokio::task::spawn_blocking(move || library.load(&wanted));
+    loading.await.unwrap_or_default()
 }
 
 /// One evaluation of the project.

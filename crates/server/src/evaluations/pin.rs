@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::document::{Candidate, EvaluatorUse, PromptUse, SuiteDocument};
+use super::local::References;
 use crate::app::App;
 use crate::error::{AppError, Result};
 use crate::evaluators::{self, EvaluatorDocument, judge};
@@ -114,6 +115,15 @@ pub(super) async fn pin(app: &App, scope: Scope, suite: &SuiteDocument) -> Resul
         evaluators.push(pin_evaluator(app, scope, index, used).await?);
     }
     let mut warnings = Vec::new();
+    for evaluator in &evaluators {
+        if let Some(data) = evaluator.document.data().filter(|data| !app.data.has(data)) {
+            let name = &evaluator.name;
+            warnings.push(format!(
+                "the evaluator {name:?} needs data that is not installed and will score nothing; on the \
+                 server, run: meguri data pull {data}"
+            ));
+        }
+    }
     check_families(suite, &candidates, &evaluators, &mut warnings)?;
     check_models(app, scope.project, suite, &candidates, &evaluators)?;
     Ok(Pinned {
@@ -277,10 +287,8 @@ fn check_families(
     warnings: &mut Vec<String>,
 ) -> Result<()> {
     for (index, evaluator) in evaluators.iter().enumerate() {
-        let EvaluatorDocument::Judge(judge) = &evaluator.document else {
-            continue;
-        };
-        for juror in judge.jurors() {
+        let (judges, allow_same_family) = evaluator.document.judges();
+        for juror in judges {
             let family = judge::family(juror);
             for (candidate, named) in candidates.iter().zip(&suite.candidates) {
                 let own = candidate
@@ -293,7 +301,7 @@ fn check_families(
                      judges prefer their own",
                     named.name
                 );
-                if judge.allow_same_family {
+                if allow_same_family {
                     warnings.push(message);
                     continue;
                 }
@@ -358,6 +366,8 @@ pub(crate) struct Ready {
     pub documents: Vec<Option<PromptDocument>>,
     prompts: BTreeMap<String, Arc<Prompt>>,
     apps: BTreeMap<String, Arc<gateway::App>>,
+    /// What was expected in all of the data; nothing until it is set.
+    pub references: References,
 }
 
 impl Ready {
@@ -417,6 +427,7 @@ impl Ready {
             documents,
             prompts: shared(prompts),
             apps: shared(apps),
+            references: References::default(),
         })
     }
 

@@ -210,7 +210,7 @@ pub(super) fn needs_details(document: &EvaluatorDocument) -> bool {
             metric::parse(metric).is_ok_and(|metric| metric.entry().corpus)
         }
         EvaluatorDocument::Judge(judge) => judge.mode == JudgeMode::Pairwise,
-        EvaluatorDocument::Http(_) => false,
+        _ => false,
     }
 }
 

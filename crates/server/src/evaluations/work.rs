@@ -24,6 +24,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::ask::Asker;
 use super::call::{Bill, Caller, Halted, Lanes, lane_of, stable_id, tags};
 use super::judging::{About, Judged, Look, judge};
+use super::local::References;
 use super::pin::{ENVIRONMENT, Ready};
 use super::store::{
     self, AnswerRow, Cell, Evaluation, Gain, Hold, Outcome, ScoreRow, State, Taken,
@@ -238,10 +239,11 @@ impl Worker {
             project,
             actor: evaluation.started_by.parse().unwrap_or(db::Actor::System),
         };
-        let ready = Ready::load(app, project, &evaluation.document, &evaluation.pinned).await?;
+        let mut ready = Ready::load(app, project, &evaluation.document, &evaluation.pinned).await?;
         let askers = Asker::all(&evaluation.document, &evaluation.pinned, &ready.documents)
             .map_err(|problem| db::CatalogError::Invalid(vec![problem]))?;
-        let resources = super::resources(app).await;
+        let documents = evaluation.pinned.evaluators.iter();
+        let resources = super::resources_for(app, documents.map(|one| &one.document)).await;
         let mut measures = Vec::new();
         for evaluator in &evaluation.pinned.evaluators {
             measures.push(match &evaluator.document {
@@ -249,10 +251,14 @@ impl Worker {
                     Measure::new(metric, &resources)
                         .map_err(|problem| db::CatalogError::Invalid(vec![problem]))?,
                 ),
-                EvaluatorDocument::Judge(_) | EvaluatorDocument::Http(_) => None,
+                _ => None,
             });
         }
         let dataset = super::dataset_document(app, project, &evaluation.pinned).await?;
+        ready.references = References::of(
+            app.datasets.reading_document(scope, &dataset)?,
+            evaluation.document.split.clone(),
+        );
         let source = Examples {
             reading: app.datasets.reading_document(scope, &dataset)?,
             buffer: VecDeque::new(),
@@ -1064,13 +1070,29 @@ fn score_row(cell: Cell, evaluator: usize, judged: Judged, cached: bool) -> Scor
     }
 }
 
-/// What a judge looks at.
+/// What an evaluator is asked about.
 struct Subject<'a> {
     example: &'a Example,
     value: &'a Value,
     digest: Digest,
     own: Option<Arc<str>>,
     other: Option<Arc<str>>,
+}
+
+/// What a score depends on beside the evaluator's document: a local name may mean another model
+/// tomorrow, and some evaluators look at the whole data.
+fn add_local_identity(shared: &Shared, evaluator: &EvaluatorDocument, identity: &mut Value) {
+    let engine = &shared.caller.app.engine;
+    let models = evaluator.models().into_iter();
+    let digests = models.filter_map(|model| engine.digest(model.strip_prefix("local/")?));
+    let digests: Vec<Digest> = digests.collect();
+    if !digests.is_empty() {
+        identity["models"] = json!(digests);
+    }
+    if evaluator.uses_dataset() {
+        let (evaluation, dataset) = (&shared.evaluation, &shared.evaluation.pinned.dataset);
+        identity["dataset"] = json!([dataset.digest, evaluation.document.split]);
+    }
 }
 
 /// Asks one evaluator about one cell.
@@ -1094,7 +1116,8 @@ async fn score(
     let suite = &shared.evaluation.document;
     let key = match suite.cache && suite.repeats == 1 {
         true => {
-            let identity = json!({"evaluator": pinned.digest, "example": subject.digest, "answer": own, "other": other});
+            let mut identity = json!({"evaluator": pinned.digest, "example": subject.digest, "answer": own, "other": other});
+            add_local_identity(shared, &pinned.document, &mut identity);
             let digest = Digest::of_json(&identity).map_err(db::CatalogError::from)?;
             Some(format!("score/{}", digest.hex()))
         }

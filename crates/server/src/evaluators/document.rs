@@ -11,7 +11,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::bertscore::{self, BertScoreEvaluator};
+use super::embedding::{self, EmbeddingEvaluator};
 use super::output::OutputRule;
+use super::perplexity::{self, PerplexityEvaluator};
+use super::rag::{self, RagEvaluator};
 
 /// A judge's time and money multiply with each of these.
 const MOST_SAMPLES: u32 = 20;
@@ -33,6 +37,15 @@ pub enum EvaluatorDocument {
     Judge(JudgeEvaluator),
     /// Asks a program of the team's own.
     Http(HttpEvaluator),
+    /// Asks a model about an answer that stands on retrieved texts.
+    Rag(RagEvaluator),
+    /// Compares by an embedding model.
+    Embedding(EmbeddingEvaluator),
+    /// Compares token by token, by an encoder of this server.
+    #[serde(rename = "bertscore")]
+    BertScore(BertScoreEvaluator),
+    /// Asks a model of this server how probable the answer is.
+    Perplexity(PerplexityEvaluator),
 }
 
 /// Which direction is good.
@@ -260,6 +273,10 @@ impl EvaluatorDocument {
             Self::Metric(metric) => check_metric(metric, &mut problems),
             Self::Judge(judge) => check_judge(judge, &mut problems),
             Self::Http(http) => check_http(http, &mut problems),
+            Self::Rag(rag) => rag::check(rag, &mut problems),
+            Self::Embedding(one) => embedding::check(one, &mut problems),
+            Self::BertScore(one) => bertscore::check(one, &mut problems),
+            Self::Perplexity(one) => perplexity::check(one, &mut problems),
         }
         problems.into_result(document)
     }
@@ -273,7 +290,10 @@ impl EvaluatorDocument {
     pub fn better(&self) -> Direction {
         match self {
             Self::Metric(metric) => super::metric::better(metric),
-            Self::Judge(_) => Direction::Higher,
+            Self::Judge(_) | Self::Rag(_) | Self::Embedding(_) | Self::BertScore(_) => {
+                Direction::Higher
+            }
+            Self::Perplexity(_) => Direction::Lower,
             Self::Http(http) => http.better,
         }
     }
@@ -284,6 +304,10 @@ impl EvaluatorDocument {
             Self::Metric(_) => "metric",
             Self::Judge(_) => "judge",
             Self::Http(_) => "http",
+            Self::Rag(_) => "rag",
+            Self::Embedding(_) => "embedding",
+            Self::BertScore(_) => "bertscore",
+            Self::Perplexity(_) => "perplexity",
         }
     }
 
@@ -293,6 +317,10 @@ impl EvaluatorDocument {
             Self::Metric(metric) => &metric.description,
             Self::Judge(judge) => &judge.description,
             Self::Http(http) => &http.description,
+            Self::Rag(rag) => &rag.description,
+            Self::Embedding(one) => &one.description,
+            Self::BertScore(one) => &one.description,
+            Self::Perplexity(one) => &one.description,
         }
     }
 
@@ -303,6 +331,10 @@ impl EvaluatorDocument {
             Self::Metric(metric) => super::metric::signature(metric),
             Self::Judge(judge) => judge_signature(judge),
             Self::Http(http) => format!("http|url:{}", http.url),
+            Self::Rag(rag) => rag.signature(),
+            Self::Embedding(one) => one.signature(),
+            Self::BertScore(one) => one.signature(),
+            Self::Perplexity(one) => one.signature(),
         }
     }
 
@@ -320,7 +352,20 @@ impl EvaluatorDocument {
                     (low < high).then_some((low, high))
                 }
             },
-            Self::Http(_) => None,
+            // Cosines may be below 0, and are on the whole scale.
+            Self::Rag(rag) if rag.metric == rag::RagMetric::AnswerRelevancy => Some((-1.0, 1.0)),
+            Self::Rag(_) => Some((0.0, 1.0)),
+            Self::Embedding(_) => Some((-1.0, 1.0)),
+            Self::BertScore(one) if one.rescale.is_none() => Some((-1.0, 1.0)),
+            Self::Http(_) | Self::BertScore(_) | Self::Perplexity(_) => None,
+        }
+    }
+
+    /// The set of data that it needs beside the binary, as `meguri data pull` names it.
+    pub fn data(&self) -> Option<&'static str> {
+        match self {
+            Self::Metric(metric) => super::metric::data(metric),
+            _ => None,
         }
     }
 
@@ -333,7 +378,27 @@ impl EvaluatorDocument {
     pub fn models(&self) -> Vec<&str> {
         match self {
             Self::Judge(judge) => judge.jurors().collect(),
+            Self::Rag(rag) => std::iter::once(rag.model.as_str())
+                .chain(rag.embedding_model.as_deref())
+                .collect(),
+            Self::Embedding(one) => vec![&one.model],
+            Self::BertScore(one) => vec![&one.model],
+            Self::Perplexity(one) => vec![&one.model],
             Self::Metric(_) | Self::Http(_) => Vec::new(),
+        }
+    }
+
+    /// Whether a score depends on more of the dataset than its own example.
+    pub fn uses_dataset(&self) -> bool {
+        matches!(self, Self::BertScore(one) if one.idf)
+    }
+
+    /// The models that judge, and whether they may judge their own family.
+    pub fn judges(&self) -> (Vec<&str>, bool) {
+        match self {
+            Self::Judge(judge) => (judge.jurors().collect(), judge.allow_same_family),
+            Self::Rag(rag) => (vec![&rag.model], rag.allow_same_family),
+            _ => (Vec::new(), false),
         }
     }
 }

@@ -334,7 +334,7 @@ fn lenient(judge: &JudgeEvaluator, said: &Value) -> Option<Verdict> {
 }
 
 /// The JSON object that stands somewhere in a text.
-fn mend(text: &str) -> Option<Value> {
+pub(super) fn mend(text: &str) -> Option<Value> {
     if let Some(value) = json_of(text).filter(Value::is_object) {
         return Some(value);
     }

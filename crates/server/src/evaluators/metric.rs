@@ -1,7 +1,7 @@
 //! Metrics as evaluators: from an example and an answer to what the crate `eval` scores.
 
 use db::Problem;
-use eval::{Item, Metric, Needs, Outcome, Resources, Statistics};
+use eval::{Data, Item, Metric, Needs, Outcome, Resources, Statistics};
 use serde_json::{Value, json};
 
 use super::document::{Direction, MetricEvaluator};
@@ -40,6 +40,15 @@ pub fn signature(evaluator: &MetricEvaluator) -> String {
         Some(rule) => format!("{signature}|output:{}", json!(rule)),
         None => signature,
     }
+}
+
+/// The set of data that the metric needs, as `meguri data pull` names it.
+pub fn data(evaluator: &MetricEvaluator) -> Option<&'static str> {
+    let needed = parse(evaluator).ok()?.data()?;
+    Some(match needed {
+        Data::Japanese => crate::data::JA_DICTIONARY,
+        Data::Vader => crate::data::VADER,
+    })
 }
 
 /// Which direction is good: as the document says, else as the metric is known.

@@ -5,6 +5,8 @@
 //! | `document.rs` | the document: a metric, a judge, a program; its check and signature |
 //! | `metric.rs` | metrics, as the crate `eval` computes them |
 //! | `judge.rs` | what a judge is asked and how its reply is read |
+//! | `rag.rs` | what is asked about answers that stand on retrieved texts; Ragas' formulas |
+//! | `embedding.rs`, `bertscore.rs`, `perplexity.rs` | measures by a model's vectors or probabilities |
 //! | `output.rs` | which part of an answer is measured |
 //! | `pages.rs` | the list and the editor |
 //!
@@ -12,11 +14,15 @@
 //! a document of the catalog; its digest is its version, and a number that it gave
 //! is comparable with numbers of the same signature only.
 
+pub mod bertscore;
 mod document;
+pub mod embedding;
 pub mod judge;
 pub mod metric;
 mod output;
 mod pages;
+pub mod perplexity;
+pub mod rag;
 
 use db::Kind;
 use serde_json::json;

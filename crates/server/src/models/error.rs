@@ -52,7 +52,7 @@ impl PullError {
     }
 
     /// What the system said about this path.
-    pub(super) fn io(doing: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
+    pub(crate) fn io(doing: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
         let message = match error.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
                 format!("no space left on the disk to {doing} {}", path.display())

@@ -12,7 +12,7 @@ use base::{Digest, Ids, TraceId, Usage};
 use db::Db;
 use engine::{
     ChatModel, ChatPrompt, EmbedError, Embedder, Event, GenerateError, GenerateRequest, Generation,
-    LoadOptions, Prompt, Sampling,
+    LoadOptions, Prompt, Sampling, TokenVectors,
 };
 use futures_util::StreamExt as _;
 use futures_util::stream;
@@ -156,6 +156,82 @@ impl LocalEngine {
         };
         let text = chat.render_chat(&ChatPrompt::new(messages.to_vec())).ok()?;
         Some(chat.tokenize(&text).ok()?.len())
+    }
+
+    /// What stands behind a name at this moment.
+    pub fn digest(&self, name: &str) -> Option<Digest> {
+        Some(self.find(name).ok()?.digest)
+    }
+
+    /// The tokens of texts as an embedding model reads them.
+    ///
+    /// # Errors
+    /// There is no such model, it is of another kind, or busy.
+    pub async fn token_ids(
+        &self,
+        name: &str,
+        texts: Vec<String>,
+    ) -> Result<Vec<Vec<u32>>, LocalError> {
+        let work = move |embedder: &Embedder| {
+            let ids = texts.iter().map(|text| embedder.token_ids(text));
+            ids.collect::<Result<_, _>>()
+        };
+        with_embedder(self.find(name)?, self.threads, work).await
+    }
+
+    /// The tokens of texts and their vectors at one depth of an embedding model; the last when
+    /// none is named.
+    ///
+    /// # Errors
+    /// As [`LocalEngine::token_ids`], or the model has no such layer.
+    pub async fn token_vectors(
+        &self,
+        name: &str,
+        texts: Vec<String>,
+        layer: Option<usize>,
+    ) -> Result<Vec<TokenVectors>, LocalError> {
+        let work = move |embedder: &Embedder| {
+            let vectors = texts.iter().map(|text| embedder.token_vectors(text, layer));
+            vectors.collect::<Result<_, _>>()
+        };
+        with_embedder(self.find(name)?, self.threads, work).await
+    }
+
+    /// How probable a chat model held each token of a text, as natural logarithms: after a
+    /// conversation, or as the beginning of a text where there is none.
+    ///
+    /// # Errors
+    /// There is no such model, it is of another kind, busy, or the text is too long for it.
+    pub async fn text_logprobs(
+        &self,
+        name: &str,
+        after: Option<Vec<serde_json::Value>>,
+        text: String,
+    ) -> Result<Vec<f64>, LocalError> {
+        let model = self.find(name)?;
+        if model.task != Task::Chat {
+            let what = "is an embedding model; it gives no probabilities of texts";
+            return Err(wrong_task(&model.name, what));
+        }
+        let Loaded::Chat(chat) = model.loaded(self.threads).await? else {
+            return Err(LocalError::Failed(
+                "another kind of model was loaded".to_owned(),
+            ));
+        };
+        let started = tokio::task::spawn_blocking(move || {
+            let prompt = after.map(|messages| Prompt::Chat(ChatPrompt::new(messages)));
+            chat.read_along(prompt.as_ref(), &text)
+        });
+        let started = started.await;
+        let started = started
+            .map_err(|error| LocalError::Failed(format!("reading a text: {error}")))?
+            .map_err(from_generate)?;
+        let read = started.complete().await.map_err(from_generate)?;
+        let chosen = read
+            .logprobs
+            .iter()
+            .map(|token| f64::from(token.chosen.logprob));
+        Ok(chosen.collect())
     }
 
     fn find(&self, name: &str) -> Result<Arc<Installed>, LocalError> {
@@ -529,11 +605,12 @@ fn logprob(token: &engine::TokenLogProbs) -> TokenLogprob {
     }
 }
 
-async fn embed(
+/// Work with an embedding model off the runtime, one caller at a time.
+async fn with_embedder<T: Send + 'static>(
     model: Arc<Installed>,
     threads: Option<usize>,
-    inputs: Vec<String>,
-) -> Result<LocalEmbeddings, LocalError> {
+    work: impl FnOnce(&Embedder) -> Result<T, EmbedError> + Send + 'static,
+) -> Result<T, LocalError> {
     if model.task != Task::Embedding {
         return Err(wrong_task(
             &model.name,
@@ -552,15 +629,24 @@ async fn embed(
     let closed = |_| LocalError::Failed("the embedding model is closed".to_owned());
     let _turn = embedding.turn.acquire().await.map_err(closed)?;
     let working = Arc::clone(&embedding);
-    let done = tokio::task::spawn_blocking(move || working.embedder.embed(&inputs)).await;
+    let done = tokio::task::spawn_blocking(move || work(&working.embedder)).await;
     let done = done.map_err(|error| LocalError::Failed(format!("embedding texts: {error}")))?;
-    let done = done.map_err(|error| match error {
+    done.map_err(|error| match error {
         EmbedError::InvalidRequest(message) => LocalError::Invalid {
             param: "input",
             message,
         },
         EmbedError::Internal(_) => LocalError::Failed(error.to_string()),
-    })?;
+    })
+}
+
+async fn embed(
+    model: Arc<Installed>,
+    threads: Option<usize>,
+    inputs: Vec<String>,
+) -> Result<LocalEmbeddings, LocalError> {
+    let work = move |embedder: &Embedder| embedder.embed(&inputs);
+    let done = with_embedder(model, threads, work).await?;
     let input_tokens = done.token_counts.iter().map(|count| *count as u64).sum();
     Ok(LocalEmbeddings {
         vectors: done.vectors,

