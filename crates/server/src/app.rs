@@ -265,6 +265,13 @@ impl App {
             async |app: &App| crate::traces::drop_expired(app).await.map(drop),
         ));
         tasks.spawn(every(
+            Duration::from_secs(3600),
+            self.clone(),
+            stop.clone(),
+            "evaluations",
+            async |app: &App| crate::evaluations::drop_old_cache(app).await,
+        ));
+        tasks.spawn(every(
             Duration::from_secs(5),
             self.clone(),
             stop.clone(),

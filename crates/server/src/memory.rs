@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 #[cfg(target_os = "linux")]
 pub(crate) fn give_back_code() {
     /// Called for the program first, then for each library; anything but 0 ends the walk.
+    #[expect(unsafe_code, reason = "the loader's interface is a C callback")]
     unsafe extern "C" fn of_program(
         info: *mut libc::dl_phdr_info,
         _size: libc::size_t,
@@ -23,7 +24,6 @@ pub(crate) fn give_back_code() {
     ) -> libc::c_int {
         // SAFETY: the loader hands out its own description of what it has mapped, and `dlpi_phnum`
         // headers lie at `dlpi_phdr` for as long as the program runs.
-        #[expect(unsafe_code, reason = "the loader's interface is a C callback")]
         let (base, headers) = unsafe {
             let info = &*info;
             let count = usize::from(info.dlpi_phnum);

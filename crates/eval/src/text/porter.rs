@@ -14,25 +14,24 @@ pub fn porter(word: &str) -> String {
     PorterBuffer::default().stem(word).to_owned()
 }
 
-/// Words whose stem is listed. Sorted by nothing: twelve comparisons are nothing.
-const IRREGULAR: [(&str, &str); 16] = [
-    ("sky", "sky"),
-    ("skies", "sky"),
-    ("dying", "die"),
-    ("lying", "lie"),
-    ("tying", "tie"),
-    ("news", "news"),
-    ("innings", "inning"),
-    ("inning", "inning"),
-    ("outings", "outing"),
-    ("outing", "outing"),
-    ("cannings", "canning"),
-    ("canning", "canning"),
-    ("howe", "howe"),
-    ("proceed", "proceed"),
-    ("exceed", "exceed"),
-    ("succeed", "succeed"),
-];
+/// The stem of a word that is listed.
+fn irregular(word: &[u8]) -> Option<&'static str> {
+    Some(match word {
+        b"sky" | b"skies" => "sky",
+        b"dying" => "die",
+        b"lying" => "lie",
+        b"tying" => "tie",
+        b"news" => "news",
+        b"innings" | b"inning" => "inning",
+        b"outings" | b"outing" => "outing",
+        b"cannings" | b"canning" => "canning",
+        b"howe" => "howe",
+        b"proceed" => "proceed",
+        b"exceed" => "exceed",
+        b"succeed" => "succeed",
+        _ => return None,
+    })
+}
 
 /// Suffix, what takes its place; all want a measure above 0 of what is before.
 const STEP_2: [(&str, &str); 21] = [
@@ -86,10 +85,7 @@ impl PorterBuffer {
         } else {
             word_buffer.extend(word.to_lowercase().bytes());
         }
-        if let Some((_, stem)) = IRREGULAR
-            .iter()
-            .find(|(form, _)| form.as_bytes() == word_buffer.as_slice())
-        {
+        if let Some(stem) = irregular(word_buffer) {
             return stem;
         }
         if word.chars().nth(2).is_some() {
@@ -171,8 +167,13 @@ fn ends_cvc(word: &[u8]) -> bool {
     }
 }
 
+/// Most suffixes are told apart by their last letter, so most words need no comparison.
 fn stem_before<'a>(word: &'a [u8], suffix: &str) -> Option<&'a [u8]> {
-    word.strip_suffix(suffix.as_bytes())
+    let suffix = suffix.as_bytes();
+    if word.last() != suffix.last() {
+        return None;
+    }
+    word.strip_suffix(suffix)
 }
 
 fn replace(word: &mut Vec<u8>, suffix: &str, by: &str) {

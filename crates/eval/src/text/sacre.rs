@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use memchr::{memchr, memchr2};
+
 use super::normalise::trim;
 
 /// sacreBLEU's `13a`: words and punctuation separated by white space.
@@ -77,76 +79,88 @@ fn replace(text: &mut Cow<'_, str>, from: &str, to: &str) {
 
 fn separate(text: &[u8]) -> String {
     let mut one = Vec::with_capacity(text.len() * 2);
-    for &byte in text {
-        if stands_alone(byte) {
-            one.extend([b' ', byte, b' ']);
-        } else {
-            one.push(byte);
-        }
+    let mut rest = text;
+    while let Some(at) = rest
+        .iter()
+        .position(|byte| STANDS_ALONE[usize::from(*byte)])
+    {
+        one.extend_from_slice(&rest[..at]);
+        one.extend_from_slice(&[b' ', rest[at], b' ']);
+        rest = &rest[at + 1..];
     }
+    one.extend_from_slice(rest);
     let mut two = Vec::with_capacity(one.len() + 16);
     // Full stop and comma unless after a digit.
+    let stop = |text: &[u8]| memchr2(b'.', b',', text);
     pairs(
         &one,
         &mut two,
-        |a, b| !a.is_ascii_digit() && is_stop(b),
-        |out, a, b| {
-            out.extend([a, b' ', b, b' ']);
-        },
+        |rest| stop(rest.get(1..)?),
+        |a, _| !a.is_ascii_digit(),
+        |a, b| [a, b' ', b, b' '],
     );
     one.clear();
     // Full stop and comma unless before a digit.
     pairs(
         &two,
         &mut one,
-        |a, b| is_stop(a) && !b.is_ascii_digit(),
-        |out, a, b| {
-            out.extend([b' ', a, b' ', b]);
-        },
+        stop,
+        |_, b| !b.is_ascii_digit(),
+        |a, b| [b' ', a, b' ', b],
     );
     two.clear();
     // A dash after a digit.
     pairs(
         &one,
         &mut two,
-        |a, b| a.is_ascii_digit() && b == b'-',
-        |out, a, b| {
-            out.extend([a, b' ', b, b' ']);
-        },
+        |rest| memchr(b'-', rest.get(1..)?),
+        |a, _| a.is_ascii_digit(),
+        |a, b| [a, b' ', b, b' '],
     );
     String::from_utf8(two).unwrap_or_default()
 }
 
 /// Rewrites each pair of neighbours that fits, left to right; a rewritten pair is used up.
+/// `next` says how far the next pair is that may fit.
 fn pairs(
     text: &[u8],
     out: &mut Vec<u8>,
+    next: impl Fn(&[u8]) -> Option<usize>,
     fits: impl Fn(u8, u8) -> bool,
-    write: impl Fn(&mut Vec<u8>, u8, u8),
+    rewritten: impl Fn(u8, u8) -> [u8; 4],
 ) {
-    let mut at = 0;
-    while at < text.len() {
-        match text.get(at + 1) {
-            Some(&next) if fits(text[at], next) => {
-                write(out, text[at], next);
-                at += 2;
-            }
-            _ => {
-                out.push(text[at]);
-                at += 1;
-            }
+    let mut rest = text;
+    while let Some(at) = next(rest) {
+        let [a, b, ..] = rest[at..] else {
+            break;
+        };
+        out.extend_from_slice(&rest[..at]);
+        if fits(a, b) {
+            out.extend_from_slice(&rewritten(a, b));
+            rest = &rest[at + 2..];
+        } else {
+            out.push(a);
+            rest = &rest[at + 1..];
         }
     }
-}
-
-fn is_stop(byte: u8) -> bool {
-    matches!(byte, b'.' | b',')
+    out.extend_from_slice(rest);
 }
 
 /// ASCII punctuation but for the apostrophe, the comma, the dash and the full stop; and the space.
-fn stands_alone(byte: u8) -> bool {
+const fn stands_alone(byte: u8) -> bool {
     matches!(byte, b' '..=b'&' | b'('..=b'+' | b'/' | b':'..=b'@' | b'['..=b'`' | b'{'..=b'~')
 }
+
+/// [`stands_alone`] for every byte.
+const STANDS_ALONE: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = stands_alone(byte as u8);
+        byte += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {

@@ -374,6 +374,11 @@ impl SuiteDocument {
                     problems.add(at(field), format!("there is no candidate {name:?}"));
                 }
             }
+            let baseline = self.candidates.get(self.baseline()).map(|one| &one.name);
+            if gate.baseline.is_some() && gate.baseline.as_ref() != baseline {
+                let message = "candidates are compared with the suite's baseline: say it there";
+                problems.add(at("baseline"), message);
+            }
             match (gate.at_least, gate.not_worse_by) {
                 (None, None) | (Some(_), Some(_)) => {
                     problems.add(

@@ -76,6 +76,9 @@ const MOST_LOSSES: i64 = 1000;
 const LEASE: Duration = Duration::from_secs(10);
 /// Evaluations that run at once in this process.
 const AT_ONCE: usize = 4;
+/// How long an answer or score may stand in for a call, in microseconds: a provider changes
+/// what is behind a model's name, and nobody asks the same for longer.
+const CACHED_US: i64 = 90 * 24 * 3600 * 1_000_000;
 /// Results that are remembered.
 const REMEMBERED: usize = 32;
 
@@ -104,6 +107,19 @@ pub fn kind() -> Kind {
             |content| SuiteDocument::parse(content).map(drop),
         )
     }
+}
+
+/// Forgets answers and scores that are too old to stand in for a call.
+///
+/// # Errors
+/// The database cannot.
+pub async fn drop_old_cache(app: &App) -> anyhow::Result<()> {
+    let before = app.clock.now_us() - CACHED_US;
+    let dropped = store::drop_cached_before(&app.db, before).await?;
+    if dropped > 0 {
+        tracing::info!(dropped, "old answers of evaluations were forgotten");
+    }
+    Ok(())
 }
 
 /// What evaluations share in this process: who waits for news, and figures that were

@@ -618,6 +618,31 @@ async fn insert_cache(
     Ok(())
 }
 
+/// Forgets what was kept before this moment; how much that was.
+pub(super) async fn drop_cached_before(db: &Db, before: i64) -> Result<u64> {
+    /// Rows of one transaction: others want to write too.
+    const AT_ONCE: i64 = 1000;
+    let mut dropped = 0;
+    loop {
+        let mut tx = db.begin_write().await?;
+        let rows = query(
+            "DELETE FROM evaluation_cache WHERE (project, key) IN \
+             (SELECT project, key FROM evaluation_cache WHERE at < $1 LIMIT $2)",
+        )
+        .bind(before)
+        .bind(AT_ONCE)
+        .execute(tx.conn())
+        .await
+        .map_err(DbError::from)?
+        .rows_affected();
+        tx.commit().await?;
+        dropped += rows;
+        if rows < AT_ONCE as u64 {
+            return Ok(dropped);
+        }
+    }
+}
+
 /// What an earlier evaluation kept under this key.
 pub(super) async fn cached(db: &Db, project: ProjectId, key: &str) -> Result<Option<Value>> {
     let row = query("SELECT content FROM evaluation_cache WHERE project = $1 AND key = $2")

@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use db::sqlx::query;
+use db::sqlx::{Row as _, query};
 use serde_json::{Value, json};
 use testkit::provider::{Answer, Fault};
 
+use crate::apps;
 use crate::harness::{Client, Live, Place, encode, on_both_databases};
 
 on_both_databases!(
@@ -16,6 +17,7 @@ on_both_databases!(
     a_budget_holds_and_a_provider_is_given_its_time,
     judges_that_fail_say_nothing_and_biased_ones_tie,
     answers_are_kept_and_repetitions_are_not,
+    an_app_is_a_candidate_by_its_release,
     documents_are_checked_where_they_are_wrong
 );
 
@@ -606,7 +608,7 @@ fn judges_that_fail_say_nothing_and_biased_ones_tie(place: Place) {
 
 fn answers_are_kept_and_repetitions_are_not(place: Place) {
     let place = place.add_fake().with_key("editor");
-    let live = place.start();
+    let mut live = place.start();
     make_dataset(&live, 4);
     place.fake.always(Answer::text("right"));
     let kind = judge("kind", "score", json!({}));
@@ -648,6 +650,71 @@ fn answers_are_kept_and_repetitions_are_not(place: Place) {
     let cell = &repeated["results"]["evaluators"][0]["cells"][0];
     close(&cell["pass_at_k"], 1.0);
     assert_eq!(cell["scored"], 12);
+    // What is very old stands in for no call.
+    live.signal("-TERM");
+    assert_eq!(live.wait(), 0);
+    let count = |place: &Place| -> i64 {
+        place.database(async |db| {
+            let row = query("SELECT COUNT(*) FROM evaluation_cache")
+                .fetch_one(db.read())
+                .await
+                .unwrap();
+            row.try_get(0).unwrap()
+        })
+    };
+    let kept = count(&place);
+    place.database(async |db| {
+        let mut tx = db.begin_write().await.unwrap();
+        query("UPDATE evaluation_cache SET at = 0")
+            .execute(tx.conn())
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+    });
+    let _live = place.start();
+    let until = Instant::now() + Duration::from_secs(30);
+    while count(&place) > 0 {
+        assert!(
+            Instant::now() < until,
+            "of {kept} there are {}",
+            count(&place)
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn an_app_is_a_candidate_by_its_release(place: Place) {
+    let place = place.add_fake().with_key("editor");
+    let live = place.start();
+    make_dataset(&live, 4);
+    place.fake.always(Answer::text("wrong"));
+    place.fake.when("Answer well.", Answer::text("right"));
+    apps::save_prompt(&live, "desk/answer", "Answer badly.");
+    let document = apps::answering("prompt:desk/answer@latest");
+    apps::save_app(&live, "desk", &document);
+    apps::cut(&live, "desk");
+    apps::save_prompt(&live, "desk/answer", "Answer well.");
+    apps::cut(&live, "desk");
+    let app = |name: &str, release: &str| {
+        json!({
+            "name": name, "app": "desk", "release": release,
+            "variables": {"question": "example.input"},
+        })
+    };
+    let document = suite(json!([app("now", "1"), app("next", "2")]), json!([exact()]));
+    let shown = wait(&live, &start(&live, &document), "done");
+    let cells = &shown["results"]["evaluators"][0]["cells"];
+    close(&cells[0]["value"], 0.0);
+    close(&cells[1]["value"], 1.0);
+    let id = shown["evaluation"]["id"].as_str().unwrap();
+    let detail = live.get(&path(id, "/examples/0")).json();
+    let trace = detail["answers"][1]["trace"].as_str().unwrap();
+    let trace = live.get(&format!("/api/v1/traces/{trace}")).json();
+    assert!(trace["spans"].as_array().unwrap().len() >= 2, "{trace:#}");
+    // A release that is not there is told before anything is called.
+    let lost = suite(json!([app("lost", "9")]), json!([exact()]));
+    let refused = live.post("/api/v1/evaluations", &json!({"document": lost}));
+    assert!((400..500).contains(&refused.status), "{refused:?}");
 }
 
 fn documents_are_checked_where_they_are_wrong(place: Place) {
@@ -810,4 +877,87 @@ fn a_suite_runs_from_the_command_line() {
     assert_eq!(failed.code, 4, "{failed:?}");
     let wrong = run(&["--fail-under", "nothing=1"]);
     assert_eq!(wrong.code, 1, "{wrong:?}");
+    assert!(wrong.stderr.contains("/gate/1/evaluator"), "{wrong:?}");
+    // The key may be in a file; without one the command says where it looked.
+    let key = place.beside("key");
+    std::fs::write(&key, format!("{}\n", place.key)).unwrap();
+    let bare = |more: &[&str]| {
+        let mut command = place.command();
+        command.args([
+            "eval",
+            "run",
+            file.to_str().unwrap(),
+            "--url",
+            &live.origin(),
+        ]);
+        place.run(command.args(more))
+    };
+    assert_eq!(bare(&["--key-file", key.to_str().unwrap()]).code, 0);
+    let keyless = bare(&[]);
+    assert!(
+        keyless.code == 1 && keyless.stderr.contains("MEGURI_API_KEY"),
+        "{keyless:?}"
+    );
+}
+
+#[test]
+fn two_versions_are_compared_where_no_server_runs() {
+    let place = Place::new();
+    let mut live = place.start();
+    make_dataset(&live, 20);
+    place.fake.always(Answer::text("wrong"));
+    place.fake.when("Answer well.", Answer::text("right"));
+    for text in ["Answer badly.", "Answer anyhow."] {
+        apps::save_prompt(&live, "desk/answer", text);
+    }
+    let suite = place.beside("suite.json");
+    let mut document = suite_of_versions();
+    document["candidates"][0]["variables"] = json!({"question": "example.input"});
+    std::fs::write(&suite, document.to_string()).unwrap();
+    let head = place.beside("head.toml");
+    std::fs::write(
+        &head,
+        "[[messages]]\nrole = \"user\"\ncontent = \"Answer well. {{ question }}\"\n",
+    )
+    .unwrap();
+    let run = |more: &[&str]| {
+        let args = ["eval", "run", suite.to_str().unwrap()];
+        place.meguri(&[&args, more].concat())
+    };
+    // The running server has the data directory.
+    let busy = run(&[]);
+    assert!(busy.code == 1 && busy.stderr.contains("--url"), "{busy:?}");
+    live.signal("-TERM");
+    assert_eq!(live.wait(), 0);
+    let base = "prompt:desk/answer@1";
+    let done = run(&[
+        "--base",
+        base,
+        "--head",
+        head.to_str().unwrap(),
+        "--format",
+        "json",
+    ]);
+    assert_eq!(done.code, 0, "{done:?}");
+    let shown = done.json();
+    assert_eq!(shown["results"]["baseline"], "base");
+    let cells = &shown["results"]["evaluators"][0]["cells"];
+    close(&cells[0]["value"], 0.0);
+    close(&cells[1]["value"], 1.0);
+    assert_eq!(cells[1]["comparison"]["verdict"], "better", "{shown:#}");
+    // The other way round it is worse, and a gate on the new version says so.
+    let worse = run(&[
+        "--base",
+        base,
+        "--head",
+        "prompt:desk/answer@2",
+        "--fail-under",
+        "exact=0.5",
+    ]);
+    assert_eq!(worse.code, 4, "{worse:?}");
+    assert!(worse.stdout.contains("fail: head exact"), "{worse:?}");
+}
+
+fn suite_of_versions() -> Value {
+    suite(json!([model("any", "fake/fake-large")]), json!([exact()]))
 }
