@@ -4,7 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use base::{KeyId, ProjectId, UserId};
+use base::{KeyId, MemberId, ProjectId, UserId};
 
 /// Who did something, as version authors, pointer moves and the audit log keep it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -13,6 +13,8 @@ pub enum Actor {
     User(UserId),
     /// A program with an API key.
     Key(KeyId),
+    /// Somebody without an account who was given a link to one review queue.
+    Guest(MemberId),
     /// Somebody with access to the data directory, on the command line.
     Operator,
     /// The program itself: jobs, first start.
@@ -24,6 +26,7 @@ impl fmt::Display for Actor {
         match self {
             Self::User(id) => write!(f, "user:{id}"),
             Self::Key(id) => write!(f, "key:{id}"),
+            Self::Guest(id) => write!(f, "guest:{id}"),
             Self::Operator => f.write_str("operator"),
             Self::System => f.write_str("system"),
         }
@@ -32,7 +35,7 @@ impl fmt::Display for Actor {
 
 /// The text is not an actor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} names no actor: it is user:ID, key:ID, operator or system")]
+#[error("{0:?} names no actor: it is user:ID, key:ID, guest:ID, operator or system")]
 pub struct BadActor(String);
 
 impl FromStr for Actor {
@@ -43,6 +46,7 @@ impl FromStr for Actor {
         match text.split_once(':') {
             Some(("user", id)) => id.parse().map(Self::User).map_err(|_| bad()),
             Some(("key", id)) => id.parse().map(Self::Key).map_err(|_| bad()),
+            Some(("guest", id)) => id.parse().map(Self::Guest).map_err(|_| bad()),
             None if text == "operator" => Ok(Self::Operator),
             None if text == "system" => Ok(Self::System),
             _ => Err(bad()),

@@ -143,6 +143,7 @@ pub fn kinds() -> Kinds {
         crate::datasets::kind(),
         crate::evaluators::kind(),
         crate::evaluations::kind(),
+        crate::review::kind(),
     ])
 }
 
@@ -277,6 +278,13 @@ impl App {
             stop.clone(),
             "experiments",
             async |app: &App| crate::experiments::tick(app).await,
+        ));
+        tasks.spawn(every(
+            Duration::from_secs(5),
+            self.clone(),
+            stop.clone(),
+            "review",
+            async |app: &App| crate::review::send_unsent(app).await,
         ));
         crate::jobs::start(self, tasks, stop);
     }

@@ -175,6 +175,7 @@ pub fn routes() -> Vec<Route> {
         crate::calibration::routes(),
         crate::evaluators::routes(),
         crate::datasets::routes(),
+        crate::review::routes(),
         crate::gitops::routes(),
         crate::models::routes(),
         crate::providers::routes(),

@@ -38,6 +38,7 @@ pub mod promotion;
 pub mod prompts;
 pub mod providers;
 pub mod releases;
+pub mod review;
 pub mod scores;
 pub mod sdk;
 pub mod secrets;

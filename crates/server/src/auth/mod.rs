@@ -1,8 +1,8 @@
 //! Who calls, and what they may do.
 //!
-//! Two ways in: an API key in `Authorization: Bearer` (or `x-api-key`), looked
-//! up in the plan by its hash; or a session cookie, looked up in the database.
-//! Both end in one [`Identity`], which is the only thing that handlers and
+//! Ways in: an API key in `Authorization: Bearer` (or `x-api-key`), looked
+//! up in the plan by its hash; a session cookie, looked up in the database; or the token
+//! of a guest's review link, in either place. All end in one [`Identity`], which is the only thing that handlers and
 //! stores get to see. A cookie works only for requests that come from our own
 //! pages ([`check_cross_site`]).
 
@@ -40,10 +40,21 @@ pub struct Identity {
     pub project: crate::projects::Project,
     /// What the caller may do there.
     pub role: Role,
-    /// The signed-in person; none for keys.
+    /// The signed-in person; none for keys and guests.
     pub person: Option<Person>,
+    /// For a guest, the one review queue that they see.
+    pub guest: Option<GuestOf>,
     /// The same caller, as the gateway wants it.
     pub principal: Arc<Principal>,
+}
+
+/// What a guest was let in to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestOf {
+    /// The only review queue that they see.
+    pub queue: String,
+    /// Who they are.
+    pub name: String,
 }
 
 /// A signed-in person.
@@ -111,8 +122,11 @@ pub async fn identify(app: &App, head: &mut Parts) -> Result<Identity> {
         Some(_) if Surface::of(head.uri.path()) == Surface::Page => {
             Err(AppError::unauthenticated("pages are for people: sign in"))
         }
+        Some(token) if crate::review::is_guest_token(token) => {
+            crate::review::identify_guest(app, token).await
+        }
         Some(secret) => identify_key(app, secret).await,
-        None => identify_person(app, head).await,
+        None => identify_browser(app, head).await,
     }
 }
 
@@ -198,8 +212,27 @@ async fn identify_key(app: &App, secret: &str) -> Result<Identity> {
         project,
         role,
         person: None,
+        guest: None,
         principal,
     })
+}
+
+/// Whoever is signed in, or else the guest whose link this browser was opened with.
+async fn identify_browser(app: &App, head: &Parts) -> Result<Identity> {
+    let refused = match identify_person(app, head).await {
+        Ok(identity) => return Ok(identity),
+        Err(error) => error,
+    };
+    let Some(token) = crate::review::guest_cookie(app, &head.headers) else {
+        return Err(refused);
+    };
+    let guest = crate::review::identify_guest(app, token).await?;
+    match wanted_project(head) {
+        Some(name) if name != guest.project.name => {
+            Err(AppError::not_found(format!("there is no project {name:?}")))
+        }
+        _ => Ok(guest),
+    }
 }
 
 async fn identify_person(app: &App, head: &Parts) -> Result<Identity> {
@@ -226,6 +259,7 @@ async fn identify_person(app: &App, head: &Parts) -> Result<Identity> {
         project,
         role,
         person: Some(person),
+        guest: None,
         principal: Arc::new(principal),
     })
 }

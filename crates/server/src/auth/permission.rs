@@ -40,6 +40,12 @@ pub enum Permission {
     ReadEvaluations,
     /// Start, hold and stop evaluations: they spend money.
     RunEvaluations,
+    /// Be given items of review queues and label them; see one's own progress.
+    Label,
+    /// See review queues with all their items, labels and raters.
+    ReadReviews,
+    /// Fill review queues, settle where raters differ, hand out guest links, make gold.
+    ManageReviews,
     /// Read, export and verify the audit log.
     ReadAudit,
     /// See which models there are.
@@ -77,6 +83,7 @@ const AUDITOR: &[Permission] = &[
     ReadDatasets,
     ReadAudit,
     ReadEvaluations,
+    ReadReviews,
     ReadModels,
     ReadProviders,
     ReadKeys,
@@ -93,6 +100,8 @@ const PRODUCT_OWNER: &[Permission] = &[
     RollBack,
     ReadAudit,
     ReadEvaluations,
+    Label,
+    ReadReviews,
     ReadModels,
     ReadProviders,
     ReadKeys,
@@ -104,6 +113,7 @@ const VIEWER: &[Permission] = &[
     ReadCatalog,
     ReadDatasets,
     ReadEvaluations,
+    ReadReviews,
     ReadModels,
     ReadProviders,
     ReadKeys,
@@ -123,11 +133,15 @@ const EDITOR: &[Permission] = &[
     RunExperiments,
     ReadEvaluations,
     RunEvaluations,
+    Label,
+    ReadReviews,
+    ManageReviews,
     ReadModels,
     ReadProviders,
     ReadKeys,
     ReadMembers,
 ];
+const LABELLER: &[Permission] = &[Label];
 const ADMIN: &[Permission] = &[
     Infer,
     ReadTraces,
@@ -145,6 +159,9 @@ const ADMIN: &[Permission] = &[
     RunExperiments,
     ReadEvaluations,
     RunEvaluations,
+    Label,
+    ReadReviews,
+    ManageReviews,
     ReadAudit,
     ReadModels,
     ManageModels,
@@ -179,6 +196,9 @@ impl Permission {
             RunExperiments => "experiments_run",
             ReadEvaluations => "evaluations_read",
             RunEvaluations => "evaluations_run",
+            Label => "review_label",
+            ReadReviews => "reviews_read",
+            ManageReviews => "reviews_write",
             ReadAudit => "audit_read",
             ReadModels => "models_read",
             ManageModels => "models_write",
@@ -206,6 +226,8 @@ pub enum Role {
     Auditor,
     /// Reads everything but the audit log, changes nothing.
     Viewer,
+    /// Labels what review queues give; sees nothing else.
+    Labeller,
     /// What an application's key needs: calls models, adds scores, reads its traces.
     Caller,
 }
@@ -218,6 +240,7 @@ impl Role {
         Self::ProductOwner,
         Self::Auditor,
         Self::Viewer,
+        Self::Labeller,
         Self::Caller,
     ];
 
@@ -229,6 +252,7 @@ impl Role {
             Self::ProductOwner => PRODUCT_OWNER,
             Self::Auditor => AUDITOR,
             Self::Viewer => VIEWER,
+            Self::Labeller => LABELLER,
             Self::Caller => CALLER,
         }
     }
@@ -246,6 +270,7 @@ impl Role {
             Self::ProductOwner => "product_owner",
             Self::Auditor => "auditor",
             Self::Viewer => "viewer",
+            Self::Labeller => "labeller",
             Self::Caller => "caller",
         }
     }

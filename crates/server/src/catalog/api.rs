@@ -32,7 +32,8 @@ use crate::openapi::Doc;
 const DOCUMENT_BODY_BYTES: usize = 5 << 20;
 
 pub(super) fn routes() -> Vec<Route> {
-    let any = Access::SignedIn;
+    // Everybody who may read documents; those who only label may not know what kinds there are.
+    let any = Access::Needs(Permission::ReadCatalog);
     let read = Access::OfKind(Permission::ReadPrompts, Permission::ReadCatalog);
     let write = Access::OfKind(Permission::WritePrompts, Permission::WriteCatalog);
     vec![

@@ -32,7 +32,7 @@ pub(super) struct Create {
     /// What to call it.
     #[arg(long)]
     name: String,
-    /// What it may do: admin, editor, product_owner, auditor, viewer or caller.
+    /// What it may do: admin, editor, product_owner, auditor, viewer, labeller or caller.
     #[arg(long, default_value = "caller")]
     role: Role,
     /// Print JSON.

@@ -85,6 +85,9 @@ pub struct Source {
     /// Where in that file: a line, or the number of a row where a file has no lines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<u64>,
+    /// The review in which it was judged: `review_queue:NAME@DIGEST#ITEM`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub review: Option<String>,
     /// Who typed it, as `user:ID` or `key:ID`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub person: Option<String>,

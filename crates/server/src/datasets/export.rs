@@ -111,7 +111,8 @@ fn is_formula(text: &str) -> bool {
         .starts_with(['=', '+', '-', '@', '\t', '\r'])
 }
 
-fn csv_cell(text: &str) -> String {
+/// A cell of CSV that a spreadsheet takes for text, whatever it begins with.
+pub(crate) fn csv_cell(text: &str) -> String {
     let safe = if is_formula(text) {
         format!("'{text}")
     } else {

@@ -44,7 +44,7 @@ pub struct FromTraces {
 }
 
 /// One trace.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Picked {
     /// The trace.
@@ -132,6 +132,22 @@ pub async fn add_traces(app: &App, scope: Scope, name: &Name, asked: FromTraces)
         known: counts.0,
         without_input: counts.1,
     })
+}
+
+/// A span as the example that it would become, for features that show it to people.
+/// `None` when it holds no input any more.
+///
+/// # Errors
+/// There is no such trace or span.
+pub async fn span_example(
+    app: &App,
+    scope: Scope,
+    picked: &Picked,
+) -> Result<Option<(StoredSpan, Example)>> {
+    let stored = find_span(app, scope, picked).await?;
+    let id = example_id(&stored);
+    let example = example(app, scope, &stored, &FromTraces::default(), id).await?;
+    Ok(example.map(|example| (stored, example)))
 }
 
 /// The id of the example that a span becomes, the same every time.

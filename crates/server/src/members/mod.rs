@@ -30,6 +30,7 @@ pub const PEOPLE_ROLES: &[Role] = &[
     Role::ProductOwner,
     Role::Auditor,
     Role::Viewer,
+    Role::Labeller,
 ];
 
 /// Pages and API.
@@ -116,7 +117,7 @@ pub async fn invite_member(
     let email = crate::setup::check_email(email)?;
     if !PEOPLE_ROLES.contains(&role) {
         return Err(AppError::invalid(
-            "people are admin, editor, product_owner, auditor or viewer",
+            "people are admin, editor, product_owner, auditor, viewer or labeller",
         )
         .code("bad_role")
         .at("role"));
@@ -182,7 +183,7 @@ pub async fn revoke_invite(app: &App, scope: Scope, id: &str) -> Result<()> {
 pub async fn set_role(app: &App, scope: Scope, user: UserId, role: Role) -> Result<()> {
     if !PEOPLE_ROLES.contains(&role) {
         return Err(AppError::invalid(
-            "people are admin, editor, product_owner, auditor or viewer",
+            "people are admin, editor, product_owner, auditor, viewer or labeller",
         )
         .code("bad_role")
         .at("role"));
@@ -318,7 +319,7 @@ enum Joining {
     New(crate::setup::CheckedAccount),
 }
 
-/// The name behind an actor text (`user:ID`, `key:ID`, `operator`), for pages.
+/// The name behind an actor text (`user:ID`, `key:ID`, `guest:ID`, `operator`), for pages.
 ///
 /// # Errors
 /// The database cannot be read.
@@ -326,6 +327,7 @@ pub(crate) async fn actor_name(db: &db::Db, project: ProjectId, actor: &str) -> 
     let name = match actor.parse() {
         Ok(Actor::Key(key)) => crate::keys::key_name(db, project, key).await?,
         Ok(Actor::User(user)) => store::person_name(db, user).await?,
+        Ok(Actor::Guest(guest)) => crate::review::guest_name(db, project, guest).await?,
         _ => None,
     };
     Ok(name.unwrap_or_else(|| actor.to_owned()))

@@ -89,9 +89,10 @@ pub async fn create_score(app: &App, identity: &Identity, new: NewScore) -> Resu
     Ok(score)
 }
 
-fn source(actor: Actor) -> Source {
+/// Whether somebody's scores are a person's.
+pub(crate) fn source(actor: Actor) -> Source {
     match actor {
-        Actor::User(_) => Source::Human,
+        Actor::User(_) | Actor::Guest(_) => Source::Human,
         Actor::Key(_) | Actor::Operator | Actor::System => Source::Api,
     }
 }

@@ -5,7 +5,7 @@
 //! of a page can be turned into an API call by changing its path.
 
 use base::{Cursor, ProjectId};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use telemetry::{
     AggregateQuery, FacetQuery, Filter, FilterError, ListQuery, QueryError, Reader, Scope,
     Telemetry,
@@ -32,7 +32,7 @@ pub struct Ask {
 }
 
 /// [`Ask`] as clients write it.
-#[derive(Debug, Clone, Default, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default)]
 pub struct AskText {
     /// Earliest start, inclusive: microseconds, RFC 3339 or relative (`-1h`).

@@ -139,6 +139,7 @@ pub fn is_reserved(segment: &str) -> bool {
             | "sign-in"
             | "sign-out"
             | "invite"
+            | "guest"
             | "preferences"
             | "healthz"
             | "readyz"

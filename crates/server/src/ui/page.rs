@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::locales::{Lang, fluent_value};
 use super::nav;
 use crate::app::App;
-use crate::auth::{Identity, Permission};
+use crate::auth::{Identity, Permission, Role};
 use crate::error::{AppError, Result};
 use crate::extract::Form;
 use crate::http::{Access, ErrorView, RequestContext, Route};
@@ -74,6 +74,14 @@ impl PageContext {
             .as_ref()
             .map(|identity| format!("/{}", identity.project.name))
             .unwrap_or_default()
+    }
+
+    /// The page that this reader begins with.
+    pub fn home(&self) -> String {
+        match &self.identity {
+            Some(identity) => first_page(&identity.project.name, identity.role),
+            None => "/".to_owned(),
+        }
     }
 
     /// A text of the UI.
@@ -167,6 +175,7 @@ impl PageContext {
             query => self.query.clone(),
             partial => self.is_partial(),
             base => "",
+            home => self.home(),
             root,
             project,
             projects,
@@ -340,7 +349,7 @@ pub async fn error_page(
         detail,
         hint,
         request_id => context.id.to_string(),
-        home_href => format!("{}/", page.root()),
+        home_href => page.home(),
     };
     match page
         .render_with_status(error.status, "ui/error.html", body)
@@ -419,9 +428,21 @@ async fn home(State(app): State<App>, page: PageContext) -> Result<Response> {
     };
     let projects = crate::projects::of_user(&app.db, person.id).await?;
     match projects.first() {
-        Some(project) => Ok(redirect(format!("/{}/", project.name)).into_response()),
+        Some(project) => {
+            let (_, role) = crate::members::role_in(&app, person.id, Some(&project.name)).await?;
+            Ok(redirect(first_page(&project.name, role)).into_response())
+        }
         None => Err(AppError::forbidden("you are not a member of any project")
             .hint("ask an administrator for an invitation")),
+    }
+}
+
+/// Where a role begins: whoever only labels sees no overview.
+fn first_page(project: &str, role: Role) -> String {
+    if role.allows(Permission::ReadTraces) {
+        format!("/{project}/")
+    } else {
+        format!("/{project}/review")
     }
 }
 

@@ -54,6 +54,23 @@ const CHANGES_NOTHING: &[(&str, &str)] = &[
     ),
     ("POST /api/v1/dataset-uploads/preview", "a preview"),
     (
+        "POST /api/v1/review/inbox/{name}/next",
+        "who holds an item for a while; the label says who judged it",
+    ),
+    ("POST /api/v1/review/inbox/{name}/release", "as above"),
+    (
+        "POST /api/v1/review/items/{id}/label",
+        "a label is a row of its own that says who gave it, and is never changed",
+    ),
+    (
+        "POST /api/v1/review/items/{id}/skip",
+        "a row of its own, as a label",
+    ),
+    (
+        "POST /api/v1/review/inbox/{name}/undo",
+        "ends one's own label and leaves it where it is",
+    ),
+    (
         "POST /api/2.0/mlflow/registered-models/get-latest-versions",
         "a question with a body",
     ),
@@ -226,6 +243,7 @@ fn every_change_is_in_the_log(place: Place) {
     experiments(&walk, &program, &browser);
     datasets(&walk, &program, &browser);
     evaluations(&walk, &place, &program, &browser);
+    review(&walk, &program);
     walk.check(&place);
 }
 
@@ -1017,4 +1035,36 @@ fn evaluations(walk: &Walk, place: &Place, program: &Client, browser: &Client) {
     let content = r#"{"type": "metric", "metric": {"id": "exact-match"}}"#;
     let fields = [("name", "exact"), ("action", "json"), ("document", content)];
     walk.form(One, route, browser, "/default/evaluators/edit", &fields);
+}
+
+fn review(walk: &Walk, program: &Client) {
+    let one = |route: &'static str, at: &str, body: Value| walk.json(One, route, program, at, body);
+    let document =
+        json!({"questions": [{"name": "good", "type": "choice", "options": ["yes", "no"]}]});
+    let at = "/api/v1/catalog/review_queue/walked/versions";
+    let made = program.post(at, &json!({"content": document}));
+    assert_eq!(made.status, 201, "{made:?}");
+    let of = |rest: &str| format!("/api/v1/review/queues/walked/{rest}");
+    let fill = json!({"source": {"dataset": {"name": "judged"}}});
+    let route = "POST /api/v1/review/queues/{name}/fill";
+    one(route, &of("fill"), fill);
+    let next = program.post("/api/v1/review/inbox/walked/next", &json!({}));
+    let item = &next.json()["item"];
+    let id = text(&item["id"]);
+    let label = json!({"fence": item["fence"], "values": {"good": "yes"}});
+    let at = |verb: &str| format!("/api/v1/review/items/{id}/{verb}");
+    assert_eq!(program.post(&at("label"), &label).status, 200);
+    let route = "POST /api/v1/review/items/{id}/adjudicate";
+    one(route, &at("adjudicate"), json!({"values": {"good": "no"}}));
+    let route = "POST /api/v1/review/items/{id}/reopen";
+    one(route, &at("reopen"), json!({}));
+    let route = "POST /api/v1/review/queues/{name}/gold";
+    one(route, &of("gold"), json!({"dataset": "gold"}));
+    let route = "POST /api/v1/review/items/{id}/close";
+    one(route, &at("close"), json!({}));
+    let route = "POST /api/v1/review/queues/{name}/guests";
+    let guest = one(route, &of("guests"), json!({"name": "Hanako"}));
+    let at = format!("/api/v1/review/guests/{}", text(&guest["guest"]["id"]));
+    let route = "DELETE /api/v1/review/guests/{id}";
+    one(route, &at, Value::Null);
 }

@@ -268,6 +268,11 @@ fn document(kind: &str, seed: u64, known: &Known) -> Option<Value> {
                 "concurrency": 4, "attempts": 3, "budget_usd": seed % 7 + 1,
             })
         }
+        "review_queue" => json!({
+            "description": format!("{seed}"),
+            "questions": [{"name": "good", "type": "choice", "options": ["yes", "no"]}],
+            "raters": seed % 3 + 1, "reserve_s": 60 + seed % 60,
+        }),
         "parcel" => json!({"seed": seed, "parts": [Digest::of(&part(seed)).to_string()]}),
         other => panic!("there is no generator of documents for the kind {other:?}: add one"),
     })

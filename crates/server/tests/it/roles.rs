@@ -10,7 +10,14 @@ use serde_json::{Value, json};
 use crate::harness::{Client, Live, NO_ID, Place, Reply, on_both_databases, question};
 
 /// The roles that people have.
-const PEOPLE: [&str; 5] = ["admin", "editor", "product_owner", "auditor", "viewer"];
+const PEOPLE: [&str; 6] = [
+    "admin",
+    "editor",
+    "product_owner",
+    "auditor",
+    "viewer",
+    "labeller",
+];
 
 /// A method, a path, and who may call it: `everybody`, or roles.
 const EXPECTED: &[(&str, &str, &str)] = &[
@@ -121,7 +128,7 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     (
         "GET",
         "/{project}/about",
-        "admin editor product_owner auditor viewer",
+        "admin editor product_owner auditor viewer labeller",
     ),
     // Documents of every kind; the permission depends on the kind.
     (
@@ -894,6 +901,97 @@ const EXPECTED: &[(&str, &str, &str)] = &[
         "admin editor product_owner auditor viewer",
     ),
     ("DELETE", "/api/public/dataset-items/{id}", "admin editor"),
+    // Review.
+    (
+        "GET",
+        "/api/v1/review/inbox",
+        "admin editor product_owner labeller",
+    ),
+    (
+        "GET",
+        "/api/v1/review/inbox/{name}",
+        "admin editor product_owner labeller",
+    ),
+    (
+        "POST",
+        "/api/v1/review/inbox/{name}/next",
+        "admin editor product_owner labeller",
+    ),
+    (
+        "POST",
+        "/api/v1/review/inbox/{name}/undo",
+        "admin editor product_owner labeller",
+    ),
+    (
+        "POST",
+        "/api/v1/review/inbox/{name}/release",
+        "admin editor product_owner labeller",
+    ),
+    (
+        "GET",
+        "/api/v1/review/inbox/{name}/mine",
+        "admin editor product_owner labeller",
+    ),
+    (
+        "GET",
+        "/api/v1/review/items/{id}/mine",
+        "admin editor product_owner labeller",
+    ),
+    (
+        "POST",
+        "/api/v1/review/items/{id}/label",
+        "admin editor product_owner labeller",
+    ),
+    (
+        "POST",
+        "/api/v1/review/items/{id}/skip",
+        "admin editor product_owner labeller",
+    ),
+    (
+        "GET",
+        "/api/v1/review/queues",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "GET",
+        "/api/v1/review/queues/{name}",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "GET",
+        "/api/v1/review/queues/{name}/items",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "GET",
+        "/api/v1/review/queues/{name}/export",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "GET",
+        "/api/v1/review/items/{id}",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "GET",
+        "/api/v1/review/queues/{name}/guests",
+        "admin editor product_owner auditor viewer",
+    ),
+    ("POST", "/api/v1/review/queues/{name}/fill", "admin editor"),
+    ("POST", "/api/v1/review/queues/{name}/gold", "admin editor"),
+    (
+        "POST",
+        "/api/v1/review/queues/{name}/guests",
+        "admin editor",
+    ),
+    ("DELETE", "/api/v1/review/guests/{id}", "admin editor"),
+    (
+        "POST",
+        "/api/v1/review/items/{id}/adjudicate",
+        "admin editor",
+    ),
+    ("POST", "/api/v1/review/items/{id}/close", "admin editor"),
+    ("POST", "/api/v1/review/items/{id}/reopen", "admin editor"),
     // Trees of files.
     (
         "GET",

@@ -1788,3 +1788,17 @@ calibration-swap-first = First place won twice
 calibration-swap-second = Second place won twice
 calibration-swap-leans = This judge leans to one place.
 calibration-swap-note = Each pair is judged twice with the answers' places exchanged. Only a win in both counts; everything else is a tie.
+
+### review: roles, refusals
+role-labeller = Labeller
+error-code-no-such-queue = There is no such review queue.
+error-code-no-such-item = There is no such item.
+error-code-item-free = You do not hold this item any more; nobody does.
+error-code-item-taken = You do not hold this item any more; somebody else does.
+error-code-item-done = You do not hold this item any more; it has all its labels.
+error-code-item-closed = This item is closed.
+error-code-item-open = This item is not closed, or its raters have not judged it yet.
+error-code-too-many-held = You hold too many items of this queue.
+error-code-nothing-to-undo = There is nothing to take back.
+error-code-invalid-label = An answer is wrong.
+error-code-link-over = This review link is not known, is over or was revoked.

@@ -1733,3 +1733,17 @@ calibration-swap-first = 一番目が二回とも勝ち
 calibration-swap-second = 二番目が二回とも勝ち
 calibration-swap-leans = この評価器には位置の偏りがあります。
 calibration-swap-note = 各組を、回答の位置を入れ替えて二回判定します。二回とも勝った場合だけを勝ちとし、ほかは引き分けです。
+
+### review: roles, refusals
+role-labeller = ラベラー
+error-code-no-such-queue = そのレビューキューはありません。
+error-code-no-such-item = その項目はありません。
+error-code-item-free = この項目はもう確保されていません。今は誰も確保していません。
+error-code-item-taken = この項目はもう確保されていません。別の人が確保しています。
+error-code-item-done = この項目はもう確保されていません。必要なラベルがすべてそろいました。
+error-code-item-closed = この項目は締め切られました。
+error-code-item-open = この項目は締め切られていないか、まだ評価者の判定が終わっていません。
+error-code-too-many-held = このキューで確保している項目が多すぎます。
+error-code-nothing-to-undo = 取り消せるものがありません。
+error-code-invalid-label = 回答に誤りがあります。
+error-code-link-over = このレビューリンクは無効か、期限切れか、取り消されています。
