@@ -47,6 +47,11 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "evaluation",
         text: include_str!("../migrations/0006_evaluation.sql"),
     },
+    Migration {
+        number: 8,
+        name: "improve",
+        text: include_str!("../migrations/0008_improve.sql"),
+    },
 ];
 
 /// Which migrations were applied: the one table that no migration makes.

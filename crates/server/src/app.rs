@@ -84,6 +84,8 @@ pub struct Inner {
     pub data: Arc<crate::data::Library>,
     /// News and figures of evaluations.
     pub evaluations: crate::evaluations::Live,
+    /// News of improvements.
+    pub improvements: crate::improve::Live,
     /// Turns true when the server begins to stop: answers without an end of their own end then.
     pub stopping: watch::Sender<bool>,
     plan_memory: tokio::sync::Mutex<crate::plan::Memory>,
@@ -188,6 +190,7 @@ impl App {
             experiments: crate::experiments::Cache::default(),
             data: Arc::new(crate::data::Library::of(&config.data_dir)),
             evaluations: crate::evaluations::Live::default(),
+            improvements: crate::improve::Live::default(),
             stopping: watch::Sender::new(false),
             plan_memory: tokio::sync::Mutex::default(),
             config,

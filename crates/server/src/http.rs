@@ -173,6 +173,7 @@ pub fn routes() -> Vec<Route> {
         crate::experiments::routes(),
         crate::evaluations::routes(),
         crate::calibration::routes(),
+        crate::improve::routes(),
         crate::evaluators::routes(),
         crate::datasets::routes(),
         crate::review::routes(),

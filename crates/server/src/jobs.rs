@@ -12,5 +12,6 @@ pub fn start(app: &App, tasks: &mut JoinSet<()>, stop: watch::Receiver<bool>) {
     let mut worker = Worker::new(app.db.clone(), WorkerSettings::new(owner));
     crate::models::register_jobs(app, &mut worker);
     tasks.spawn(worker.run(stop.clone()));
+    tasks.spawn(crate::improve::worker(app).run(stop.clone()));
     tasks.spawn(crate::evaluations::worker(app).run(stop));
 }

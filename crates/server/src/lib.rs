@@ -21,6 +21,7 @@ pub mod experiments;
 pub mod extract;
 pub mod gitops;
 pub mod http;
+pub mod improve;
 pub mod inference;
 pub mod jobs;
 pub mod keys;

@@ -163,6 +163,13 @@ fn pairs(kept: &[Kept]) -> Vec<(usize, usize, f64)> {
     found
 }
 
+/// Pairs among these examples that are the same or nearly the same: their indices, the most alike
+/// first.
+pub(crate) fn alike_pairs(examples: &[Example]) -> Vec<(usize, usize, f64)> {
+    let kept: Vec<Kept> = examples.iter().map(Kept::of).collect();
+    pairs(&kept)
+}
+
 /// For each example that has one alike: the name of its group, which is the same in every version
 /// that holds the group's first input.
 pub(super) async fn groups(

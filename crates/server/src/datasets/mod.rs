@@ -47,6 +47,7 @@ use crate::error::{AppError, Result};
 use crate::http::Route;
 
 pub use alike::Report;
+pub(crate) use alike::alike_pairs;
 pub use document::{Checks, Chunk, DatasetDocument, Fields};
 pub use edit::{Describe, Edits, Saved};
 pub use example::{Example, Mark, Source, Verdict};

@@ -11,7 +11,7 @@ use super::store::{CallProblem, Cell};
 use crate::evaluators::text_of;
 
 /// A candidate, ready to be asked.
-pub(super) struct Asker {
+pub(crate) struct Asker {
     name: String,
     prompt: Option<PromptRef>,
     /// The one variable of its prompt, which an input that is a text fills.
@@ -27,7 +27,7 @@ impl Asker {
     ///
     /// # Errors
     /// An expression cannot be read, which was checked when the suite was saved.
-    pub(super) fn all(
+    pub(crate) fn all(
         suite: &SuiteDocument,
         pinned: &Pinned,
         prompts: &[Option<PromptDocument>],
@@ -79,7 +79,7 @@ impl Asker {
     }
 
     /// Whose calls wait for each other.
-    pub(super) fn lane(&self) -> &str {
+    pub(crate) fn lane(&self) -> &str {
         &self.lane
     }
 
@@ -87,7 +87,7 @@ impl Asker {
     ///
     /// # Errors
     /// An expression failed on this example.
-    pub(super) fn inputs(&self, example: &Value) -> Result<Inputs, CallProblem> {
+    pub(crate) fn inputs(&self, example: &Value) -> Result<Inputs, CallProblem> {
         let input = &example["input"];
         let mut inputs = Inputs::default();
         for (name, expression) in &self.variables {
@@ -140,7 +140,7 @@ impl Asker {
     }
 
     /// The call for these inputs.
-    pub(super) fn request(
+    pub(crate) fn request(
         &self,
         evaluation: &str,
         cell: Cell,
@@ -167,7 +167,7 @@ fn user(text: &str) -> Value {
 
 /// What a candidate is asked.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Inputs {
+pub(crate) struct Inputs {
     pub messages: Vec<Value>,
     pub variables: Map<String, Value>,
 }

@@ -1,5 +1,5 @@
-//! One call of an evaluation: made through the gateway like any other, tried again
-//! where that can help, and never paid for twice.
+//! One call of an evaluation, or of another job that asks candidates: made through the
+//! gateway like any other, tried again where that can help, and never paid for twice.
 //!
 //! The id of a call's trace follows from the evaluation, the call and the attempt.
 //! A worker that takes an evaluation over therefore looks each call up before it
@@ -19,7 +19,8 @@ use telemetry::{BodyContent, Status};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::pin::Ready;
+use super::meter::Meter;
+use super::pin::{ENVIRONMENT, Ready};
 use super::store::CallProblem;
 use crate::app::App;
 use crate::error::Result;
@@ -53,6 +54,8 @@ pub(crate) struct Caller {
     pub lanes: Lanes,
     /// Models that did not take structured output or probabilities.
     pub plain: Plain,
+    /// What counts each attempt and may refuse it, where a job has such limits.
+    pub meter: Option<Arc<Meter>>,
     /// Turns true when no more calls should begin.
     pub stop: watch::Receiver<bool>,
 }
@@ -61,7 +64,7 @@ pub(crate) struct Caller {
 pub(crate) type Plain = Arc<Mutex<HashSet<String>>>;
 
 /// What to call.
-pub(super) struct Request {
+pub(crate) struct Request {
     /// Names the call within the evaluation.
     pub key: String,
     /// Whose calls wait for each other when one is told to.
@@ -74,7 +77,7 @@ pub(super) struct Request {
 
 /// How a call went.
 #[derive(Debug, Clone)]
-pub(super) struct Called {
+pub(crate) struct Called {
     pub answer: std::result::Result<Said, CallProblem>,
     pub trace: TraceId,
     pub attempts: i64,
@@ -85,7 +88,7 @@ pub(super) struct Called {
 
 /// What a model said.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Said {
+pub(crate) struct Said {
     pub text: String,
     /// Of the choice, as the provider gave them.
     pub logprobs: Value,
@@ -111,7 +114,7 @@ pub(crate) struct Bill {
 }
 
 impl Bill {
-    pub(super) fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.spent = self.spent.saturating_add(other.spent);
         self.unpriced += other.unpriced;
         self.input_tokens += other.input_tokens;
@@ -119,7 +122,7 @@ impl Bill {
     }
 
     /// What is known to have been spent; none when a price is missing.
-    pub(super) fn cost(&self) -> Option<i64> {
+    pub(crate) fn cost(&self) -> Option<i64> {
         (self.unpriced == 0).then_some(self.spent)
     }
 
@@ -146,6 +149,27 @@ struct Attempt {
     latency_us: i64,
 }
 
+impl Attempt {
+    /// Whether a provider took it, whatever came of it.
+    fn counts(&self) -> bool {
+        let told_to_wait = matches!(
+            &self.answer,
+            Err(Refused {
+                again: Again::WhenTold(_),
+                ..
+            })
+        );
+        !told_to_wait
+    }
+}
+
+impl Request {
+    /// Whose calls cost alike: the first word of the key.
+    fn payer(&self) -> &str {
+        self.key.split('/').next().unwrap_or_default()
+    }
+}
+
 struct Refused {
     problem: CallProblem,
     again: Again,
@@ -164,7 +188,7 @@ enum Again {
 
 impl Caller {
     /// Makes a call, or finds that it was made.
-    pub(super) async fn call(
+    pub(crate) async fn call(
         &self,
         request: &Request,
     ) -> Result<std::result::Result<Called, Halted>> {
@@ -192,14 +216,17 @@ impl Caller {
             number += 1;
             let trace = self.trace_id(&request.key, number);
             let attempt = match self.recorded(trace, wish).await? {
-                Some(attempt) => attempt,
-                None if self.only_recorded => return Ok(Err(Halted)),
-                None => {
-                    if self.wait_for(&request.lane).await.is_err() {
-                        return Ok(Err(Halted));
+                Some(attempt) => {
+                    if let Some(meter) = &self.meter {
+                        meter.found(trace, request.payer(), attempt.bill, attempt.counts());
                     }
-                    self.attempt(request, trace, wish).await?
+                    attempt
                 }
+                None if self.only_recorded => return Ok(Err(Halted)),
+                None => match self.metered(request, trace, wish).await? {
+                    Ok(attempt) => attempt,
+                    Err(Halted) => return Ok(Err(Halted)),
+                },
             };
             bill.add(attempt.bill);
             let finished = |answer| Called {
@@ -231,6 +258,27 @@ impl Caller {
                 }
             }
         }
+    }
+
+    /// An attempt, once the provider takes calls and the meter lets it begin.
+    async fn metered(
+        &self,
+        request: &Request,
+        trace: TraceId,
+        wish: Wish,
+    ) -> Result<std::result::Result<Attempt, Halted>> {
+        if self.wait_for(&request.lane).await.is_err() {
+            return Ok(Err(Halted));
+        }
+        let Some(meter) = &self.meter else {
+            return Ok(Ok(self.attempt(request, trace, wish).await?));
+        };
+        let Some(admitted) = meter.admit(request.payer(), &self.stop).await else {
+            return Ok(Err(Halted));
+        };
+        let attempt = self.attempt(request, trace, wish).await?;
+        admitted.settle(trace, attempt.bill, attempt.counts());
+        Ok(Ok(attempt))
     }
 
     fn trace_id(&self, key: &str, number: i64) -> TraceId {
@@ -368,7 +416,7 @@ impl Caller {
     }
 
     /// The evaluation's plan on the providers and prices of this moment.
-    pub(super) fn plan(&self) -> Arc<Plan> {
+    pub(crate) fn plan(&self) -> Arc<Plan> {
         let present = self.app.gateway.plan();
         let mut kept = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
         match &*kept {
@@ -500,7 +548,7 @@ impl Lanes {
     }
 
     /// Until when this lane takes no calls; none when it takes them.
-    pub(super) fn blocked_until(&self, lane: &str) -> Option<Instant> {
+    pub(crate) fn blocked_until(&self, lane: &str) -> Option<Instant> {
         let lanes = self.lock();
         let until = lanes.get(lane)?.until;
         (until > Instant::now()).then_some(until)
@@ -508,7 +556,7 @@ impl Lanes {
 }
 
 /// Tags of every call of an evaluation.
-pub(super) fn tags(evaluation: &str, candidate: &str, example: &str) -> BTreeMap<String, String> {
+pub(crate) fn tags(evaluation: &str, candidate: &str, example: &str) -> BTreeMap<String, String> {
     [
         ("evaluation", evaluation),
         ("candidate", candidate),
@@ -518,8 +566,27 @@ pub(super) fn tags(evaluation: &str, candidate: &str, example: &str) -> BTreeMap
     .into()
 }
 
+/// Who calls are made for: whoever started the job.
+pub(crate) fn principal(started_by: &str, project: ProjectId) -> Principal {
+    let actor: Option<db::Actor> = started_by.parse().ok();
+    let (mut key_id, mut user_id) = (None, None);
+    match actor {
+        Some(db::Actor::Key(key)) => key_id = Some(key),
+        Some(db::Actor::User(user)) => user_id = Some(user),
+        _ => {}
+    }
+    Principal {
+        key_id,
+        user_id,
+        project,
+        environment: ENVIRONMENT.to_owned(),
+        role: "evaluation".to_owned(),
+        expires_at: None,
+    }
+}
+
 /// Whose calls wait for each other.
-pub(super) fn lane_of(model: &str) -> String {
+pub(crate) fn lane_of(model: &str) -> String {
     model
         .split_once('/')
         .map_or(model, |(provider, _)| provider)
@@ -527,7 +594,7 @@ pub(super) fn lane_of(model: &str) -> String {
 }
 
 /// The body of a call with these messages.
-pub(super) fn chat_body(
+pub(crate) fn chat_body(
     model: Option<&str>,
     messages: &[Value],
     parameters: &Map<String, Value>,

@@ -7,6 +7,7 @@
 //! | `store.rs` | evaluations, answers, scores and the cache in the database |
 //! | `work.rs` | the worker: what comes next, budget, writing under a fence |
 //! | `ask.rs`, `call.rs` | what a candidate is asked; one call that is never paid for twice |
+//! | `meter.rs` | limits on calls and money, asked before each attempt |
 //! | `judging.rs` | scoring one answer |
 //! | `inquiry.rs`, `local.rs` | scoring by several questions to a model, or by a look inside a local one |
 //! | `results.rs` | figures, intervals, verdicts, slices, differences |
@@ -28,6 +29,7 @@ pub mod gate;
 mod inquiry;
 mod judging;
 mod local;
+mod meter;
 mod pages;
 mod pin;
 mod results;
@@ -65,6 +67,16 @@ pub use results::{
 pub use store::{
     AnswerRow, CallProblem, Cell, Counters, Evaluation, JudgedAnswer, Outcome, ScoreRow, State,
 };
+
+/// More of the calling code, for features that ask candidates: the same traces, the same way
+/// not to pay twice.
+pub(crate) mod calling {
+    pub(crate) use super::ask::Asker;
+    pub(crate) use super::call::{Bill, Request, chat_body, lane_of, principal};
+    pub(crate) use super::meter::{Ended, Meter, Paid};
+    pub(crate) use super::pin::{PinnedVersion, pin};
+    pub(crate) use super::results::cluster_of;
+}
 
 /// The catalog's word for suites.
 pub const KIND: &str = "suite";

@@ -104,7 +104,7 @@ fn wrong(at: impl Into<String>, message: impl Into<String>) -> AppError {
 ///
 /// # Errors
 /// Something is missing, or a judge is of the family that it judges; with its place.
-pub(super) async fn pin(app: &App, scope: Scope, suite: &SuiteDocument) -> Result<Pinned> {
+pub(crate) async fn pin(app: &App, scope: Scope, suite: &SuiteDocument) -> Result<Pinned> {
     let dataset = find(app, scope, "/dataset", &suite.dataset).await?.0;
     let mut candidates = Vec::new();
     for (index, candidate) in suite.candidates.iter().enumerate() {
@@ -375,7 +375,7 @@ impl Ready {
     ///
     /// # Errors
     /// A document cannot be read any more.
-    pub(super) async fn load(
+    pub(crate) async fn load(
         app: &App,
         project: ProjectId,
         suite: &SuiteDocument,

@@ -154,7 +154,8 @@ pub struct ComparisonJson {
 }
 
 impl ComparisonJson {
-    fn of(found: &stats::Comparison) -> Self {
+    /// What is said of a comparison.
+    pub(crate) fn of(found: &stats::Comparison) -> Self {
         Self {
             verdict: found.verdict.as_str().into(),
             difference: found.difference,
@@ -197,7 +198,7 @@ pub(super) struct Facts {
 }
 
 /// The cluster that a metadata value stands for.
-pub(super) fn cluster_of(value: &Value) -> u64 {
+pub(crate) fn cluster_of(value: &Value) -> u64 {
     let mut first = [0; 8];
     first.copy_from_slice(&Digest::of(value.to_string().as_bytes()).0[..8]);
     u64::from_le_bytes(first)

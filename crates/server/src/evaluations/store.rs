@@ -48,7 +48,8 @@ impl State {
         }
     }
 
-    fn of(text: &str) -> Self {
+    /// The state that a word of the database means.
+    pub(crate) fn of(text: &str) -> Self {
         match text {
             "queued" => Self::Queued,
             "running" => Self::Running,

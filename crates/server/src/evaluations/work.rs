@@ -14,7 +14,6 @@ use std::time::Duration;
 use base::{Digest, Id as _, ScoreId};
 use db::Scope;
 use db::jobs::{JobContext, JobError};
-use gateway::Principal;
 use serde_json::{Value, json};
 use telemetry::{Batch, Score, Source};
 use tokio::sync::watch;
@@ -22,10 +21,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::ask::Asker;
-use super::call::{Bill, Caller, Halted, Lanes, lane_of, stable_id, tags};
+use super::call::{Bill, Caller, Halted, Lanes, lane_of, principal, stable_id, tags};
 use super::judging::{About, Judged, Look, judge};
 use super::local::References;
-use super::pin::{ENVIRONMENT, Ready};
+use super::pin::Ready;
 use super::store::{
     self, AnswerRow, Cell, Evaluation, Gain, Hold, Outcome, ScoreRow, State, Taken,
 };
@@ -270,7 +269,7 @@ impl Worker {
         let caller = Caller {
             app: app.clone(),
             project,
-            principal: Arc::new(principal(&evaluation)),
+            principal: Arc::new(principal(&evaluation.started_by, project)),
             evaluation: evaluation.id.clone(),
             created_at: evaluation.created_at,
             ready,
@@ -280,6 +279,7 @@ impl Worker {
             lanes: Lanes::default(),
             plain: Arc::default(),
             only_recorded: false,
+            meter: None,
             stop: stopped,
         };
         let names = evaluation
@@ -874,25 +874,6 @@ fn at_us_of(evaluation: &Evaluation) -> i64 {
 )]
 fn nano(usd: f64) -> i64 {
     (usd * 1e9) as i64
-}
-
-/// Who the calls are made for: whoever started the evaluation.
-fn principal(evaluation: &Evaluation) -> Principal {
-    let actor: Option<db::Actor> = evaluation.started_by.parse().ok();
-    let (mut key_id, mut user_id) = (None, None);
-    match actor {
-        Some(db::Actor::Key(key)) => key_id = Some(key),
-        Some(db::Actor::User(user)) => user_id = Some(user),
-        _ => {}
-    }
-    Principal {
-        key_id,
-        user_id,
-        project: evaluation.project,
-        environment: ENVIRONMENT.to_owned(),
-        role: "evaluation".to_owned(),
-        expires_at: None,
-    }
 }
 
 /// Answers one example with one candidate, and measures the answer.

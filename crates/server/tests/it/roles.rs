@@ -340,6 +340,30 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ),
     (
         "GET",
+        "/api/v1/improvements",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "GET",
+        "/api/v1/improvements/{id}",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "GET",
+        "/api/v1/improvements/{id}/steps/{number}",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "GET",
+        "/api/v1/improvements/{id}/events",
+        "admin editor product_owner auditor viewer",
+    ),
+    ("POST", "/api/v1/improvements", "admin editor"),
+    ("POST", "/api/v1/improvements/{id}/pause", "admin editor"),
+    ("POST", "/api/v1/improvements/{id}/resume", "admin editor"),
+    ("POST", "/api/v1/improvements/{id}/stop", "admin editor"),
+    (
+        "GET",
         "/{project}/evaluations",
         "admin editor product_owner auditor viewer",
     ),

@@ -1,0 +1,440 @@
+//! Prompt improvement: a durable search for a better text of a prompt.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `document.rs` | what is asked for |
+//! | `begin.rs` | what its references mean when it starts; which examples are for what |
+//! | `search.rs` | whose child comes next, what is better, what is merged: pure |
+//! | `reflect.rs` | what the reflecting model is asked, and when its proposal may be tried |
+//! | `merge.rs` | merging the changes of two texts |
+//! | `answer.rs` | one answer to one example, with its scores |
+//! | `work.rs` | the worker: from step to step, under a fence |
+//! | `verdict.rs` | the final comparison on what was held out |
+//! | `store.rs` | improvements, steps, results and calls in the database |
+//! | `events.rs` | progress as server-sent events |
+//! | `api.rs`, `pages.rs`, `view.rs` | JSON routes, pages, what templates are given |
+//!
+//! The search never reads an example that is held out, and each of its decisions follows from
+//! what is in the database and the seed, so that a worker which takes it over goes on as if
+//! nothing had happened. Calls are those of [`crate::evaluations`]: their traces' ids follow
+//! from what is asked, and none is paid for twice.
+
+mod answer;
+mod api;
+mod begin;
+mod document;
+mod events;
+mod merge;
+//PAGES mod pages;
+mod reflect;
+mod search;
+mod store;
+mod verdict;
+//PAGES mod view;
+mod work;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{NanoUsd, ProjectId};
+use db::Scope;
+use db::jobs::{NewJob, Worker, WorkerSettings};
+use db::{Db, WriteTx};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::app::App;
+use crate::error::{AppError, Result};
+use crate::http::Route;
+
+pub use api::{ExampleCounts, ImprovementJson, StepJson};
+pub use begin::{Pinned, Rows};
+pub use document::{ImproveDocument, RowLimits, Shares, Splits};
+pub use store::{Improvement, Phase, ResultRow, Step, StepKind, StepState};
+pub use verdict::{Compared, Verdict};
+
+pub use crate::evaluations::State;
+
+/// The queue's word for the work on an improvement.
+const JOB: &str = "improvement";
+/// A worker's losses before its job is given up: each kill of the server is one.
+const MOST_LOSSES: i64 = 1000;
+/// How long a worker may be silent before another takes over.
+const LEASE: Duration = Duration::from_secs(10);
+/// Improvements that run at once in this process.
+const AT_ONCE: usize = 2;
+
+/// Pages and API.
+pub fn routes() -> Vec<Route> {
+    api::routes()
+}
+
+/// Who waits for news of improvements in this process. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Live(Arc<watch::Sender<u64>>);
+
+impl Default for Live {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(0)))
+    }
+}
+
+impl Live {
+    fn changed(&self) {
+        self.0.send_modify(|count| *count += 1);
+    }
+
+    fn subscribe(&self) -> watch::Receiver<u64> {
+        self.0.subscribe()
+    }
+}
+
+/// What the operations work on.
+#[derive(Clone, Copy)]
+pub struct Desk<'a> {
+    /// The server's parts.
+    pub app: &'a App,
+}
+
+impl<'a> Desk<'a> {
+    /// The server's.
+    pub fn of(app: &'a App) -> Self {
+        Self { app }
+    }
+
+    fn db(self) -> &'a Db {
+        &self.app.db
+    }
+}
+
+/// The worker that works on improvements, with a short lease as evaluations have it.
+pub fn worker(app: &App) -> Worker {
+    let owner = format!(
+        "improvements-{}-{}",
+        std::process::id(),
+        app.ids.make::<base::JobId>()
+    );
+    let settings = WorkerSettings {
+        concurrency: AT_ONCE,
+        lease_ttl: LEASE,
+        poll: Duration::from_millis(500),
+        ..WorkerSettings::new(owner)
+    };
+    let mut worker = Worker::new(app.db.clone(), settings);
+    let app = app.clone();
+    worker.register(JOB, move |context| {
+        let app = app.clone();
+        async move { Box::pin(work::run(app, context)).await }
+    });
+    worker
+}
+
+/// Starts an improvement.
+///
+/// # Errors
+/// The document is wrong, names something that is not there, or its budget is too small.
+pub async fn start(desk: Desk<'_>, scope: Scope, content: &Value) -> Result<Improvement> {
+    let document = ImproveDocument::parse(content).map_err(db::CatalogError::Invalid)?;
+    let mut pinned = begin::begin(desk.app, scope, &document).await?;
+    let held_out = begin::held_out_key(&pinned);
+    let before = store::with_held_out(desk.db(), scope.project, &held_out).await?;
+    if before > 0 {
+        pinned.warnings.push(format!(
+            "{before} improvements before were judged on the same examples that are held out here; \
+             each of them tells a little about these, and the number means less every time"
+        ));
+    }
+    let improvement = Improvement {
+        id: store::new_id(desk.db()),
+        project: scope.project,
+        prompt: pinned.prompt.name.clone(),
+        document,
+        pinned,
+        state: State::Queued,
+        reason: String::new(),
+        phase: Phase::Start,
+        ended_by: String::new(),
+        holder: None,
+        started_by: scope.actor.to_string(),
+        created_at: desk.db().now_us(),
+        started_at: None,
+        ended_at: None,
+        worked_us: 0,
+        calls: 0,
+        spent: NanoUsd(0),
+        unpriced: 0,
+        failures: 0,
+        verdict: None,
+    };
+    let mut tx = desk.db().begin_write().await?;
+    store::insert(&mut tx, &improvement, &held_out).await?;
+    let job = enqueue(&mut tx, scope.project, &improvement.id).await?;
+    store::set_holder(&mut tx, scope.project, &improvement.id, &job).await?;
+    let detail = json!({
+        "prompt": improvement.prompt, "version": improvement.pinned.prompt.number,
+        "dataset": improvement.pinned.suite.dataset.name, "reflector": improvement.document.reflector,
+        "budget_calls": improvement.document.budget_calls,
+    });
+    audit(
+        &mut tx,
+        scope,
+        "improvement.start",
+        &improvement.id,
+        "",
+        detail,
+    )
+    .await?;
+    tx.commit().await?;
+    desk.app.improvements.changed();
+    Ok(Improvement {
+        holder: Some(job),
+        ..improvement
+    })
+}
+
+async fn enqueue(tx: &mut WriteTx, project: ProjectId, id: &str) -> Result<String> {
+    let job = NewJob {
+        project: Some(project),
+        max_attempts: MOST_LOSSES,
+        ..NewJob::new(JOB, json!({"improvement": id}))
+    };
+    Ok(db::jobs::enqueue(tx, job).await?.to_string())
+}
+
+async fn audit(
+    tx: &mut WriteTx,
+    scope: Scope,
+    action: &str,
+    id: &str,
+    reason: &str,
+    detail: Value,
+) -> Result<()> {
+    let line = db::audit::Line::new(scope, action, id);
+    Ok(line.detail(detail).reason(reason).write(tx).await?)
+}
+
+/// One improvement of the project.
+///
+/// # Errors
+/// 404 when there is none.
+pub async fn find(desk: Desk<'_>, scope: Scope, id: &str) -> Result<Improvement> {
+    let found = store::find(desk.db(), scope.project, id).await?;
+    found.ok_or_else(not_found)
+}
+
+fn not_found() -> AppError {
+    AppError::not_found("there is no such improvement").code("improvement_not_found")
+}
+
+/// The newest improvements before this one, of one prompt or of all.
+///
+/// # Errors
+/// The database cannot be read.
+pub async fn list(
+    desk: Desk<'_>,
+    scope: Scope,
+    prompt: Option<&str>,
+    before: Option<(i64, String)>,
+    limit: i64,
+) -> Result<Vec<Improvement>> {
+    store::list(desk.db(), scope.project, prompt, before, limit).await
+}
+
+/// What was tried and what came of it, for showing it.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    /// Every step, the start first.
+    pub steps: Vec<Step>,
+    /// By step: what is known of its answers.
+    pub standings: Vec<Standing>,
+    /// The best step so far.
+    pub best: i64,
+}
+
+/// How a step's text stands on the selection examples.
+#[derive(Debug, Clone, Default)]
+pub struct Standing {
+    /// The step.
+    pub number: i64,
+    /// Its mean score, where there is one.
+    pub mean: Option<f64>,
+    /// Examples that it has a score on.
+    pub scored: usize,
+    /// Its gain over the start, as a mean over all selection examples.
+    pub gain: f64,
+    /// Examples on which nobody is better.
+    pub wins: Vec<i64>,
+    /// Its scores, by place.
+    pub scores: std::collections::BTreeMap<i64, f64>,
+    /// Whether it is on the frontier that parents are drawn from.
+    pub frontier: bool,
+}
+
+/// What was tried and what came of it.
+///
+/// # Errors
+/// The database cannot be read.
+pub async fn progress(desk: Desk<'_>, improvement: &Improvement) -> Result<Progress> {
+    let (db, project, id) = (desk.db(), improvement.project, improvement.id.as_str());
+    let steps = store::steps(db, project, id).await?;
+    let scores = store::objectives(db, project, id).await?;
+    let members = work::members(&steps);
+    let known = search::Known {
+        seed: improvement.document.seed,
+        members: &members,
+        scores: &scores,
+        selection: &improvement.pinned.rows.selection,
+        train: &improvement.pinned.rows.train,
+    };
+    let (wins, frontier, best) = (known.wins(), known.frontier(), known.best());
+    let selection = &improvement.pinned.rows.selection;
+    let standings = steps.iter().map(|step| {
+        let own = scores.get(&step.number);
+        let on: std::collections::BTreeMap<i64, f64> = selection
+            .iter()
+            .filter_map(|place| Some((*place, *own?.get(place)?)))
+            .collect();
+        #[expect(clippy::cast_precision_loss, reason = "counts of examples")]
+        let mean = (!on.is_empty()).then(|| on.values().sum::<f64>() / on.len() as f64);
+        #[expect(clippy::cast_precision_loss, reason = "counts of examples")]
+        let gain = known.gain(step.number) / selection.len().max(1) as f64;
+        Standing {
+            number: step.number,
+            mean,
+            scored: on.len(),
+            gain,
+            wins: wins.get(&step.number).cloned().unwrap_or_default(),
+            scores: on,
+            frontier: frontier.contains_key(&step.number),
+        }
+    });
+    Ok(Progress {
+        standings: standings.collect(),
+        best,
+        steps,
+    })
+}
+
+/// The answers of one step, by place.
+///
+/// # Errors
+/// The database cannot be read.
+pub async fn results(
+    desk: Desk<'_>,
+    improvement: &Improvement,
+    number: i64,
+) -> Result<Vec<ResultRow>> {
+    store::results(desk.db(), improvement.project, &improvement.id, number).await
+}
+
+/// Holds an improvement: calls that are under way end and count, no more begin.
+///
+/// # Errors
+/// It has ended, or is held already.
+pub async fn pause(desk: Desk<'_>, scope: Scope, id: &str, reason: &str) -> Result<Improvement> {
+    let from = [State::Queued, State::Running];
+    change(
+        desk,
+        scope,
+        id,
+        &from,
+        State::Paused,
+        "improvement.pause",
+        reason,
+    )
+    .await
+}
+
+/// Ends an improvement before its end; the versions that it made stay.
+///
+/// # Errors
+/// It has ended.
+pub async fn stop(desk: Desk<'_>, scope: Scope, id: &str, reason: &str) -> Result<Improvement> {
+    let from = [State::Queued, State::Running, State::Paused];
+    change(
+        desk,
+        scope,
+        id,
+        &from,
+        State::Stopped,
+        "improvement.stop",
+        reason,
+    )
+    .await
+}
+
+async fn change(
+    desk: Desk<'_>,
+    scope: Scope,
+    id: &str,
+    from: &[State],
+    to: State,
+    action: &str,
+    reason: &str,
+) -> Result<Improvement> {
+    let reason: String = reason.trim().chars().take(2000).collect();
+    let mut tx = desk.db().begin_write().await?;
+    tx.serialise().await?;
+    if !store::set_state(&mut tx, scope.project, id, from, to, &reason).await? {
+        let found = store::find_in(&mut tx, scope.project, id).await?;
+        let found = found.ok_or_else(not_found)?;
+        let message = format!("the improvement is {} already", found.state.name());
+        return Err(AppError::conflict(message).code("wrong_state"));
+    }
+    audit(&mut tx, scope, action, id, &reason, json!({})).await?;
+    tx.commit().await?;
+    desk.app.improvements.changed();
+    find(desk, scope, id).await
+}
+
+/// A raised budget.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Raise {
+    /// Calls in all.
+    pub budget_calls: Option<u64>,
+    /// US dollars in all.
+    pub budget_usd: Option<f64>,
+}
+
+/// Lets a held improvement go on, with a raised budget where one is given. Answers that could
+/// not be had are asked for anew.
+///
+/// # Errors
+/// It is not held, or the budget is no amount.
+pub async fn resume(desk: Desk<'_>, scope: Scope, id: &str, raise: Raise) -> Result<Improvement> {
+    let mut tx = desk.db().begin_write().await?;
+    tx.serialise().await?;
+    let found = store::find_in(&mut tx, scope.project, id).await?;
+    let found = found.ok_or_else(not_found)?;
+    if found.state != State::Paused {
+        let message = format!(
+            "the improvement is {}; only a paused one can go on",
+            found.state.name()
+        );
+        return Err(AppError::conflict(message).code("wrong_state"));
+    }
+    let document = ImproveDocument {
+        budget_calls: raise.budget_calls.unwrap_or(found.document.budget_calls),
+        budget_usd: raise.budget_usd.or(found.document.budget_usd),
+        ..found.document.clone()
+    };
+    ImproveDocument::parse(&document.to_value()).map_err(db::CatalogError::Invalid)?;
+    store::set_document(&mut tx, scope.project, id, &document).await?;
+    store::ask_errors_again(&mut tx, scope.project, id).await?;
+    // A worker that still ends its calls begins anew by itself, with the raised budget.
+    let held = match &found.holder {
+        Some(job) => store::is_alive(&mut tx, job).await?,
+        None => false,
+    };
+    let to = if held { State::Running } else { State::Queued };
+    store::set_state(&mut tx, scope.project, id, &[State::Paused], to, "").await?;
+    if !held {
+        let job = enqueue(&mut tx, scope.project, id).await?;
+        store::set_holder(&mut tx, scope.project, id, &job).await?;
+    }
+    let detail = json!({"budget_calls": raise.budget_calls, "budget_usd": raise.budget_usd});
+    audit(&mut tx, scope, "improvement.resume", id, "", detail).await?;
+    tx.commit().await?;
+    desk.app.improvements.changed();
+    find(desk, scope, id).await
+}
