@@ -125,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
             ]
             self._json(200, kept)
         elif self.path == "/v1/models":
-            names = ["echo", "weather", "parallel", "dies", "embed"]
+            names = ["echo", "weather", "parallel", "dies", "embed", "improver"]
             self._json(200, {"object": "list", "data": [{"id": n, "object": "model", "created": 1, "owned_by": "fake"} for n in names]})
         else:
             self._json(404, {"error": {"message": "no such path", "type": "invalid_request_error", "param": None, "code": None}})
@@ -278,6 +278,10 @@ def _answer(body: dict[str, Any], model: str) -> str:
         return JAPANESE
     if model == "structured":
         return '{"name": "Ada", "year": 1843}'
+    if model == "improver":
+        # A new text for the first part of a prompt that is to be improved.
+        parts = [{"part": 0, "text": "{{ question }}"}]
+        return json.dumps({"thought": "The answers repeat words that nobody asked for. 余計な言葉があります。", "parts": parts}, ensure_ascii=False)
     return "echo: " + _last_text(body["messages"])
 
 

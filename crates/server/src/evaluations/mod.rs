@@ -57,6 +57,7 @@ use crate::http::Route;
 pub(crate) use call::{Caller, Halted, Lanes, Plain, message_text, stable_id};
 pub(crate) use judging::{About, Judged, Look, judge};
 pub(crate) use pin::Ready;
+pub(crate) use view::{comparison_view, encode, figure, signed};
 
 pub use api::{EvaluationJson, Shown, StartRequest, show_json, start_json};
 pub use document::{Candidate, EvaluatorUse, Gate, PromptUse, SuiteDocument};

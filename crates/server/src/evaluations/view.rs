@@ -12,7 +12,8 @@ use crate::ui::PageContext;
 /// How much of a text a row shows.
 const PREVIEW_CHARS: usize = 160;
 
-pub(super) fn encode(text: &str) -> String {
+/// A text as part of an address.
+pub(crate) fn encode(text: &str) -> String {
     url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
@@ -46,7 +47,7 @@ fn names_of(evaluation: &Evaluation, (evaluator, candidate): (usize, usize)) -> 
 }
 
 /// A figure with as many digits as tell something.
-pub(super) fn figure(value: f64) -> String {
+pub(crate) fn figure(value: f64) -> String {
     let size = value.abs();
     if size >= 1000.0 {
         format!("{value:.0}")
@@ -59,7 +60,8 @@ pub(super) fn figure(value: f64) -> String {
     }
 }
 
-fn signed(value: f64) -> String {
+/// A difference, with its sign.
+pub(crate) fn signed(value: f64) -> String {
     let text = figure(value.abs());
     match value {
         value if value < 0.0 => format!("−{text}"),
@@ -207,7 +209,8 @@ fn cell_view(
 }
 
 /// A comparison in words and numbers.
-fn comparison_view(page: &PageContext, found: &ComparisonJson, pairwise: bool) -> Value {
+/// A comparison, as templates show it.
+pub(crate) fn comparison_view(page: &PageContext, found: &ComparisonJson, pairwise: bool) -> Value {
     let (low, high) = (found.low.map(signed), found.high.map(signed));
     let range = low.zip(high).map(|(low, high)| format!("{low} … {high}"));
     let difference = signed(found.difference);

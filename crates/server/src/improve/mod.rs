@@ -25,12 +25,12 @@ mod begin;
 mod document;
 mod events;
 mod merge;
-//PAGES mod pages;
+mod pages;
 mod reflect;
 mod search;
 mod store;
 mod verdict;
-//PAGES mod view;
+mod view;
 mod work;
 
 use std::sync::Arc;
@@ -66,7 +66,9 @@ const AT_ONCE: usize = 2;
 
 /// Pages and API.
 pub fn routes() -> Vec<Route> {
-    api::routes()
+    let mut routes = api::routes();
+    routes.extend(pages::routes());
+    routes
 }
 
 /// Who waits for news of improvements in this process. Clones share it.

@@ -125,6 +125,17 @@ pub fn parse_document(content: &Value) -> Result<PromptDocument> {
     })
 }
 
+/// What changed between two prompts' texts, as the template `diff_unified` takes it.
+pub(crate) fn text_difference(old: &PromptDocument, new: &PromptDocument) -> Value {
+    // One message beside several: both under their roles, or everything would seem to have changed.
+    let (before, after) = match (pages::only_text(old), pages::only_text(new)) {
+        (Some(before), Some(after)) => (before.to_owned(), after.to_owned()),
+        _ => (pages::conversation(old), pages::conversation(new)),
+    };
+    let found = diff::compare(&before, &after);
+    json!({"added": found.added, "removed": found.removed, "unified": found.unified})
+}
+
 /// The prompts that a prompt uses.
 fn references(content: &Value) -> Vec<Reference> {
     let Ok(document) = PromptDocument::parse(content) else {

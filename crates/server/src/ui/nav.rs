@@ -80,6 +80,12 @@ const GROUPS: &[(&str, &[Entry])] = &[
                 Permission::ReadEvaluations,
             ),
             (
+                "nav-improvements",
+                "improvements",
+                "improve",
+                Permission::ReadEvaluations,
+            ),
+            (
                 "nav-datasets",
                 "datasets",
                 "datasets",

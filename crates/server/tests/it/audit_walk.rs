@@ -244,6 +244,7 @@ fn every_change_is_in_the_log(place: Place) {
     datasets(&walk, &program, &browser);
     evaluations(&walk, &place, &program, &browser);
     review(&walk, &program);
+    improvements(&walk, &place, &program, &browser);
     walk.check(&place);
 }
 
@@ -1067,4 +1068,44 @@ fn review(walk: &Walk, program: &Client) {
     let at = format!("/api/v1/review/guests/{}", text(&guest["guest"]["id"]));
     let route = "DELETE /api/v1/review/guests/{id}";
     one(route, &at, Value::Null);
+}
+
+fn improvements(walk: &Walk, place: &Place, program: &Client, browser: &Client) {
+    let examples: Vec<Value> = (0..9)
+        .map(|index| json!({"input": format!("question {index} of many"), "expected": "right"}))
+        .collect();
+    let dataset = json!({"name": "to-improve", "examples": examples});
+    program.post("/api/v1/datasets", &dataset);
+    let content =
+        json!({"messages": [{"role": "system", "content": "Answer."}], "model": "fake/fake-large"});
+    let prompt = json!({"name": "improvable", "content": content});
+    program.post("/api/v1/prompts", &prompt);
+    // The provider says nothing, so that an improvement can be held and goes on.
+    place.fake.always(Answer::faulty(Fault::StallBeforeHeaders));
+    let body = json!({
+        "prompt": "prompt:improvable@latest", "dataset": "dataset:to-improve@latest",
+        "evaluators": [{"name": "exact", "evaluator": {"type": "metric", "metric": {"id": "exact-match"}}}],
+        "reflector": "fake/fake-large",
+    });
+    let route = "POST /api/v1/improvements";
+    let started = walk.json(One, route, program, "/api/v1/improvements", body);
+    let id = text(&started["id"]);
+    let at = |verb: &str| format!("/api/v1/improvements/{id}/{verb}");
+    let route = "POST /api/v1/improvements/{id}/pause";
+    walk.json(One, route, program, &at("pause"), json!({}));
+    let route = "POST /api/v1/improvements/{id}/resume";
+    walk.json(One, route, program, &at("resume"), json!({}));
+    let route = "POST /{project}/improvements/change";
+    let fields = [("id", id.as_str()), ("action", "pause")];
+    walk.form(One, route, browser, "/default/improvements/change", &fields);
+    let route = "POST /api/v1/improvements/{id}/stop";
+    walk.json(One, route, program, &at("stop"), json!({}));
+    let fields = [
+        ("prompt", "improvable"),
+        ("dataset", "to-improve"),
+        ("reflector", "fake/fake-large"),
+        ("e1", "metric:exact-match"),
+    ];
+    let route = "POST /{project}/improvements";
+    walk.form(One, route, browser, "/default/improvements", &fields);
 }

@@ -18,6 +18,7 @@ mod datasets;
 mod evaluations;
 mod experiments;
 mod gitops;
+mod improve;
 mod judges;
 mod keys;
 mod life;

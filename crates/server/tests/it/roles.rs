@@ -364,6 +364,24 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("POST", "/api/v1/improvements/{id}/stop", "admin editor"),
     (
         "GET",
+        "/{project}/improvements",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "GET",
+        "/{project}/improvements/show",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "GET",
+        "/{project}/improvements/step",
+        "admin editor product_owner auditor viewer",
+    ),
+    ("GET", "/{project}/improvements/new", "admin editor"),
+    ("POST", "/{project}/improvements", "admin editor"),
+    ("POST", "/{project}/improvements/change", "admin editor"),
+    (
+        "GET",
         "/{project}/evaluations",
         "admin editor product_owner auditor viewer",
     ),
