@@ -105,7 +105,9 @@ impl Rig {
 /// # Errors
 /// A metric's definition cannot be read any more.
 pub(super) async fn scales(app: &App, improvement: &Improvement) -> Result<Vec<Scale>> {
-    let resources = crate::evaluations::resources(app).await;
+    let documents = improvement.pinned.suite.evaluators.iter();
+    let documents = documents.map(|one| &one.document);
+    let resources = crate::evaluations::resources_for(app, documents).await;
     let evaluators = improvement.pinned.suite.evaluators.iter();
     let scales = evaluators.map(|one| {
         let measure = match &one.document {
