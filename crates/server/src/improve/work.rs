@@ -231,6 +231,8 @@ impl Worker {
     async fn go(&mut self) -> Flow<()> {
         let held_out = self.improvement.pinned.rows.held_out.clone();
         let selection = self.improvement.pinned.rows.selection.clone();
+        // Somebody may have held it before this worker began.
+        self.flush().await?;
         if self.improvement.phase != Phase::Final {
             self.reserve(held_out.len());
             self.score(0, &selection).await?;

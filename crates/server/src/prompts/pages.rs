@@ -152,6 +152,7 @@ async fn show(
         "waiting": super::waiting_moves(&app, scope, &shown.name).await?,
         "traces_href": traces_href(&page, name, Some(number)),
         "edit_href": format!("{}/prompts/edit?name={}&version={number}", page.root(), encode(name)),
+        "improve_href": format!("{}/improvements/new?prompt={}&version={number}", page.root(), encode(name)),
         "compare_href": format!("{}/compare?prompts={}", page.root(), encode(&json!([format!("{name}@v{number}")]).to_string())),
         "diff_href": against.map(|other| diff_href(&page, name, other.min(number), other.max(number))),
         "playground_href": format!("{}/playground?prompt={}&version={number}", page.root(), encode(name)),

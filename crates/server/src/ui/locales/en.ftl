@@ -1807,6 +1807,7 @@ error-code-link-over = This review link is not known, is over or was revoked.
 nav-improvements = Improvements
 improve-title = Improvements
 improve-new = Improve a prompt
+improve-short = Improve
 improve-start = Start
 improve-started = The search has begun
 improve-again = Again, changed

@@ -1752,6 +1752,7 @@ error-code-link-over = このレビューリンクは無効か、期限切れか
 nav-improvements = 改善
 improve-title = 改善
 improve-new = プロンプトを改善
+improve-short = 改善
 improve-start = 開始
 improve-started = 探索を始めました
 improve-again = 変更してもう一度
