@@ -38,6 +38,7 @@ async function fill(server) {
   await server.call("/api/v1/prompts/support%2Fanswer/labels/production", { version: 2, reason: "better in the test" }, "PUT");
   await server.call("/api/v1/prompts", { name: "日本語/要約", message: "最初の版", ...text("次の文章を三行で要約してください。") });
   await eventually(async () => (await server.call("/v1/models")).text.includes("acme/"), "the provider", 10_000);
+  await watch(server);
   const local = await chatModel(server);
   const tools = [{ type: "function", function: { name: "get_weather", description: "天気", parameters: { type: "object", properties: { city: { type: "string" } } } } }];
   const ask = server.record;
@@ -59,6 +60,18 @@ async function fill(server) {
   await ship(server);
   await collect(server, tool);
 }
+
+/** Live evaluations: one that scores and fails, one that is held, one whose evaluator is gone. */
+async function watch(server) {
+  const metric = (name, content) => server.call(`/api/v1/catalog/evaluator/${encodeURIComponent(name)}/versions`, { content: { type: "metric", metric: content } });
+  await metric("案内/疑問", { id: "regex", pattern: "[?？]" });
+  await metric("exact", { id: "exact-match" });
+  const live = (name, evaluator, more) => server.call("/api/v1/live-evaluations", { name, content: { evaluator: `evaluator:${evaluator}@latest`, score: evaluator, ...more } });
+  await live("見守り/疑問", "案内/疑問", { description: "Does the answer ask back?", max_per_hour: 12 });
+  await live("exact", "exact", { filter: 'tag.team = "search"', sample: 0.5, budget_usd_per_day: 1.5 });
+  await server.call("/api/v1/live-evaluations/exact/pause", { reason: "nothing is expected of real calls" });
+}
+const LIVE = encodeURIComponent("見守り/疑問");
 
 /** A dataset with versions, twins in two splits, marks, and an example out of a trace. */
 async function collect(server, trace) {
@@ -147,6 +160,12 @@ const pages = [
   ["approvals-empty", () => [empty, "/approvals"]],
   ["approvals", () => [full, "/approvals"]],
   ["environments", () => [full, "/environments"]],
+  ["live-empty", () => [empty, "/live"]],
+  ["live", () => [full, "/live"]],
+  ["live-new", () => [full, "/live/edit"]],
+  ["live-edit", () => [full, `/live/edit?name=${LIVE}`]],
+  ["live-show", () => [full, `/live/show?name=${LIVE}`]],
+  ["live-paused", () => [full, "/live/show?name=exact"]],
   ["experiments-empty", () => [empty, "/experiments"]],
   ["experiments", () => [full, "/experiments"]],
   ["experiments-new", () => [full, "/experiments/new"]],

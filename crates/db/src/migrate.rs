@@ -52,6 +52,11 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "improve",
         text: include_str!("../migrations/0008_improve.sql"),
     },
+    Migration {
+        number: 9,
+        name: "live",
+        text: include_str!("../migrations/0009_live.sql"),
+    },
 ];
 
 /// Which migrations were applied: the one table that no migration makes.

@@ -146,6 +146,7 @@ pub fn kinds() -> Kinds {
         crate::evaluators::kind(),
         crate::evaluations::kind(),
         crate::review::kind(),
+        crate::live::kind(),
     ])
 }
 

@@ -175,6 +175,7 @@ pub fn routes() -> Vec<Route> {
         crate::calibration::routes(),
         crate::improve::routes(),
         crate::evaluators::routes(),
+        crate::live::routes(),
         crate::datasets::routes(),
         crate::review::routes(),
         crate::gitops::routes(),

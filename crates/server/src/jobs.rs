@@ -13,5 +13,6 @@ pub fn start(app: &App, tasks: &mut JoinSet<()>, stop: watch::Receiver<bool>) {
     crate::models::register_jobs(app, &mut worker);
     tasks.spawn(worker.run(stop.clone()));
     tasks.spawn(crate::improve::worker(app).run(stop.clone()));
-    tasks.spawn(crate::evaluations::worker(app).run(stop));
+    tasks.spawn(crate::evaluations::worker(app).run(stop.clone()));
+    tasks.spawn(crate::live::run(app.clone(), stop));
 }

@@ -25,6 +25,7 @@ pub mod improve;
 pub mod inference;
 pub mod jobs;
 pub mod keys;
+pub mod live;
 pub mod members;
 mod memory;
 pub mod meta;

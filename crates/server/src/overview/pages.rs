@@ -39,7 +39,14 @@ async fn show(State(app): State<App>, identity: Identity, page: PageContext) -> 
     let figures = read(&app.telemetry, move |reader| compute(reader, &asked)).await?;
     let list = list_link(&page.root(), &link);
     let root = page.root();
+    let live = match identity.role.allows(Permission::ReadEvaluations) {
+        true => {
+            crate::live::rows(&app, &page, identity.scope(), (range.from_us, range.to_us)).await?
+        }
+        false => Vec::new(),
+    };
     let view = OverviewView {
+        live,
         empty: !figures.any,
         snippet: crate::playground::snippet(&app, &page, &identity, None, None),
         tiles: tiles(&figures, &list),

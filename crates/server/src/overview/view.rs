@@ -13,6 +13,8 @@ use crate::traces::{Chart, ListLink, RangeView, Series, bucket_times, bucketed};
 /// The page.
 #[derive(Debug, Serialize)]
 pub(super) struct OverviewView {
+    /// Live evaluations; none for whoever may not see them.
+    pub(super) live: Vec<serde_json::Value>,
     pub(super) range: RangeView,
     pub(super) empty: bool,
     pub(super) snippet: Value,

@@ -68,7 +68,10 @@ const GROUPS: &[(&str, &[Entry])] = &[
     ),
     (
         "nav-monitor",
-        &[("nav-traces", "traces", "traces", Permission::ReadTraces)],
+        &[
+            ("nav-traces", "traces", "traces", Permission::ReadTraces),
+            ("nav-live", "live", "live", Permission::ReadEvaluations),
+        ],
     ),
     (
         "nav-improve",

@@ -245,6 +245,7 @@ fn every_change_is_in_the_log(place: Place) {
     evaluations(&walk, &place, &program, &browser);
     review(&walk, &program);
     improvements(&walk, &place, &program, &browser);
+    live_evaluations(&walk, &program, &browser);
     walk.check(&place);
 }
 
@@ -1108,4 +1109,36 @@ fn improvements(walk: &Walk, place: &Place, program: &Client, browser: &Client) 
     ];
     let route = "POST /{project}/improvements";
     walk.form(One, route, browser, "/default/improvements", &fields);
+}
+
+fn live_evaluations(walk: &Walk, program: &Client, browser: &Client) {
+    // The evaluator "exact" was saved before.
+    let content = json!({"evaluator": "evaluator:exact@latest", "score": "exact", "sample": 0.5});
+    let route = "POST /api/v1/live-evaluations";
+    let body = json!({"name": "watch/exact", "content": content});
+    walk.json(One, route, program, "/api/v1/live-evaluations", body);
+    let at = |verb: &str| format!("/api/v1/live-evaluations/watch%2Fexact/{verb}");
+    let route = "POST /api/v1/live-evaluations/{name}/pause";
+    walk.json(
+        One,
+        route,
+        program,
+        &at("pause"),
+        json!({"reason": "a look"}),
+    );
+    let route = "POST /api/v1/live-evaluations/{name}/resume";
+    walk.json(One, route, program, &at("resume"), json!({}));
+    let route = "POST /{project}/live/change";
+    let fields = [("name", "watch/exact"), ("action", "pause")];
+    walk.form(One, route, browser, "/default/live/change", &fields);
+    let route = "POST /{project}/live/edit";
+    let fields = [
+        ("name", "watch/more"),
+        ("is_new", "1"),
+        ("evaluator", "evaluator:exact@latest"),
+        ("score", "exact"),
+        ("sample", "10"),
+        ("max_per_hour", "5"),
+    ];
+    walk.form(One, route, browser, "/default/live/edit", &fields);
 }

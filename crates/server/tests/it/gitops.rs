@@ -273,6 +273,10 @@ fn document(kind: &str, seed: u64, known: &Known) -> Option<Value> {
             "questions": [{"name": "good", "type": "choice", "options": ["yes", "no"]}],
             "raters": seed % 3 + 1, "reserve_s": 60 + seed % 60,
         }),
+        "live_evaluation" => json!({
+            "evaluator": known.pick("evaluator", seed)?, "score": format!("s{seed}"),
+            "max_per_hour": seed % 9 + 1, "enabled": seed.is_multiple_of(2), "sample": 0.25,
+        }),
         "parcel" => json!({"seed": seed, "parts": [Digest::of(&part(seed)).to_string()]}),
         other => panic!("there is no generator of documents for the kind {other:?}: add one"),
     })

@@ -22,6 +22,7 @@ mod improve;
 mod judges;
 mod keys;
 mod life;
+mod live;
 mod models;
 mod openapi;
 mod pages;

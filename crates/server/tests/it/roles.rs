@@ -398,6 +398,46 @@ const EXPECTED: &[(&str, &str, &str)] = &[
         "admin editor product_owner auditor viewer",
     ),
     ("POST", "/{project}/evaluations/change", "admin editor"),
+    // Live evaluation.
+    (
+        "GET",
+        "/api/v1/live-evaluations",
+        "admin editor product_owner auditor viewer",
+    ),
+    ("POST", "/api/v1/live-evaluations", "admin editor"),
+    (
+        "GET",
+        "/api/v1/live-evaluations/{name}",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "GET",
+        "/api/v1/live-evaluations/{name}/traces",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "POST",
+        "/api/v1/live-evaluations/{name}/pause",
+        "admin editor",
+    ),
+    (
+        "POST",
+        "/api/v1/live-evaluations/{name}/resume",
+        "admin editor",
+    ),
+    (
+        "GET",
+        "/{project}/live",
+        "admin editor product_owner auditor viewer",
+    ),
+    ("GET", "/{project}/live/edit", "admin editor"),
+    ("POST", "/{project}/live/edit", "admin editor"),
+    (
+        "GET",
+        "/{project}/live/show",
+        "admin editor product_owner auditor viewer",
+    ),
+    ("POST", "/{project}/live/change", "admin editor"),
     (
         "GET",
         "/api/v1/calibration",
