@@ -205,6 +205,7 @@ fn caller(shared: &Shared, instrument: &Instrument, claim: &Claim, begun: Begun)
         plan: Mutex::default(),
         is_takeover: begun != Begun::Now,
         only_recorded: begun == Begun::Asked,
+        meter: None,
         attempts: ATTEMPTS,
         lanes: shared.lanes.clone(),
         plain: shared.plain.clone(),

@@ -759,13 +759,15 @@ pub(super) async fn scored(
 }
 
 /// Drops what is older than the traces are.
-pub(super) async fn drop_before(db: &Db, before_us: i64) -> Result<()> {
+pub(super) async fn drop_before(db: &Db, project: ProjectId, before_us: i64) -> Result<()> {
     let mut tx = db.begin_write().await?;
-    query("DELETE FROM live_scores WHERE taken_at < $1")
+    query("DELETE FROM live_scores WHERE project = $1 AND taken_at < $2")
+        .bind(project.to_string())
         .bind(before_us)
         .execute(tx.conn())
         .await?;
-    query("DELETE FROM live_counts WHERE hour < $1")
+    query("DELETE FROM live_counts WHERE project = $1 AND hour < $2")
+        .bind(project.to_string())
         .bind(before_us)
         .execute(tx.conn())
         .await?;

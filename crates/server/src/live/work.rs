@@ -405,7 +405,10 @@ impl Worker {
         }
         self.swept = Some(Instant::now());
         let before = self.app.db.now_us() - days * super::DAY_US;
-        store::drop_before(&self.app.db, before).await
+        for project in crate::projects::list(&self.app.db).await? {
+            store::drop_before(&self.app.db, project.id, before).await?;
+        }
+        Ok(())
     }
 
     /// Lets what is under way end, and gives the lease back.
