@@ -57,6 +57,11 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "live",
         text: include_str!("../migrations/0009_live.sql"),
     },
+    Migration {
+        number: 10,
+        name: "dataset_runs",
+        text: include_str!("../migrations/0010_dataset_runs.sql"),
+    },
 ];
 
 /// Which migrations were applied: the one table that no migration makes.

@@ -243,7 +243,7 @@ impl Datasets {
 
 const MEANWHILE: &str = "saved_meanwhile";
 
-fn saved_meanwhile(name: &Name, base: i64, now: i64) -> AppError {
+pub(super) fn saved_meanwhile(name: &Name, base: i64, now: i64) -> AppError {
     let message =
         format!("somebody else saved {name} first: version {base} was edited, {now} is the newest");
     AppError::conflict(message)

@@ -10,8 +10,10 @@
 //! | `from_traces.rs` | examples out of traces |
 //! | `uploads.rs`, `import/`, `export.rs` | files of others |
 //! | `split.rs`, `alike.rs` | assigning splits; duplicates and leaks |
+//! | `transform.rs`, `marking.rs` | preparing, measuring and marking texts |
+//! | `runs.rs` | runs over datasets that other tools made and sent here |
 //! | `api.rs` | JSON routes |
-//! | `pages.rs`, `example_page.rs`, `import_page.rs`, `traces_page.rs` | pages |
+//! | `pages.rs`, `example_page.rs`, `import_page.rs`, `traces_page.rs`, `runs_page.rs`, `transform_page.rs` | pages |
 //!
 //! A dataset is a document of the catalog that names chunks of examples in the blob
 //! store. Saving a version writes the chunks that changed and shares the others, so
@@ -29,10 +31,15 @@ mod export;
 mod from_traces;
 mod import;
 mod import_page;
+pub mod marking;
 mod pages;
 mod read;
+pub mod runs;
+mod runs_page;
 mod split;
 mod traces_page;
+mod transform;
+mod transform_page;
 mod uploads;
 
 use std::sync::Arc;
@@ -57,6 +64,9 @@ pub use from_traces::{FromTraces, Picked, Taken, add_traces, span_example};
 pub use import::{Format, ImportFile, ImportOptions, Mode, Preview};
 pub use read::{Difference, ExampleFilter, ExamplePage, Located, Reading, SplitFilter};
 pub use split::{Assign, Assigned};
+pub use transform::{Lengths, PreviewItem, TransformPreview, TransformRequest};
+
+use chunks::wrong_example;
 
 /// The catalog's word for datasets.
 pub const KIND: &str = "dataset";

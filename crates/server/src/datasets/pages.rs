@@ -50,6 +50,8 @@ pub(super) fn routes() -> Vec<Route> {
     ];
     routes.extend(super::example_page::routes());
     routes.extend(super::import_page::routes());
+    routes.extend(super::runs_page::routes());
+    routes.extend(super::transform_page::routes());
     routes.extend(super::traces_page::routes());
     routes
 }
@@ -424,7 +426,7 @@ pub(super) fn head(page: &PageContext, found: &Found, latest: i64, tab: &str) ->
     let name = found.version.name.as_str();
     let tab_of =
         |key: &str| json!({"key": key, "href": href(page, key, name, &[]), "active": key == tab});
-    let tabs = ["show", "versions", "alike", "settings"].map(tab_of);
+    let tabs = ["show", "runs", "transform", "versions", "alike", "settings"].map(tab_of);
     json!({
         "name": name, "version": found.version.number, "latest": latest, "list_href": format!("{}/datasets", page.root()),
         "show_href": href(page, "show", name, &[]), "import_href": href(page, "import", name, &[]),

@@ -66,7 +66,7 @@ impl SplitFilter {
         }
     }
 
-    fn takes(&self, split: Option<&str>) -> bool {
+    pub(super) fn takes(&self, split: Option<&str>) -> bool {
         match self {
             Self::Named(name) => split == Some(name.as_str()),
             Self::Without => split.is_none(),

@@ -19,6 +19,7 @@ use crate::error::{AppError, Result};
 use crate::extract::{Json, Query};
 use crate::http::{Access, Route};
 use crate::openapi::Doc;
+use crate::traces::ListOf;
 
 /// Rows of a page.
 const ROWS: u32 = 50;
@@ -64,6 +65,15 @@ pub(super) fn routes() -> Vec<Route> {
         ),
         Route::get("/api/v1/evaluations/{id}/examples/{place}", read, example)
             .doc(doc("An example with every answer and score").answer::<ExampleJson>()),
+        Route::get(
+            "/api/v1/evaluations/{id}/distributions",
+            read,
+            distributions,
+        )
+        .doc(
+            Doc::new("evaluations", "How each evaluator's scores are spread")
+                .answer::<ListOf<super::Distribution>>(),
+        ),
         Route::get("/api/v1/evaluations/{id}/slices", read, slices).doc(
             doc("How the candidates compare on each value of a metadata field")
                 .query::<SlicesQuery>()
@@ -662,6 +672,19 @@ struct Slices {
     candidates: Vec<String>,
     /// The values, the most frequent ones first.
     items: Vec<Slice>,
+}
+
+async fn distributions(
+    Extracted(app): Extracted<App>,
+    identity: Identity,
+    Path(id): Path<String>,
+) -> Result<Answer<ListOf<super::Distribution>>> {
+    let desk = Desk::of(&app);
+    let evaluation = super::find(desk, identity.scope(), &id).await?;
+    Ok(Answer(ListOf {
+        items: super::distributions(desk, &evaluation).await?,
+        next_cursor: None,
+    }))
 }
 
 async fn slices(

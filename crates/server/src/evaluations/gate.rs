@@ -40,6 +40,193 @@ pub struct GateResult {
     pub outcome: String,
     /// Why, in words.
     pub reason: String,
+    /// The same for pages, which speak the reader's language.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub why: Option<Why>,
+}
+
+/// Why a gate stands as it does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Why {
+    /// Too many answers have no score.
+    Coverage {
+        /// Answers with a score.
+        scored: u64,
+        /// Answers with any outcome.
+        outcomes: u64,
+        /// Answers that could not be had.
+        errors: u64,
+        /// Answers that the evaluator could not score.
+        unscored: u64,
+    },
+    /// There is no interval.
+    FewExamples,
+    /// There is no comparison.
+    FewToCompare,
+    /// The interval lies on the good side.
+    GoodSide {
+        /// What is asked for.
+        limit: f64,
+        /// The end of the interval that counts.
+        bound: f64,
+    },
+    /// The interval lies on the bad side.
+    BadSide {
+        /// What is asked for.
+        limit: f64,
+        /// The end of the interval that counts.
+        bound: f64,
+    },
+    /// The interval lies on both sides.
+    BothSides {
+        /// What is asked for.
+        limit: f64,
+        /// The end of the interval that counts.
+        bound: f64,
+    },
+    /// The comparison is with another candidate.
+    OtherBaseline {
+        /// The one that it is with.
+        compared: String,
+        /// The one that it should be with.
+        baseline: String,
+    },
+    /// Shown not to be worse by more than the margin.
+    NotWorse {
+        /// The one that it is compared with.
+        baseline: String,
+        /// How much worse would be fine.
+        margin: f64,
+        /// How much worse it is at most.
+        most: f64,
+    },
+    /// Shown to be worse by more than the margin.
+    Worse {
+        /// The one that it is compared with.
+        baseline: String,
+        /// How much worse would be fine.
+        margin: f64,
+        /// How much worse it is at least.
+        least: f64,
+    },
+    /// Neither is shown.
+    NotShown {
+        /// The one that it is compared with.
+        baseline: String,
+        /// How much worse would be fine.
+        margin: f64,
+        /// How much worse it may be.
+        most: f64,
+    },
+}
+
+impl Why {
+    /// The sentence of the API.
+    fn english(&self) -> String {
+        match self {
+            Self::Coverage {
+                scored,
+                outcomes,
+                errors,
+                unscored,
+            } => format!(
+                "only {scored} of {outcomes} answers are scored ({errors} errors, {unscored} unscored)"
+            ),
+            Self::FewExamples => "there are too few examples for an interval".to_owned(),
+            Self::FewToCompare => "there are too few examples to compare".to_owned(),
+            Self::GoodSide { limit, bound } => format!(
+                "the 95 % interval lies on the good side of {limit}: its bound is {bound:.4}"
+            ),
+            Self::BadSide { limit, bound } => format!(
+                "the whole 95 % interval lies on the bad side of {limit}: its bound is {bound:.4}"
+            ),
+            Self::BothSides { limit, bound } => format!(
+                "the 95 % interval reaches over {limit}: its bound is {bound:.4}; more examples may tell"
+            ),
+            Self::OtherBaseline { compared, baseline } => {
+                format!("the candidate is compared with {compared}, not with {baseline}")
+            }
+            Self::NotWorse {
+                baseline,
+                margin,
+                most,
+            } => format!(
+                "shown not to be worse than {baseline} by more than {margin}: by {most:.4} at most"
+            ),
+            Self::Worse {
+                baseline,
+                margin,
+                least,
+            } => format!(
+                "shown to be worse than {baseline} by more than {margin}: by {least:.4} at least"
+            ),
+            Self::NotShown {
+                baseline,
+                margin,
+                most,
+            } => format!(
+                "not shown: it may be worse than {baseline} by {most:.4}; the margin is {margin}"
+            ),
+        }
+    }
+
+    /// The text's name and arguments in the catalogues.
+    pub(super) fn message(&self) -> (&'static str, Vec<(&'static str, String)>) {
+        let number = |value: &f64| format!("{value:.4}");
+        let side =
+            |limit: &f64, bound: &f64| vec![("limit", limit.to_string()), ("bound", number(bound))];
+        let by = |baseline: &str, margin: &f64, size: &f64| {
+            vec![
+                ("baseline", baseline.to_owned()),
+                ("margin", margin.to_string()),
+                ("size", number(size)),
+            ]
+        };
+        match self {
+            Self::Coverage {
+                scored,
+                outcomes,
+                errors,
+                unscored,
+            } => (
+                "evaluations-why-coverage",
+                vec![
+                    ("scored", scored.to_string()),
+                    ("outcomes", outcomes.to_string()),
+                    ("errors", errors.to_string()),
+                    ("unscored", unscored.to_string()),
+                ],
+            ),
+            Self::FewExamples => ("evaluations-why-few", Vec::new()),
+            Self::FewToCompare => ("evaluations-why-few-pairs", Vec::new()),
+            Self::GoodSide { limit, bound } => ("evaluations-why-good-side", side(limit, bound)),
+            Self::BadSide { limit, bound } => ("evaluations-why-bad-side", side(limit, bound)),
+            Self::BothSides { limit, bound } => ("evaluations-why-both-sides", side(limit, bound)),
+            Self::OtherBaseline { compared, baseline } => (
+                "evaluations-why-other-baseline",
+                vec![
+                    ("compared", compared.clone()),
+                    ("baseline", baseline.clone()),
+                ],
+            ),
+            Self::NotWorse {
+                baseline,
+                margin,
+                most,
+            } => ("evaluations-why-not-worse", by(baseline, margin, most)),
+            Self::Worse {
+                baseline,
+                margin,
+                least,
+            } => ("evaluations-why-worse", by(baseline, margin, least)),
+            Self::NotShown {
+                baseline,
+                margin,
+                most,
+            } => ("evaluations-why-not-shown", by(baseline, margin, most)),
+        }
+    }
 }
 
 impl GateResult {
@@ -84,17 +271,19 @@ pub fn judge(gates: &[Gate], results: &Results) -> Vec<GateResult> {
     found
 }
 
-fn enough(cell: &CellFigures) -> std::result::Result<(), String> {
+fn enough(cell: &CellFigures) -> std::result::Result<(), Why> {
     let outcomes = cell.scored + cell.errors + cell.unscored;
     #[expect(clippy::cast_precision_loss, reason = "counts of examples")]
     let enough = outcomes > 0 && cell.scored as f64 >= LEAST_COVERAGE * outcomes as f64;
     if enough {
         return Ok(());
     }
-    Err(format!(
-        "only {} of {outcomes} answers are scored ({} errors, {} unscored)",
-        cell.scored, cell.errors, cell.unscored
-    ))
+    Err(Why::Coverage {
+        scored: cell.scored,
+        outcomes,
+        errors: cell.errors,
+        unscored: cell.unscored,
+    })
 }
 
 fn at_least(evaluator: &EvaluatorFigures, cell: &CellFigures, limit: f64) -> GateResult {
@@ -102,28 +291,16 @@ fn at_least(evaluator: &EvaluatorFigures, cell: &CellFigures, limit: f64) -> Gat
         Direction::Higher => (cell.low, cell.high, |bound, limit| bound >= limit),
         Direction::Lower => (cell.high, cell.low, |bound, limit| bound <= limit),
     };
-    let (outcome, reason) = match (enough(cell), bound) {
+    let (outcome, why) = match (enough(cell), bound) {
         (Err(why), _) => (Outcome::Inconclusive, why),
-        (Ok(()), None) => (
-            Outcome::Inconclusive,
-            "there are too few examples for an interval".to_owned(),
-        ),
-        (Ok(()), Some(bound)) if holds(bound, limit) => (
-            Outcome::Pass,
-            format!("the 95 % interval lies on the good side of {limit}: its bound is {bound:.4}"),
-        ),
-        (Ok(()), Some(bound)) if other.is_some_and(|other| !holds(other, limit)) => (
-            Outcome::Fail,
-            format!(
-                "the whole 95 % interval lies on the bad side of {limit}: its bound is {bound:.4}"
-            ),
-        ),
-        (Ok(()), Some(bound)) => (
-            Outcome::Inconclusive,
-            format!(
-                "the 95 % interval reaches over {limit}: its bound is {bound:.4}; more examples may tell"
-            ),
-        ),
+        (Ok(()), None) => (Outcome::Inconclusive, Why::FewExamples),
+        (Ok(()), Some(bound)) if holds(bound, limit) => {
+            (Outcome::Pass, Why::GoodSide { limit, bound })
+        }
+        (Ok(()), Some(bound)) if other.is_some_and(|other| !holds(other, limit)) => {
+            (Outcome::Fail, Why::BadSide { limit, bound })
+        }
+        (Ok(()), Some(bound)) => (Outcome::Inconclusive, Why::BothSides { limit, bound }),
     };
     GateResult {
         evaluator: evaluator.name.clone(),
@@ -133,7 +310,8 @@ fn at_least(evaluator: &EvaluatorFigures, cell: &CellFigures, limit: f64) -> Gat
         limit,
         bound,
         outcome: outcome.name().to_owned(),
-        reason,
+        reason: why.english(),
+        why: Some(why),
     }
 }
 
@@ -167,37 +345,44 @@ fn not_worse(
             Direction::Higher => Some((-found.one_sided_low?, -found.one_sided_high?)),
             Direction::Lower => Some((found.one_sided_high?, found.one_sided_low?)),
         });
-    let (outcome, reason) = match (covered, known, bounds) {
+    let named = || baseline.clone();
+    let (outcome, why) = match (covered, known, bounds) {
         (_, None, _) => (
             Outcome::Inconclusive,
-            format!(
-                "the candidate is compared with {}, not with {baseline}",
-                results.baseline
-            ),
+            Why::OtherBaseline {
+                compared: results.baseline.clone(),
+                baseline: named(),
+            },
         ),
         (Err(why), _, _) => (Outcome::Inconclusive, why),
-        (Ok(()), _, None) => (
-            Outcome::Inconclusive,
-            "there are too few examples to compare".to_owned(),
-        ),
-        (Ok(()), _, Some((most, _))) if most < margin || (most <= margin && margin > 0.0) => (
-            Outcome::Pass,
-            format!(
-                "shown not to be worse than {baseline} by more than {margin}: by {most:.4} at most"
-            ),
-        ),
-        (Ok(()), _, Some((_, least))) if least > margin => (
-            Outcome::Fail,
-            format!(
-                "shown to be worse than {baseline} by more than {margin}: by {least:.4} at least"
-            ),
-        ),
-        (Ok(()), _, Some((most, _))) => (
-            Outcome::Inconclusive,
-            format!(
-                "not shown: it may be worse than {baseline} by {most:.4}; the margin is {margin}"
-            ),
-        ),
+        (Ok(()), _, None) => (Outcome::Inconclusive, Why::FewToCompare),
+        (Ok(()), _, Some((most, _))) if most < margin || (most <= margin && margin > 0.0) => {
+            let baseline = named();
+            let why = Why::NotWorse {
+                baseline,
+                margin,
+                most,
+            };
+            (Outcome::Pass, why)
+        }
+        (Ok(()), _, Some((_, least))) if least > margin => {
+            let baseline = named();
+            let why = Why::Worse {
+                baseline,
+                margin,
+                least,
+            };
+            (Outcome::Fail, why)
+        }
+        (Ok(()), _, Some((most, _))) => {
+            let baseline = named();
+            let why = Why::NotShown {
+                baseline,
+                margin,
+                most,
+            };
+            (Outcome::Inconclusive, why)
+        }
     };
     GateResult {
         evaluator: evaluator.name.clone(),
@@ -207,7 +392,8 @@ fn not_worse(
         limit: margin,
         bound: bounds.map(|(most, _)| -most),
         outcome: outcome.name().to_owned(),
-        reason,
+        reason: why.english(),
+        why: Some(why),
     }
 }
 

@@ -11,7 +11,9 @@
 //! | `judging.rs` | scoring one answer |
 //! | `inquiry.rs`, `local.rs` | scoring by several questions to a model, or by a look inside a local one |
 //! | `results.rs` | figures, intervals, verdicts, slices, differences |
+//! | `plots.rs` | how scores are spread |
 //! | `gate.rs` | whether a suite's gates hold, and evidence for the release board |
+//! | `import/`, `import_page.rs` | test files of other tools as a dataset and a suite |
 //! | `events.rs` | progress as server-sent events |
 //! | `api.rs`, `pages.rs`, `view.rs` | JSON routes, pages, what templates are given |
 //!
@@ -26,12 +28,15 @@ mod call;
 mod document;
 mod events;
 pub mod gate;
+mod import;
+mod import_page;
 mod inquiry;
 mod judging;
 mod local;
 mod meter;
 mod pages;
 mod pin;
+mod plots;
 mod results;
 mod store;
 mod view;
@@ -61,7 +66,9 @@ pub(crate) use view::{comparison_view, encode, figure, signed};
 
 pub use api::{EvaluationJson, Shown, StartRequest, show_json, start_json};
 pub use document::{Candidate, EvaluatorUse, Gate, PromptUse, SuiteDocument};
+pub use import::{Compare, ImportRequest, Imported, Note, SuiteFormat, import_suite};
 pub use pin::{ENVIRONMENT, Pinned};
+pub use plots::{CandidateDistribution, Distribution};
 pub use results::{
     CandidateFigures, CellFigures, ComparisonJson, DifferenceRow, EvaluatorFigures, Results, Slice,
 };
@@ -99,6 +106,7 @@ const REMEMBERED: usize = 32;
 pub fn routes() -> Vec<Route> {
     let mut routes = api::routes();
     routes.extend(pages::routes());
+    routes.extend(import_page::routes());
     routes
 }
 
@@ -771,6 +779,15 @@ pub async fn slices(
     let found =
         tokio::task::spawn_blocking(move || results::slices(&of, &facts, evaluator, &groups)).await;
     found.map_err(AppError::internal)
+}
+
+/// How each evaluator's scores are spread.
+///
+/// # Errors
+/// The database cannot be read.
+pub async fn distributions(desk: Desk<'_>, evaluation: &Evaluation) -> Result<Vec<Distribution>> {
+    let (facts, _) = computed(desk, evaluation).await?;
+    Ok(plots::distributions(evaluation, &facts))
 }
 
 /// The examples of an evaluation, those where a candidate lost most first.

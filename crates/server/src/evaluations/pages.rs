@@ -444,6 +444,8 @@ async fn show(
     let mut view = show_view(&page, &evaluation, &results, chosen);
     view["started_by"] = people[&evaluation.started_by].clone().into();
     view["examples"] = json!({"rows": rows, "total": total, "worse": worse, "better": better});
+    let spread = super::distributions(desk, &evaluation).await?;
+    view["distributions"] = json!(super::plots::view(&page, &spread));
     view["fields"] = json!(fields);
     view["field"] = json!(query.field.unwrap_or_default());
     view["slices"] = json!(

@@ -278,6 +278,64 @@ async fn pin_evaluator(
     })
 }
 
+/// A judge and a candidate of one family.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Family {
+    /// The evaluator's index.
+    evaluator: usize,
+    /// Whether the evaluator's document allows it.
+    is_known: bool,
+    /// The judging model.
+    pub(super) judge: String,
+    /// The candidate's name.
+    pub(super) candidate: String,
+    /// Its model.
+    pub(super) model: String,
+}
+
+impl Family {
+    /// The sentence of the API.
+    pub(super) fn english(&self) -> String {
+        format!(
+            "the judge {} and the candidate {:?} ({}) are of one family, and judges prefer their own",
+            self.judge, self.candidate, self.model
+        )
+    }
+}
+
+/// Every judge that judges its own family.
+pub(super) fn families(suite: &SuiteDocument, pinned: &Pinned) -> Vec<Family> {
+    families_of(suite, &pinned.candidates, &pinned.evaluators)
+}
+
+fn families_of(
+    suite: &SuiteDocument,
+    candidates: &[PinnedCandidate],
+    evaluators: &[PinnedEvaluator],
+) -> Vec<Family> {
+    let mut found = Vec::new();
+    for (index, evaluator) in evaluators.iter().enumerate() {
+        let (judges, is_known) = evaluator.document.judges();
+        for juror in judges {
+            let family = judge::family(juror);
+            for (candidate, named) in candidates.iter().zip(&suite.candidates) {
+                let own = candidate
+                    .models
+                    .iter()
+                    .find(|model| judge::family(model) == family);
+                found.extend(own.map(|model| Family {
+                    evaluator: index,
+                    is_known,
+                    judge: juror.to_owned(),
+                    candidate: named.name.clone(),
+                    model: model.clone(),
+                }));
+            }
+        }
+    }
+    found
+}
+
 /// Judges prefer answers of their own family: refused, unless the judge's document says
 /// that this is known; then the result says it.
 fn check_families(
@@ -286,33 +344,15 @@ fn check_families(
     evaluators: &[PinnedEvaluator],
     warnings: &mut Vec<String>,
 ) -> Result<()> {
-    for (index, evaluator) in evaluators.iter().enumerate() {
-        let (judges, allow_same_family) = evaluator.document.judges();
-        for juror in judges {
-            let family = judge::family(juror);
-            for (candidate, named) in candidates.iter().zip(&suite.candidates) {
-                let own = candidate
-                    .models
-                    .iter()
-                    .find(|model| judge::family(model) == family);
-                let Some(model) = own else { continue };
-                let message = format!(
-                    "the judge {juror} and the candidate {:?} ({model}) are of one family, and \
-                     judges prefer their own",
-                    named.name
-                );
-                if allow_same_family {
-                    warnings.push(message);
-                    continue;
-                }
-                return Err(AppError::invalid(message)
-                    .code("same_family")
-                    .at(format!("/evaluators/{index}"))
-                    .hint(
-                        "take a judge of another family, or set allow_same_family in its document",
-                    ));
-            }
+    for family in families_of(suite, candidates, evaluators) {
+        if family.is_known {
+            warnings.push(family.english());
+            continue;
         }
+        return Err(AppError::invalid(family.english())
+            .code("same_family")
+            .at(format!("/evaluators/{}", family.evaluator))
+            .hint("take a judge of another family, or set allow_same_family in its document"));
     }
     Ok(())
 }

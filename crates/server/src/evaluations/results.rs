@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use base::Digest;
 use eval::Statistics;
@@ -195,6 +195,15 @@ pub(super) struct Facts {
     pub details: HashMap<usize, Vec<(Cell, Value)>>,
     /// The cluster of each place.
     pub clusters: HashMap<i64, u64>,
+    /// Every column, once somebody asked.
+    pub columns: OnceLock<HashMap<(usize, usize), Column>>,
+}
+
+impl Facts {
+    /// Every column, by evaluator and candidate.
+    pub(super) fn columns(&self) -> &HashMap<(usize, usize), Column> {
+        self.columns.get_or_init(|| columns(self))
+    }
 }
 
 /// The cluster that a metadata value stands for.
@@ -236,8 +245,7 @@ impl Column {
     }
 }
 
-/// Every column, by evaluator and candidate.
-pub(super) fn columns(facts: &Facts) -> HashMap<(usize, usize), Column> {
+fn columns(facts: &Facts) -> HashMap<(usize, usize), Column> {
     let mut columns: HashMap<(usize, usize), Column> = HashMap::new();
     for score in &facts.scores {
         let key = (score.evaluator, score.cell.candidate);
@@ -260,7 +268,7 @@ pub(super) fn columns(facts: &Facts) -> HashMap<(usize, usize), Column> {
 /// The figures of an evaluation.
 pub(super) fn compute(evaluation: &Evaluation, facts: &Facts) -> Results {
     let suite = &evaluation.document;
-    let columns = columns(facts);
+    let columns = facts.columns();
     let baseline = suite.baseline();
     let name = |index: usize| {
         suite
@@ -278,7 +286,7 @@ pub(super) fn compute(evaluation: &Evaluation, facts: &Facts) -> Results {
             plan: plan_of(&pinned.document, margin, suite.seed),
             baseline,
             facts,
-            columns: &columns,
+            columns,
             corpus: Corpus::of(&pinned.document, facts.details.get(&index)),
             repeats: suite.repeats,
         };
@@ -663,7 +671,7 @@ pub(super) fn slices(
     let Some(pinned) = evaluation.pinned.evaluators.get(evaluator) else {
         return Vec::new();
     };
-    let columns = columns(facts);
+    let columns = facts.columns();
     let margin = suite.margin.get(&pinned.name).copied().unwrap_or(0.0);
     let judging = Judging {
         index: evaluator,
@@ -671,7 +679,7 @@ pub(super) fn slices(
         plan: plan_of(&pinned.document, margin, suite.seed),
         baseline: suite.baseline(),
         facts,
-        columns: &columns,
+        columns,
         corpus: Corpus::of(&pinned.document, facts.details.get(&evaluator)),
         repeats: suite.repeats,
     };
@@ -752,7 +760,7 @@ pub(super) fn differences(
     evaluator: usize,
     candidate: usize,
 ) -> Vec<DifferenceRow> {
-    let columns = columns(facts);
+    let columns = facts.columns();
     let empty = Column::default();
     let own = columns.get(&(evaluator, candidate)).unwrap_or(&empty);
     let pinned = evaluation.pinned.evaluators.get(evaluator);

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::api::left_s;
 use super::results::{CellFigures, ComparisonJson, DifferenceRow, EvaluatorFigures, Slice};
-use super::{Evaluation, ExampleDetail, Outcome, Results, gate};
+use super::{Evaluation, ExampleDetail, Outcome, Results, gate, pin};
 use crate::datasets::Example;
 use crate::evaluators::text_of;
 use crate::ui::PageContext;
@@ -69,7 +69,7 @@ pub(crate) fn signed(value: f64) -> String {
     }
 }
 
-fn percent(share: f64) -> String {
+pub(super) fn percent(share: f64) -> String {
     let text = format!("{:.1}", share * 100.0);
     format!("{} %", text.strip_suffix(".0").unwrap_or(&text))
 }
@@ -146,7 +146,7 @@ pub(super) fn show_view(
         "spent": evaluation.spent.0, "unpriced": evaluation.unpriced,
         "budget": evaluation.document.budget_usd.map(|usd| format!("${usd}")), "left_s": left_s(evaluation),
         "created_at": evaluation.created_at, "started_at": evaluation.started_at, "ended_at": evaluation.ended_at,
-        "worked_us": evaluation.worked_us, "warnings": evaluation.pinned.warnings, "baseline": results.baseline,
+        "worked_us": evaluation.worked_us, "warnings": warnings(page, evaluation), "baseline": results.baseline,
         "repeats": evaluation.document.repeats, "clustered": evaluation.document.cluster_by,
         "candidates": results.candidates.iter().map(|one| json!({
             "name": one.name, "baseline": one.name == results.baseline, "answers": one.answers, "errors": one.errors,
@@ -164,7 +164,7 @@ pub(super) fn show_view(
         })).collect::<Vec<_>>(),
         "gates": gates.iter().map(|one| json!({
             "evaluator": one.evaluator, "candidate": one.candidate, "rule": one.rule, "limit": figure(one.limit),
-            "bound": one.bound.map(figure), "outcome": one.outcome, "reason": one.reason, "baseline": one.baseline,
+            "bound": one.bound.map(figure), "outcome": one.outcome, "reason": why(page, one), "baseline": one.baseline,
         })).collect::<Vec<_>>(),
         "gates_final": evaluation.gates.is_some(),
         "evaluator": evaluator, "candidate": candidate,
@@ -172,6 +172,39 @@ pub(super) fn show_view(
         "others": results.candidates.iter().filter(|one| one.name != results.baseline || results.candidates.len() == 1)
             .map(|one| json!({"value": one.name, "label": one.name})).collect::<Vec<_>>(),
     })
+}
+
+/// Why a gate stands as it does, in the reader's language.
+fn why(page: &PageContext, result: &gate::GateResult) -> String {
+    let Some(why) = &result.why else {
+        return result.reason.clone();
+    };
+    let (key, arguments) = why.message();
+    let arguments: Vec<(&'static str, &str)> = arguments
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
+    page.t_with(key, &arguments)
+}
+
+/// What to know before believing the result, in the reader's language.
+fn warnings(page: &PageContext, evaluation: &Evaluation) -> Vec<String> {
+    let known = pin::families(&evaluation.document, &evaluation.pinned);
+    let shown = evaluation.pinned.warnings.iter().map(|warning| {
+        let family = known.iter().find(|family| family.english() == *warning);
+        family.map_or_else(
+            || warning.clone(),
+            |family| {
+                let arguments = [
+                    ("judge", family.judge.as_str()),
+                    ("candidate", family.candidate.as_str()),
+                    ("model", family.model.as_str()),
+                ];
+                page.t_with("evaluations-warn-family", &arguments)
+            },
+        )
+    });
+    shown.collect()
 }
 
 #[expect(

@@ -10,7 +10,7 @@ use base::{ProjectId, ScoreId, SpanId, TraceId};
 use db::Actor;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use telemetry::{Score, Source};
+use telemetry::{Batch, Score, Source};
 
 use crate::app::App;
 use crate::auth::Identity;
@@ -76,17 +76,35 @@ pub async fn create_score(app: &App, identity: &Identity, new: NewScore) -> Resu
         at_us: app.clock.now_us(),
         supersedes: None,
     };
+    append(app, score.clone().into()).await?;
+    Ok(score)
+}
+
+/// Puts facts into telemetry that are complete in themselves; returns when they are on the disk.
+/// Whether what they judge exists is not asked: it may be on its way.
+///
+/// # Errors
+/// 503 when they could not be written.
+pub async fn append(app: &App, batch: Batch) -> Result<()> {
     let not_stored = |cause: String| {
-        AppError::unavailable(format!("the score was not stored: {cause}"))
+        AppError::unavailable(format!("it was not stored: {cause}"))
             .code("not_stored")
             .hint("send it again")
     };
     let ack = app
         .telemetry
-        .append(score.clone())
+        .append(batch)
         .map_err(|full| not_stored(full.to_string()))?;
-    ack.await.map_err(|error| not_stored(error.to_string()))?;
-    Ok(score)
+    ack.await.map_err(|error| not_stored(error.to_string()))
+}
+
+/// Checks a judgement and gives the number and the word that it is kept as.
+///
+/// # Errors
+/// 400 for what cannot be stored as it is.
+pub fn checked_value(new: &NewScore) -> Result<(Option<f64>, Option<String>)> {
+    check(new)?;
+    stored_value(&new.name, new.value.clone())
 }
 
 /// Whether somebody's scores are a person's.

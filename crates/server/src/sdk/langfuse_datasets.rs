@@ -54,14 +54,14 @@ pub(super) fn routes() -> Vec<Route> {
 }
 
 #[derive(Deserialize)]
-struct Paging {
-    page: Option<i64>,
-    limit: Option<i64>,
+pub(super) struct Paging {
+    pub(super) page: Option<i64>,
+    pub(super) limit: Option<i64>,
 }
 
 impl Paging {
     /// The number of the page, from 1, and how many it holds.
-    fn read(&self) -> Result<(i64, i64)> {
+    pub(super) fn read(&self) -> Result<(i64, i64)> {
         let (page, limit) = (self.page.unwrap_or(1), self.limit.unwrap_or(50));
         if page < 1 || limit < 1 {
             return Err(AppError::invalid("page and limit are numbers from 1").at("page"));
@@ -69,7 +69,7 @@ impl Paging {
         Ok((page, limit.min(MOST)))
     }
 
-    fn meta(page: i64, limit: i64, total: i64) -> Value {
+    pub(super) fn meta(page: i64, limit: i64, total: i64) -> Value {
         json!({"page": page, "limit": limit, "totalItems": total, "totalPages": total.div_euclid(limit) + i64::from(total % limit > 0)})
     }
 }
@@ -391,7 +391,7 @@ async fn save_item(
 }
 
 /// The dataset that has an example with this id; names in order, the first one counts.
-async fn find_item(app: &App, scope: Scope, id: &str) -> Result<(Found, Example)> {
+pub(super) async fn find_item(app: &App, scope: Scope, id: &str) -> Result<(Found, Example)> {
     for name in names(app, scope).await? {
         let found = app.datasets.latest(scope, &name).await?;
         match app.datasets.example(scope, &found, id).await {

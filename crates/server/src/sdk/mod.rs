@@ -1,5 +1,6 @@
-//! The prompt registries of other products, over our catalog: Langfuse's prompt
-//! routes and MLflow's registered models, as far as prompts need them.
+//! The surfaces of other products, over ours: Langfuse's prompt, dataset, run and score
+//! routes and the spans that its clients send, and MLflow's registered models as far as
+//! prompts need them.
 //!
 //! Their unmodified clients are the users (`compat/`). What a client saves is an
 //! ordinary prompt of the project: it shows in the pages, is called through the
@@ -12,7 +13,11 @@ mod content;
 mod filter;
 mod langfuse;
 mod langfuse_datasets;
+mod langfuse_runs;
+mod langfuse_scores;
+mod langfuse_spans;
 mod mlflow;
+mod otlp;
 mod partials;
 mod store;
 
@@ -31,6 +36,9 @@ use crate::prompts::KIND;
 pub fn routes() -> Vec<Route> {
     let mut routes = langfuse::routes();
     routes.extend(langfuse_datasets::routes());
+    routes.extend(langfuse_runs::routes());
+    routes.extend(langfuse_scores::routes());
+    routes.extend(langfuse_spans::routes());
     routes.extend(mlflow::routes());
     routes
 }

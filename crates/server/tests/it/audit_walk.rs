@@ -30,6 +30,18 @@ const CHANGES_NOTHING: &[(&str, &str)] = &[
         "POST /{project}/traces/{id}/thumbs",
         "telemetry: a score, as above",
     ),
+    (
+        "POST /api/public/scores",
+        "telemetry: a score, as above; what its client calls it is kept beside it",
+    ),
+    (
+        "POST /api/public/otel/v1/traces",
+        "telemetry: what a client says that it did",
+    ),
+    (
+        "POST /api/public/dataset-run-items",
+        "a record of what a client did, like its traces",
+    ),
     ("POST /{project}/compare", "calls of drafts"),
     ("POST /api/v1/catalog/{kind}/check", "a preview"),
     ("POST /api/v1/prompts/render", "a preview"),
@@ -69,6 +81,10 @@ const CHANGES_NOTHING: &[(&str, &str)] = &[
     (
         "POST /api/v1/review/inbox/{name}/undo",
         "ends one's own label and leaves it where it is",
+    ),
+    (
+        "POST /api/v1/datasets/{name}/transform/preview",
+        "a preview",
     ),
     (
         "POST /api/2.0/mlflow/registered-models/get-latest-versions",
@@ -947,6 +963,9 @@ fn datasets(walk: &Walk, program: &Client, browser: &Client) {
     let taken = json!({"traces": [{"trace": traced}]});
     let route = "POST /api/v1/datasets/{name}/examples/from-traces";
     one(route, &of("asked/examples/from-traces"), taken);
+    let route = "POST /api/v1/datasets/{name}/transform";
+    let transform = json!({"transform": {"field": "/input", "facts": ["words"]}});
+    one(route, &of("asked/transform"), transform);
     let route = "DELETE /api/v1/datasets/{name}";
     one(route, &of("asked"), Value::Null);
 
@@ -957,6 +976,20 @@ fn datasets(walk: &Walk, program: &Client, browser: &Client) {
     let item = json!({"datasetName": "-api-public-datasets", "id": "item", "input": {"q": 1}});
     let at = "/api/public/dataset-items";
     one("POST /api/public/dataset-items", at, item);
+    let linked = |run: &str| {
+        let trace = "0af7651916cd43dd8448eb211c80319c";
+        let body = json!({"runName": run, "datasetItemId": "item", "traceId": trace});
+        let made = program.post("/api/public/dataset-run-items", &body).json();
+        self::text(&made["datasetRunId"])
+    };
+    linked("first");
+    let second = linked("second");
+    let route = "DELETE /api/public/datasets/{name}/runs/{run}";
+    let at = "/api/public/datasets/-api-public-datasets/runs/first";
+    one(route, at, Value::Null);
+    let fields = [("id", second.as_str())];
+    let route = "POST /{project}/datasets/run/delete";
+    walk.form(One, route, browser, "/default/datasets/run/delete", &fields);
     let route = "DELETE /api/public/dataset-items/{id}";
     one(route, "/api/public/dataset-items/item", Value::Null);
 
@@ -989,6 +1022,8 @@ fn datasets(walk: &Walk, program: &Client, browser: &Client) {
     form(route, &[name, ("base", &newest), described]);
     let route = "POST /{project}/datasets/add";
     form(route, &[("traces", &added), ("dataset", "by-hand")]);
+    let route = "POST /{project}/datasets/transform";
+    form(route, &[name, ("field", "/input"), ("facts", "words")]);
     let route = "POST /{project}/datasets/example/remove";
     form(route, &[name, ("id", &id)]);
     let route = "POST /{project}/datasets/delete";
@@ -1001,6 +1036,20 @@ fn evaluations(walk: &Walk, place: &Place, program: &Client, browser: &Client) {
     program.post(
         "/api/v1/datasets",
         &json!({"name": "judged", "examples": examples}),
+    );
+    // A dataset and a suite come of a file.
+    let tests = "prompts: ['{{q}}']\nproviders: ['fake:fake-large']\ntests: [{vars: {q: x}, assert: [{type: contains, value: x}]}]";
+    let body = json!({"name": "taken-over", "text": tests});
+    let route = "POST /api/v1/evaluations/import";
+    walk.json(Several, route, program, "/api/v1/evaluations/import", body);
+    let fields = [("name", "taken-over-2"), ("text", tests)];
+    let route = "POST /{project}/evaluations/import";
+    walk.form(
+        Several,
+        route,
+        browser,
+        "/default/evaluations/import",
+        &fields,
     );
     let document = json!({
         "dataset": "dataset:judged@latest",

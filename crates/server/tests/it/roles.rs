@@ -983,6 +983,83 @@ const EXPECTED: &[(&str, &str, &str)] = &[
         "admin editor product_owner auditor viewer",
     ),
     ("DELETE", "/api/public/dataset-items/{id}", "admin editor"),
+    (
+        "GET",
+        "/api/public/experiments",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "GET",
+        "/api/public/experiment-items",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "GET",
+        "/api/public/dataset-run-items",
+        "admin editor product_owner auditor viewer",
+    ),
+    ("POST", "/api/public/dataset-run-items", "admin editor"),
+    (
+        "GET",
+        "/api/public/datasets/{name}/runs",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "GET",
+        "/api/public/datasets/{name}/runs/{run}",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "DELETE",
+        "/api/public/datasets/{name}/runs/{run}",
+        "admin editor",
+    ),
+    (
+        "POST",
+        "/api/public/scores",
+        "admin editor product_owner caller",
+    ),
+    (
+        "GET",
+        "/api/public/v3/scores",
+        "admin editor product_owner auditor viewer caller",
+    ),
+    (
+        "POST",
+        "/api/public/otel/v1/traces",
+        "admin editor product_owner caller",
+    ),
+    (
+        "GET",
+        "/{project}/datasets/runs",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "GET",
+        "/{project}/datasets/run",
+        "admin editor product_owner auditor viewer",
+    ),
+    ("POST", "/{project}/datasets/run/delete", "admin editor"),
+    (
+        "POST",
+        "/api/v1/datasets/{name}/transform/preview",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "POST",
+        "/api/v1/datasets/{name}/transform",
+        "admin editor",
+    ),
+    ("GET", "/{project}/datasets/transform", "admin editor"),
+    ("POST", "/{project}/datasets/transform", "admin editor"),
+    ("POST", "/api/v1/evaluations/import", "admin editor"),
+    ("GET", "/{project}/evaluations/import", "admin editor"),
+    ("POST", "/{project}/evaluations/import", "admin editor"),
+    (
+        "GET",
+        "/api/v1/evaluations/{id}/distributions",
+        "admin editor product_owner auditor viewer",
+    ),
     // Review.
     (
         "GET",
@@ -1110,6 +1187,7 @@ fn address(path: &str) -> String {
         .replace("{span}", "0123456789abcdef")
         .replace("{version}", "7")
         .replace("{place}", "7")
+        .replace("{run}", "norun")
         .replace("{label}", "nolabel")
         .replace("{digest}", &format!("sha256:{}", "0".repeat(64)));
     let filled = filled

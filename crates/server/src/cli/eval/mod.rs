@@ -1,9 +1,10 @@
 //! `meguri eval run FILE`: runs a suite, prints what it has shown, and ends with 4 when a
-//! gate does not hold.
+//! gate does not hold. `meguri eval import FILE` makes a suite of another tool's file.
 //!
 //! With `--url` a running server does the work, as a pipeline for pull requests wants it;
 //! without it this process does, on a data directory that no server uses.
 
+mod import;
 mod report;
 
 use std::path::{Path, PathBuf};
@@ -31,6 +32,8 @@ const END: Duration = Duration::from_secs(20);
 pub(super) enum Eval {
     /// Run a suite and print what it has shown.
     Run(Run),
+    /// Make a dataset and a suite of another tool's test file: promptfoo's, or rows of OpenAI's evals.
+    Import(import::Import),
 }
 
 #[derive(Args)]
@@ -69,6 +72,7 @@ impl Eval {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Run(run) => run.run().await,
+            Self::Import(import) => import.run().await,
         }
     }
 }

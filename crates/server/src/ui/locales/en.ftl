@@ -1994,3 +1994,90 @@ live-over-budget-note = { $n ->
 live-over-budget-unpriced = The price of the evaluator's model is not known, so its budget cannot be kept. Add the price, then pause it and let it go on.
 live-overview = Live scores
 chart-mean = Mean
+
+### Runs over datasets, from other tools
+datasets-tab-runs = Runs
+datasets-tab-transform = Prepare
+datasets-run = Run
+datasets-run-summary = Summary
+datasets-run-output = Answer
+datasets-run-failed = { $n } failed
+datasets-run-n = n = { $n }
+datasets-run-delete = Delete run
+datasets-run-deleted = The run was deleted. Its traces stay.
+datasets-run-evaluations = Evaluations of this dataset
+datasets-runs-cut = The newest { $n } runs are shown.
+datasets-no-runs = No runs from other tools
+datasets-no-runs-text = A client that runs its own experiment over this dataset, such as Langfuse's, appears here with its answers and scores.
+
+### Why gates stand as they do, warnings, distributions
+evaluations-why-coverage = Only { $scored } of { $outcomes } answers are scored ({ $errors } errors, { $unscored } unscored).
+evaluations-why-few = There are too few examples for an interval.
+evaluations-why-few-pairs = There are too few examples to compare.
+evaluations-why-good-side = The 95 % interval lies on the good side of { $limit }: its bound is { $bound }.
+evaluations-why-bad-side = The whole 95 % interval lies on the bad side of { $limit }: its bound is { $bound }.
+evaluations-why-both-sides = The 95 % interval reaches over { $limit }: its bound is { $bound }. More examples may tell.
+evaluations-why-other-baseline = The candidate is compared with { $compared }, not with { $baseline }.
+evaluations-why-not-worse = Shown not to be worse than { $baseline } by more than { $margin }: by { $size } at most.
+evaluations-why-worse = Shown to be worse than { $baseline } by more than { $margin }: by { $size } at least.
+evaluations-why-not-shown = Not shown: it may be worse than { $baseline } by { $size }. The margin is { $margin }.
+evaluations-warn-family = The judge { $judge } and the candidate { $candidate } ({ $model }) are of one family, and judges prefer their own.
+evaluations-distribution = Distribution of the scores
+evaluations-distribution-note = How many examples got which score. Bars of one evaluator share their scale; the line is the mean.
+evaluations-distribution-says = { $candidate }: { $n } scored, from { $low } to { $high }; half are at most { $median }; the mean is { $mean }. Most frequent: { $mode } ({ $share }).
+evaluations-distribution-none = { $candidate }: nothing is scored yet.
+evaluations-distribution-median = median { $median }
+evaluations-distribution-mean = mean { $mean }
+evaluations-distribution-table = As a table
+evaluations-distribution-range = Score
+
+### Test files of other tools
+evaluations-import = Import tests
+evaluations-import-file = Test file
+evaluations-import-text = A configuration of promptfoo (YAML or JSON) or rows of OpenAI's evals (JSONL) becomes a dataset and a suite of the same name. Nothing is called. What has no counterpart here is listed with its place.
+evaluations-import-name = Name
+evaluations-import-format = Format
+evaluations-import-format-guess = Recognise it
+evaluations-import-compare = Ideal answers (OpenAI evals)
+evaluations-import-compare-match = The answer begins with one
+evaluations-import-compare-includes = The answer contains one
+evaluations-import-compare-exact = The answer is one
+evaluations-import-model = Model, instead of the file's
+evaluations-import-prompt = Prompt, instead of the file's
+evaluations-import-judge = Judging model
+evaluations-import-content = Content of the file
+evaluations-imported = Imported
+evaluations-imported-dataset = Dataset { $name } version { $version }: { $n } examples
+evaluations-imported-suite = The suite calls { $candidates } and measures by { $evaluators }.
+evaluations-imported-no-suite = No suite was made: below is what is missing.
+evaluations-imported-notes = { $n } notes
+evaluations-imported-place = Place
+
+### Preparing the texts of a dataset
+datasets-transform-what = What is prepared
+datasets-transform-field = Text
+datasets-transform-field-hint = A pointer into an example: /input, /input/question, /expected, /context, /metadata/title
+datasets-transform-steps = Steps, in this order
+datasets-transform-step = Step { $n }
+datasets-transform-into = Into the metadata field
+datasets-transform-into-hint = Empty: in the place of the text
+datasets-transform-facts = Facts to note
+datasets-transform-facts-hint = language, characters, words, sentences, tokens:NAME …, with commas between them
+datasets-transform-mark = Mark personal data
+datasets-transform-mark-email = E-mail address
+datasets-transform-mark-phone = Telephone number
+datasets-transform-preview = Preview
+datasets-transform-with-field = Examples with the text
+datasets-transform-changed = Would change
+datasets-transform-emptied = Would be empty
+datasets-transform-lengths = Characters
+datasets-transform-least = Least
+datasets-transform-median = Median
+datasets-transform-mean = Mean
+datasets-transform-most = Most
+datasets-transform-before = Before
+datasets-transform-after = After
+datasets-transform-same = unchanged
+datasets-transform-languages = Languages:
+datasets-transform-save = Save as a new version
+datasets-transformed = Saved as version { $version }: { $n } examples changed.

@@ -1927,3 +1927,90 @@ live-over-budget-note = 1 日の予算を使い切ったため、{ $n } 件の�
 live-over-budget-unpriced = 評価器のモデルの価格が不明なため、予算を守れません。価格を追加してから、一時停止して再開してください。
 live-overview = ライブスコア
 chart-mean = 平均
+
+### Runs over datasets, from other tools
+datasets-tab-runs = 実行
+datasets-tab-transform = 前処理
+datasets-run = 実行
+datasets-run-summary = 概要
+datasets-run-output = 回答
+datasets-run-failed = { $n } 件失敗
+datasets-run-n = n = { $n }
+datasets-run-delete = 実行を削除
+datasets-run-deleted = 実行を削除しました。トレースは残ります。
+datasets-run-evaluations = このデータセットの評価
+datasets-runs-cut = 最新の { $n } 件の実行を表示しています。
+datasets-no-runs = ほかのツールによる実行はありません
+datasets-no-runs-text = このデータセットで独自に実験を行うクライアント（Langfuse など）の回答とスコアがここに表示されます。
+
+### Why gates stand as they do, warnings, distributions
+evaluations-why-coverage = スコアのある回答は { $outcomes } 件中 { $scored } 件だけです（エラー { $errors } 件、採点不能 { $unscored } 件）。
+evaluations-why-few = 区間を求めるには例が少なすぎます。
+evaluations-why-few-pairs = 比較するには例が少なすぎます。
+evaluations-why-good-side = 95 % 区間は { $limit } の良い側にあります。端は { $bound } です。
+evaluations-why-bad-side = 95 % 区間の全体が { $limit } の悪い側にあります。端は { $bound } です。
+evaluations-why-both-sides = 95 % 区間が { $limit } をまたいでいます。端は { $bound } です。例を増やすと分かるかもしれません。
+evaluations-why-other-baseline = 候補は { $baseline } ではなく { $compared } と比較されています。
+evaluations-why-not-worse = { $baseline } より { $margin } を超えて悪くないことが示されました。悪くても { $size } までです。
+evaluations-why-worse = { $baseline } より { $margin } を超えて悪いことが示されました。少なくとも { $size } 悪化しています。
+evaluations-why-not-shown = 示されていません。{ $baseline } より { $size } 悪い可能性があります。許容幅は { $margin } です。
+evaluations-warn-family = 審査モデル { $judge } と候補 { $candidate }（{ $model }）は同じ系列です。審査モデルは自分の系列を好む傾向があります。
+evaluations-distribution = スコアの分布
+evaluations-distribution-note = どのスコアの例が何件あるかを示します。同じ評価器の棒は目盛りが共通で、線は平均です。
+evaluations-distribution-says = { $candidate }: { $n } 件を採点、{ $low } から { $high } まで。半数は { $median } 以下、平均は { $mean }。最も多いのは { $mode }（{ $share }）。
+evaluations-distribution-none = { $candidate }: まだ採点されていません。
+evaluations-distribution-median = 中央値 { $median }
+evaluations-distribution-mean = 平均 { $mean }
+evaluations-distribution-table = 表で見る
+evaluations-distribution-range = スコア
+
+### Test files of other tools
+evaluations-import = テストを取り込む
+evaluations-import-file = テストファイル
+evaluations-import-text = promptfoo の設定（YAML または JSON）や OpenAI evals の行（JSONL）を、同じ名前のデータセットとスイートにします。モデルは呼び出しません。対応するものがない項目は場所とともに一覧にします。
+evaluations-import-name = 名前
+evaluations-import-format = 形式
+evaluations-import-format-guess = 自動で判別
+evaluations-import-compare = 理想の回答（OpenAI evals）
+evaluations-import-compare-match = 回答がそれで始まる
+evaluations-import-compare-includes = 回答がそれを含む
+evaluations-import-compare-exact = 回答がそれと一致する
+evaluations-import-model = モデル（ファイルの指定に代えて）
+evaluations-import-prompt = プロンプト（ファイルの指定に代えて）
+evaluations-import-judge = 審査モデル
+evaluations-import-content = ファイルの内容
+evaluations-imported = 取り込みました
+evaluations-imported-dataset = データセット { $name } バージョン { $version }：例 { $n } 件
+evaluations-imported-suite = スイートは { $candidates } を呼び出し、{ $evaluators } で測ります。
+evaluations-imported-no-suite = スイートは作られませんでした。足りないものは下のとおりです。
+evaluations-imported-notes = 注意 { $n } 件
+evaluations-imported-place = 場所
+
+### Preparing the texts of a dataset
+datasets-transform-what = 前処理の内容
+datasets-transform-field = テキスト
+datasets-transform-field-hint = 例の中の位置: /input、/input/question、/expected、/context、/metadata/title
+datasets-transform-steps = 手順（この順に適用）
+datasets-transform-step = 手順 { $n }
+datasets-transform-into = 書き込むメタデータ項目
+datasets-transform-into-hint = 空欄なら元のテキストを置き換えます
+datasets-transform-facts = 記録する値
+datasets-transform-facts-hint = language、characters、words、sentences、tokens:名前 などをコンマ区切りで
+datasets-transform-mark = 個人情報に印を付ける
+datasets-transform-mark-email = メールアドレス
+datasets-transform-mark-phone = 電話番号
+datasets-transform-preview = プレビュー
+datasets-transform-with-field = テキストのある例
+datasets-transform-changed = 変わる例
+datasets-transform-emptied = 空になる例
+datasets-transform-lengths = 文字数
+datasets-transform-least = 最小
+datasets-transform-median = 中央値
+datasets-transform-mean = 平均
+datasets-transform-most = 最大
+datasets-transform-before = 前
+datasets-transform-after = 後
+datasets-transform-same = 変更なし
+datasets-transform-languages = 言語:
+datasets-transform-save = 新しいバージョンとして保存
+datasets-transformed = バージョン { $version } として保存しました。{ $n } 件の例が変わりました。
