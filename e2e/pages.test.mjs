@@ -72,6 +72,27 @@ async function watch(server) {
   await server.call("/api/v1/live-evaluations/exact/pause", { reason: "nothing is expected of real calls" });
 }
 const LIVE = encodeURIComponent("見守り/疑問");
+/** A run over the dataset as Langfuse's client sends it. */
+async function experiment(server) {
+  const attribute = ([key, stringValue]) => ({ key, value: { stringValue } });
+  const span = (n) => {
+    const spanId = `00f067aa0ba902b${n}`;
+    const attributes = Object.entries({
+      "langfuse.experiment.id": "run-1", "langfuse.experiment.name": "新しいプロンプト – second try", "langfuse.experiment.dataset.id": "本/質問",
+      "langfuse.experiment.description": "Shorter answers <b>for</b> the telephone", "langfuse.experiment.metadata": JSON.stringify({ model: "acme/echo" }),
+      "langfuse.experiment.item.id": `shelf-${n}`, "langfuse.experiment.item.root_observation_id": spanId,
+      "langfuse.observation.input": JSON.stringify({ question: `Where is the shelf with number ${n}?` }), "langfuse.observation.output": JSON.stringify(n ? "Upstairs." : "<script>alert(1)</script> \u202Eevil"),
+      ...(n === 2 && { "langfuse.observation.level": "ERROR" }),
+    }).map(attribute);
+    const start = BigInt(Date.now() - 60_000) * 1_000_000n;
+    return { traceId: "4bf92f3577b34da6a3ce929d0e0e473" + n, spanId, name: "experiment-item-task", attributes, startTimeUnixNano: `${start}`, endTimeUnixNano: `${start + 42_000_000n}` };
+  };
+  const sent = await server.call("/api/public/otel/v1/traces", { resourceSpans: [{ scopeSpans: [{ spans: [0, 1, 2, 3].map(span) }] }] });
+  assert.equal(sent.status, 200, sent.text);
+  const score = (n, name, value, more) => ({ id: `s-${n}-${name}`, traceId: "4bf92f3577b34da6a3ce929d0e0e473" + n, observationId: `00f067aa0ba902b${n}`, name, value, ...more });
+  const scores = [score(0, "exact", 0), score(1, "exact", 1), score(3, "exact", 0.5), score(1, "tone", "warm"), { id: "s-run", datasetRunId: "run-1", name: "mean", value: 0.5, comment: "of three" }];
+  assert.equal((await server.call("/api/public/scores", scores)).status, 202);
+}
 
 /** A dataset with versions, twins in two splits, marks, and an example out of a trace. */
 async function collect(server, trace) {
@@ -87,6 +108,7 @@ async function collect(server, trace) {
   await server.call(`/api/v1/datasets/${DATASET}/versions`, { patch: [{ id: "shelf-3", expected: "Shelf 3 is in the cellar." }], remove: ["shelf-4"], message: "the cellar" });
   await server.call(`/api/v1/datasets/${DATASET}/examples/from-traces`, { traces: [{ trace }], verdict: "bad", split: "test", message: "the wrong city" });
   await server.call("/api/v1/datasets", { name: "empty" });
+  await experiment(server);
   paths.example = `/datasets/example?name=${DATASET}&id=${trace}`;
   paths.add = `/datasets/add?trace=${trace}`;
 }
@@ -182,6 +204,12 @@ const pages = [
   ["dataset-alike", () => [full, `/datasets/alike?name=${DATASET}`]],
   ["dataset-settings", () => [full, `/datasets/settings?name=${DATASET}`]],
   ["dataset-import", () => [full, `/datasets/import?name=${DATASET}`]],
+  ["dataset-runs-empty", () => [full, "/datasets/runs?name=empty"]],
+  ["dataset-runs", () => [full, `/datasets/runs?name=${DATASET}`]],
+  ["dataset-run", () => [full, "/datasets/run?id=run-1"]],
+  ["dataset-transform", () => [full, `/datasets/transform?name=${DATASET}`]],
+  ["dataset-transform-preview", () => [full, `/datasets/transform?name=${DATASET}&field=/input&step1=nfkc&step2=lower&facts=language,words&mark_phone=1`]],
+  ["evaluations-import", () => [full, "/evaluations/import"]],
   ["dataset-example", () => [full, paths.example]],
   ["dataset-example-marked", () => [full, `/datasets/example?name=${DATASET}&id=marked`]],
   ["dataset-example-new", () => [full, `/datasets/example?name=${DATASET}`]],

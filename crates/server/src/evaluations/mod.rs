@@ -161,6 +161,8 @@ struct Remembered {
     counters: Counters,
     facts: Arc<results::Facts>,
     results: Arc<Results>,
+    /// Slices that were asked for, by evaluator and field.
+    slices: Arc<Mutex<HashMap<(usize, String), Vec<Slice>>>>,
     /// When they were last asked for: the oldest goes first.
     used: u64,
 }
@@ -223,6 +225,7 @@ impl Live {
                 counters: evaluation.counters,
                 facts: Arc::clone(facts),
                 results: Arc::clone(computed),
+                slices: Arc::default(),
                 used,
             },
         );
@@ -642,9 +645,13 @@ async fn computed(
 
 async fn facts(desk: Desk<'_>, evaluation: &Evaluation) -> Result<results::Facts> {
     let (db, project, id) = (desk.db(), evaluation.project, evaluation.id.as_str());
+    let (answers, scores) = tokio::try_join!(
+        store::answer_figures(db, project, id),
+        store::score_figures(db, project, id)
+    )?;
     let mut facts = results::Facts {
-        answers: store::answer_figures(db, project, id).await?,
-        scores: store::score_figures(db, project, id).await?,
+        answers,
+        scores,
         ..results::Facts::default()
     };
     for (index, pinned) in evaluation.pinned.evaluators.iter().enumerate() {
@@ -767,7 +774,15 @@ pub async fn slices(
     evaluator: usize,
     field: &str,
 ) -> Result<Vec<Slice>> {
+    const REMEMBERED: usize = 64;
     let (facts, _) = computed(desk, evaluation).await?;
+    let known = desk.app.evaluations.known(evaluation);
+    let known = known.map(|known| known.slices).unwrap_or_default();
+    let lock = || known.lock().unwrap_or_else(PoisonError::into_inner);
+    let key = (evaluator, field.to_owned());
+    if let Some(found) = lock().get(&key) {
+        return Ok(found.clone());
+    }
     let mut groups: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     for (place, value) in field_values(desk, evaluation, field).await? {
         groups
@@ -778,7 +793,12 @@ pub async fn slices(
     let of = evaluation.clone();
     let found =
         tokio::task::spawn_blocking(move || results::slices(&of, &facts, evaluator, &groups)).await;
-    found.map_err(AppError::internal)
+    let found = found.map_err(AppError::internal)?;
+    let mut slices = lock();
+    if slices.len() < REMEMBERED {
+        slices.insert(key, found.clone());
+    }
+    Ok(found)
 }
 
 /// How each evaluator's scores are spread.

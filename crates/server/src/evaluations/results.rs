@@ -236,6 +236,17 @@ pub(super) struct Column {
 }
 
 impl Column {
+    /// The means of these examples.
+    fn only(&self, places: &[i64]) -> Self {
+        let means = places
+            .iter()
+            .filter_map(|place| Some((*place, *self.means.get(place)?)));
+        Self {
+            means: means.collect(),
+            ..Self::default()
+        }
+    }
+
     fn add(&mut self, place: i64, outcome: Outcome) {
         match outcome {
             Outcome::Scored(value) => self.values.entry(place).or_default().push(value),
@@ -385,7 +396,7 @@ impl Judging<'_> {
             let column = self.columns.get(&(self.index, candidate)).unwrap_or(&empty);
             cells.push(self.cell(candidate, column, name(candidate)));
             if candidate != self.baseline
-                && let Some(found) = self.compare(candidate, column, None)
+                && let Some(found) = self.compare(candidate, column)
             {
                 comparisons.push((candidate, found));
             }
@@ -498,22 +509,17 @@ impl Judging<'_> {
         known.unwrap_or_else(|| cluster_of(&Value::from(place)))
     }
 
-    /// The candidate beside the baseline, on these places or on all.
-    fn compare(
-        &self,
-        candidate: usize,
-        column: &Column,
-        only: Option<&dyn Fn(i64) -> bool>,
-    ) -> Option<stats::Comparison> {
-        let wanted = |place: i64| only.is_none_or(|only| only(place));
+    /// The candidate beside the baseline, on the examples of this column.
+    fn compare(&self, candidate: usize, column: &Column) -> Option<stats::Comparison> {
         let cluster = |place: i64| {
             let clustered = !self.facts.clusters.is_empty();
             clustered.then(|| self.cluster(place))
         };
         if self.document.is_pairwise() {
             // A share of wins is compared with the share of losses.
-            let pairs = column.means.iter().filter(|(place, _)| wanted(**place));
-            let pairs: Vec<Pair> = pairs
+            let pairs: Vec<Pair> = column
+                .means
+                .iter()
                 .map(|(place, value)| Pair {
                     first: 1.0 - value,
                     second: *value,
@@ -526,7 +532,6 @@ impl Judging<'_> {
         let both: Vec<(i64, f64, f64)> = column
             .means
             .iter()
-            .filter(|(place, _)| wanted(**place))
             .filter_map(|(place, second)| Some((*place, *baseline.means.get(place)?, *second)))
             .collect();
         if let Some(corpus) = &self.corpus {
@@ -683,10 +688,7 @@ pub(super) fn slices(
         corpus: Corpus::of(&pinned.document, facts.details.get(&evaluator)),
         repeats: suite.repeats,
     };
-    let mut ordered: Vec<(&String, std::collections::HashSet<i64>)> = groups
-        .iter()
-        .map(|(value, places)| (value, places.iter().copied().collect()))
-        .collect();
+    let mut ordered: Vec<(&String, &Vec<i64>)> = groups.iter().collect();
     ordered.sort_by_key(|(value, places)| (std::cmp::Reverse(places.len()), (*value).clone()));
     ordered.truncate(MOST_SLICES);
     let empty = Arc::new(Column::default());
@@ -698,12 +700,9 @@ pub(super) fn slices(
         let mut examples = 0;
         for candidate in 0..suite.candidates.len() {
             let column = columns.get(&(evaluator, candidate)).unwrap_or(&empty);
-            let own: Vec<f64> = column
-                .means
-                .iter()
-                .filter(|(place, _)| places.contains(place))
-                .map(|(_, value)| *value)
-                .collect();
+            // Only its own part: to go through all of it for every slice would take the square.
+            let column = column.only(places);
+            let own: Vec<f64> = column.means.values().copied().collect();
             examples = examples.max(own.len() as u64);
             let figure = match &judging.corpus {
                 Some(corpus) => corpus.figure(candidate, places.iter().copied()),
@@ -712,8 +711,7 @@ pub(super) fn slices(
             };
             means.push(figure);
             if candidate != judging.baseline
-                && let Some(comparison) =
-                    judging.compare(candidate, column, Some(&|place| places.contains(&place)))
+                && let Some(comparison) = judging.compare(candidate, &column)
             {
                 at.push((rows.len(), candidate));
                 found.push(comparison);

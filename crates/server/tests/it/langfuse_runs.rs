@@ -66,6 +66,7 @@ fn data(client: &Client, path: &str) -> Vec<Value> {
 const FROM: &str = "fromStartTime=2020-01-01T00:00:00Z";
 
 fn a_run_is_kept_with_its_items_and_scores(place: Place) {
+    let place = place.with_key("editor");
     let live = place.start();
     dataset(&live);
     let spans = json!([

@@ -38,6 +38,7 @@ fn make(live: &Live) {
 }
 
 fn texts_are_prepared_with_a_preview(place: Place) {
+    let place = place.with_key("editor");
     let live = place.start();
     make(&live);
     let transform = json!({
@@ -195,6 +196,7 @@ tests:
       - {type: contains-any, value: [Tokyo, 東京]}
       - {type: equals, value: "The capital of {{country}} is Tokyo (東京)."}
       - {type: llm-rubric, value: is polite}
+      - {type: not-is-json}
   - vars: {country: France}
     assert:
       - type: starts-with
@@ -237,7 +239,7 @@ fn a_test_file_becomes_a_suite_that_runs(place: Place) {
         (&json!(3), &json!("capitals"))
     );
     assert_eq!(imported["candidates"], json!(["fake/fake-large"]));
-    assert_eq!(imported["evaluators"], json!(["assertions"]));
+    assert_eq!(imported["evaluators"], json!(["assertions", "regex 1"]));
     let places: Vec<&str> = imported["notes"]
         .as_array()
         .unwrap()
@@ -268,6 +270,11 @@ fn a_test_file_becomes_a_suite_that_runs(place: Place) {
         (&json!(3), &json!(0)),
         "{shown:#}"
     );
+    let pattern = &shown["results"]["evaluators"][1]["cells"][0];
+    assert_eq!(
+        (&pattern["scored"], &pattern["value"]),
+        (&json!(3), &json!(1.0))
+    );
     // Rome begins with a capital; Tokyo is as it is told; "Sorry" is refused by the default.
     assert!(
         (cell["value"].as_f64().unwrap() - 2.0 / 3.0).abs() < 1e-9,
@@ -295,7 +302,7 @@ fn a_test_file_becomes_a_suite_that_runs(place: Place) {
 /// Rows of OpenAI's files, by the route and by the command line; what cannot be read.
 #[test]
 fn rows_of_openai_evals_become_a_suite() {
-    let place = Place::new().add_fake().with_key("editor");
+    let place = Place::new().with_key("editor");
     let rows = [
         json!({"input": [{"role": "user", "content": "1+1"}], "ideal": "2"}),
         json!({"input": [{"role": "user", "content": "a (or b)?"}], "ideal": ["a (x)", "b"]}),

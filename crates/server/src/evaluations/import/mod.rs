@@ -199,47 +199,48 @@ impl Converted {
 /// Where an example keeps what its answer is checked for.
 const CHECKS: &str = "checks";
 
-/// One thing that an answer is checked for: a pattern, or being JSON.
+/// One thing that an answer is checked for. There are no patterns in it: expressions have none.
 #[derive(Debug, Clone, PartialEq)]
 struct Check {
     /// The assertion that it comes from.
     r#type: String,
-    pattern: String,
-    json: bool,
+    how: How,
+    /// Any of these will do.
+    texts: Vec<String>,
     negated: bool,
 }
 
+/// How an answer is held against texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    Equals,
+    Starts,
+    Contains,
+    /// Latin letters of either case are the same.
+    ContainsAnyCase,
+    /// It is JSON, whatever the texts.
+    Json,
+}
+
 impl Check {
-    fn begins_with(texts: &[String]) -> Self {
-        Self {
-            r#type: "starts-with".to_owned(),
-            pattern: format!(r"\A(?:{})", alternatives(texts)),
-            json: false,
-            negated: false,
-        }
-    }
-
     fn to_value(&self) -> Value {
-        json!({"type": self.r#type, "pattern": self.pattern, "json": self.json, "negated": self.negated})
+        let how = match self.how {
+            How::Equals => "equals",
+            How::Starts => "starts",
+            How::Contains => "contains",
+            How::ContainsAnyCase => "icontains",
+            How::Json => "json",
+        };
+        let texts: Vec<String> = match self.how {
+            How::ContainsAnyCase => self
+                .texts
+                .iter()
+                .map(|text| text.to_ascii_lowercase())
+                .collect(),
+            _ => self.texts.clone(),
+        };
+        json!({"type": self.r#type, "how": how, "texts": texts, "negated": self.negated})
     }
-}
-
-/// A pattern that finds any of these texts.
-fn alternatives(texts: &[String]) -> String {
-    let escaped: Vec<String> = texts.iter().map(|text| escape(text)).collect();
-    escaped.join("|")
-}
-
-/// A pattern that finds this text and nothing else.
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if r"\.+*?()|[]{}^$#&-~".contains(c) {
-            out.push('\\');
-        }
-        out.push(c);
-    }
-    out
 }
 
 /// The evaluator that holds an answer against its example's checks.
@@ -247,7 +248,9 @@ fn checks_evaluator(description: &str) -> Value {
     json!({
         "type": "metric", "description": description,
         "metric": {"id": "regex", "pattern": "^true$"},
-        "output": "example.metadata.checks.all(c, c.negated != (c.json ? answer.json != null : answer.text.matches(c.pattern)))",
+        "output": "example.metadata.checks.all(c, c.negated != (c.how == \"json\" ? answer.json != null : c.texts.exists(t, \
+                   c.how == \"equals\" ? answer.text == t : (c.how == \"starts\" ? answer.text.startsWith(t) : \
+                   (c.how == \"contains\" ? answer.text.contains(t) : answer.text.lowerAscii().contains(t))))))",
     })
 }
 

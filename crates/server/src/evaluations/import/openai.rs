@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{CHECKS, Check, Compare, Converted, ImportRequest, MOST_EXAMPLES, unreadable};
+use super::{CHECKS, Check, Compare, Converted, How, ImportRequest, MOST_EXAMPLES, unreadable};
 use crate::datasets::Example;
 use crate::error::Result;
 use crate::evaluators::text_of;
@@ -104,8 +104,13 @@ fn example(row: Map<String, Value>, number: u64, compare: Compare) -> Result<Exa
             Some(one) => vec![text_of(one)],
             None => Vec::new(),
         };
-        let checks = (!ideal.is_empty()).then(|| Check::begins_with(&ideal).to_value());
-        let checks = checks.into_iter().collect();
+        let check = (!ideal.is_empty()).then_some(Check {
+            r#type: "match".to_owned(),
+            how: How::Starts,
+            texts: ideal,
+            negated: false,
+        });
+        let checks = check.iter().map(Check::to_value).collect();
         example.metadata.insert(CHECKS.to_owned(), checks);
     }
     example.source.import = Some("openai-evals".to_owned());

@@ -7,14 +7,19 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    CHECKS, Check, Converted, ImportRequest, MOST_EXAMPLES, alternatives, checks_evaluator, escape,
-    unreadable,
+    CHECKS, Check, Converted, How, ImportRequest, MOST_EXAMPLES, checks_evaluator, unreadable,
 };
 use crate::datasets::Example;
 use crate::error::Result;
 use crate::evaluators::text_of;
 
 const ASSERTIONS: &str = "assertions";
+/// Where an example keeps which patterns its answer must match.
+const PATTERNS: &str = "patterns";
+/// Different patterns of a file.
+const MOST_PATTERNS: usize = 10;
+/// What stands for the answer where a pattern is not asked for.
+const NOT_ASKED: &str = "~not asked~";
 /// Assertions that a metric of ours measures, and the metric.
 const METRICS: [(&str, &str, &str); 3] = [
     ("levenshtein", "levenshtein", "compat:levenshtein"),
@@ -114,6 +119,7 @@ struct Test {
     vars: Map<String, Value>,
     expected: Option<Value>,
     checks: Vec<Value>,
+    patterns: Vec<String>,
 }
 
 impl Reading<'_> {
@@ -161,6 +167,7 @@ impl Reading<'_> {
             vars,
             expected: None,
             checks: Vec::new(),
+            patterns: Vec::new(),
         };
         let lists = [
             (
@@ -195,6 +202,7 @@ impl Reading<'_> {
             metadata.insert("description".to_owned(), description);
         }
         metadata.insert(CHECKS.to_owned(), Value::Array(test.checks));
+        metadata.insert(PATTERNS.to_owned(), json!(test.patterns));
         let mut example = Example {
             id: format!("test-{}", number + 1),
             input: Value::Object(test.vars),
@@ -274,15 +282,32 @@ impl Reading<'_> {
         assert: &Value,
         test: &mut Test,
     ) {
-        if let Some(patterns) = patterns(kind, value) {
-            // Not all of several: no single pattern says that.
-            if negated && patterns.len() > 1 {
-                return self
-                    .out
-                    .notes
-                    .add(at, format!("not-{kind} has no counterpart here"));
+        if kind == "regex" && !negated {
+            return self.pattern(at, &text_of(value), test);
+        }
+        if let Some((how, texts)) = texts(kind, value) {
+            // Each of several must be there, or none of one: "not all of them" is neither.
+            if negated && texts.len() > 1 {
+                let message = format!("not-{kind} has no counterpart here and was left out");
+                return self.out.notes.add(at, message);
             }
-            return self.check(at, kind, negated, patterns, value, test);
+            for texts in texts {
+                let r#type = kind.to_owned();
+                self.add(
+                    Check {
+                        r#type,
+                        how,
+                        texts,
+                        negated,
+                    },
+                    test,
+                );
+            }
+            let is_answer = matches!(kind, "equals" | "contains" | "icontains");
+            if is_answer && !negated && test.expected.is_none() {
+                test.expected = Some(value.clone());
+            }
+            return;
         }
         let metric = METRICS.iter().find(|(named, _, _)| *named == kind);
         match (kind, metric) {
@@ -303,8 +328,8 @@ impl Reading<'_> {
                 self.add(
                     Check {
                         r#type: kind.to_owned(),
-                        pattern: String::new(),
-                        json: true,
+                        how: How::Json,
+                        texts: Vec::new(),
                         negated,
                     },
                     test,
@@ -340,37 +365,34 @@ impl Reading<'_> {
         }
     }
 
-    fn check(
-        &mut self,
-        at: &str,
-        kind: &str,
-        negated: bool,
-        patterns: Vec<String>,
-        value: &Value,
-        test: &mut Test,
-    ) {
-        for pattern in patterns {
-            if eval::Metric::parse(&json!({"id": "regex", "pattern": pattern})).is_err() {
-                let message = "this pattern is not understood here (look-around and back references are not): it was left out";
-                self.out.notes.add(at, message);
-                continue;
+    /// An evaluator of its own for each pattern; where it is not asked for it always holds.
+    fn pattern(&mut self, at: &str, pattern: &str, test: &mut Test) {
+        let asked = json!({"id": "regex", "pattern": pattern});
+        if eval::Metric::parse(&asked).is_err() {
+            let message = "this pattern is not understood here (look-around and back references are not): it was left out";
+            return self.out.notes.add(at, message);
+        }
+        let is_of = |(name, document): &(String, Value)| {
+            name.starts_with("regex ") && document["description"] == *pattern
+        };
+        if !self.out.evaluators.iter().any(is_of) {
+            let known = self.out.evaluators.iter();
+            let known = known.filter(|(name, _)| name.starts_with("regex ")).count();
+            if known >= MOST_PATTERNS {
+                let message =
+                    format!("more than {MOST_PATTERNS} different patterns: this one was left out");
+                return self.out.notes.add(at, message);
             }
-            self.add(
-                Check {
-                    r#type: kind.to_owned(),
-                    pattern,
-                    json: false,
-                    negated,
-                },
-                test,
-            );
+            let name = format!("regex {}", known + 1);
+            let document = json!({
+                "type": "metric", "description": pattern,
+                "metric": {"id": "regex", "pattern": format!(r"(?:{pattern})|\A{NOT_ASKED}\z")},
+                "output": format!("example.metadata.{PATTERNS}.exists(p, p == {}) ? answer.text : \"{NOT_ASKED}\"", json!(name)),
+            });
+            self.out.evaluator(&name, document);
         }
-        if !negated
-            && matches!(kind, "equals" | "contains" | "icontains")
-            && test.expected.is_none()
-        {
-            test.expected = Some(value.clone());
-        }
+        let found = self.out.evaluators.iter().find(|one| is_of(one));
+        test.patterns.extend(found.map(|(name, _)| name.clone()));
     }
 
     fn add(&mut self, check: Check, test: &mut Test) {
@@ -562,9 +584,9 @@ fn document(text: &str) -> Value {
     document
 }
 
-/// The patterns that must all be found in an answer; `None` where it is about something else.
-fn patterns(kind: &str, value: &Value) -> Option<Vec<String>> {
-    let text = || text_of(value);
+/// What is looked for in an answer: of each list any text; `None` where it is about something else.
+fn texts(kind: &str, value: &Value) -> Option<(How, Vec<Vec<String>>)> {
+    let text = || vec![vec![text_of(value)]];
     // A list, or a text with commas between its parts.
     let several = || -> Vec<String> {
         match value {
@@ -575,22 +597,16 @@ fn patterns(kind: &str, value: &Value) -> Option<Vec<String>> {
                 .collect(),
         }
     };
-    let insensitive = |pattern: String| format!("(?i){pattern}");
+    let each = || several().into_iter().map(|text| vec![text]).collect();
     Some(match kind {
-        "equals" if !value.is_object() && !value.is_array() => {
-            vec![format!(r"\A{}\z", escape(&text()))]
-        }
-        "contains" => vec![escape(&text())],
-        "icontains" => vec![insensitive(escape(&text()))],
-        "starts-with" => vec![format!(r"\A{}", escape(&text()))],
-        "regex" => vec![text()],
-        "contains-any" => vec![alternatives(&several())],
-        "icontains-any" => vec![insensitive(alternatives(&several()))],
-        "contains-all" => several().iter().map(|part| escape(part)).collect(),
-        "icontains-all" => several()
-            .iter()
-            .map(|part| insensitive(escape(part)))
-            .collect(),
+        "equals" if !value.is_object() && !value.is_array() => (How::Equals, text()),
+        "contains" => (How::Contains, text()),
+        "icontains" => (How::ContainsAnyCase, text()),
+        "starts-with" => (How::Starts, text()),
+        "contains-any" => (How::Contains, vec![several()]),
+        "icontains-any" => (How::ContainsAnyCase, vec![several()]),
+        "contains-all" => (How::Contains, each()),
+        "icontains-all" => (How::ContainsAnyCase, each()),
         _ => return None,
     })
 }
