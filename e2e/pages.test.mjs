@@ -81,7 +81,7 @@ async function experiment(server) {
       "langfuse.experiment.id": "run-1", "langfuse.experiment.name": "新しいプロンプト – second try", "langfuse.experiment.dataset.id": "本/質問",
       "langfuse.experiment.description": "Shorter answers <b>for</b> the telephone", "langfuse.experiment.metadata": JSON.stringify({ model: "acme/echo" }),
       "langfuse.experiment.item.id": `shelf-${n}`, "langfuse.experiment.item.root_observation_id": spanId,
-      "langfuse.observation.input": JSON.stringify({ question: `Where is the shelf with number ${n}?` }), "langfuse.observation.output": JSON.stringify(n ? "Upstairs." : "<script>alert(1)</script> \u202Eevil"),
+      "langfuse.observation.input": JSON.stringify({ question: `Where is the shelf with number ${n}?` }), "langfuse.observation.output": n ? "Upstairs." : "<script>alert(1)</script> \u202Eevil",
       ...(n === 2 && { "langfuse.observation.level": "ERROR" }),
     }).map(attribute);
     const start = BigInt(Date.now() - 60_000) * 1_000_000n;

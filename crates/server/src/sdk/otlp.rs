@@ -38,10 +38,11 @@ impl OtlpSpan {
         self.attributes.get(key)?.as_str()
     }
 
-    /// An attribute whose text is JSON, or may be; what is none is a text.
+    /// An attribute that a client wrote as JSON unless it was a text already: what looks like a
+    /// number may have been either, and stays a text.
     pub(super) fn json(&self, key: &str) -> Option<Value> {
         match self.attributes.get(key)? {
-            Value::String(text) => {
+            Value::String(text) if text.starts_with(['{', '[']) => {
                 Some(serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.clone())))
             }
             other => Some(other.clone()),

@@ -1045,11 +1045,7 @@ const EXPECTED: &[(&str, &str, &str)] = &[
         "/api/v1/datasets/{name}/transform/preview",
         "admin editor product_owner auditor viewer",
     ),
-    (
-        "POST",
-        "/api/v1/datasets/{name}/transform",
-        "admin editor",
-    ),
+    ("POST", "/api/v1/datasets/{name}/transform", "admin editor"),
     ("GET", "/{project}/datasets/transform", "admin editor"),
     ("POST", "/{project}/datasets/transform", "admin editor"),
     ("POST", "/api/v1/evaluations/import", "admin editor"),
