@@ -337,7 +337,9 @@ impl Prepared {
         let marks = self.marks(stands, &new.marks);
         if !marks.is_empty() {
             let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
-            for mark in &marks {
+            // Those that were marked before count, too.
+            let all = new.marks.iter().chain(&marks);
+            for mark in all.filter(|mark| marking::Detector::parse(&mark.kind).is_some()) {
                 *counts.entry(&mark.kind).or_default() += 1;
             }
             written.insert("personal_data".to_owned(), json!(counts));
