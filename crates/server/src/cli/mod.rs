@@ -23,6 +23,7 @@ mod promotion;
 mod provider;
 mod release;
 mod remote;
+mod review;
 mod schema;
 mod serve;
 mod target;
@@ -81,6 +82,9 @@ enum Command {
     /// Run suites: the gate of a pipeline.
     #[command(subcommand)]
     Eval(eval::Eval),
+    /// List, show, fill and export review queues.
+    #[command(subcommand)]
+    Review(review::Review),
     /// Read traces.
     #[command(subcommand)]
     Traces(traces::Traces),
@@ -186,6 +190,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Dataset(dataset) => dataset.run().await,
         Command::Data(data) => data.run().await,
         Command::Eval(eval) => eval.run().await,
+        Command::Review(review) => review.run().await,
         Command::Traces(traces) => traces.run().await,
         Command::Env(env) => env.run().await,
         Command::Proposals(proposals) => proposals.run().await,

@@ -53,13 +53,13 @@ pub struct FillRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
     /// How many are drawn at random beside those that are picked.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "is_nothing")]
     pub random: usize,
     /// For drawing: the same seed draws the same.
     #[serde(default)]
     pub seed: u64,
     /// Items with a higher one are given out first.
-    #[serde(default, skip_serializing_if = "is_even")]
+    #[serde(default, skip_serializing_if = "is_usual")]
     pub priority: i64,
 }
 
@@ -67,7 +67,7 @@ pub struct FillRequest {
     clippy::trivially_copy_pass_by_ref,
     reason = "serde passes a reference"
 )]
-fn is_none(number: &usize) -> bool {
+fn is_nothing(number: &usize) -> bool {
     *number == 0
 }
 
@@ -75,7 +75,7 @@ fn is_none(number: &usize) -> bool {
     clippy::trivially_copy_pass_by_ref,
     reason = "serde passes a reference"
 )]
-fn is_even(number: &i64) -> bool {
+fn is_usual(number: &i64) -> bool {
     *number == 0
 }
 

@@ -207,7 +207,7 @@ pub async fn queue(desk: Desk<'_>, scope: Scope, name: &str) -> Result<QueueShow
         queue: name,
     };
     let labels = store::current_labels(desk.db, at).await?;
-    let texts = span_texts(desk, scope, at, &queue.document, &labels).await?;
+    let texts = span_texts(desk, at, &queue.document, &labels).await?;
     let document = queue.document.clone();
     let figures = tokio::task::spawn_blocking(move || {
         let agreement = agreement(&document, &labels, &texts);
@@ -237,7 +237,6 @@ type SpanTexts = HashMap<(String, String), usize>;
 
 async fn span_texts(
     desk: Desk<'_>,
-    scope: Scope,
     at: At<'_>,
     document: &QueueDocument,
     labels: &[LabelRow],
@@ -266,7 +265,6 @@ async fn span_texts(
             _ => break,
         }
     }
-    let _ = scope;
     Ok(texts)
 }
 

@@ -32,6 +32,7 @@ mod promotion;
 mod prompts;
 mod providers;
 mod releases;
+mod review;
 mod roles;
 mod security;
 mod sign_in;
