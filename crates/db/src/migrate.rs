@@ -48,6 +48,11 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         text: include_str!("../migrations/0006_evaluation.sql"),
     },
     Migration {
+        number: 7,
+        name: "review",
+        text: include_str!("../migrations/0007_review.sql"),
+    },
+    Migration {
         number: 8,
         name: "improve",
         text: include_str!("../migrations/0008_improve.sql"),
