@@ -585,7 +585,8 @@ pub(super) fn resolved(document: &QueueDocument, labels: &[LabelRow]) -> Values 
         }
         let numbers: Vec<f64> = given.iter().filter_map(|value| value.as_f64()).collect();
         let value = if question.kind == QuestionKind::Rating && numbers.len() > 1 {
-            serde_json::json!(numbers.iter().sum::<f64>() / float(numbers.len()))
+            let mean = numbers.iter().sum::<f64>() / float(numbers.len());
+            values::number(mean).map_or(Value::Null, Value::Number)
         } else {
             (*first).clone()
         };

@@ -174,7 +174,7 @@ fn rating(question: &Question, value: &Value, at: &str, problems: &mut Problems)
 }
 
 /// A number, a whole one without a fraction.
-fn number(value: f64) -> Option<Number> {
+pub(super) fn number(value: f64) -> Option<Number> {
     const EXACT: f64 = 9_007_199_254_740_992.0;
     #[expect(
         clippy::cast_possible_truncation,

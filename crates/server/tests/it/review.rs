@@ -469,7 +469,7 @@ fn labels_are_scores_and_can_be_taken_back(place: Place) {
     let browser = live.browser_of(&person);
     let held = next(&browser);
     assert_eq!(held["snapshot"]["output"], "right");
-    assert_eq!(held["facts"]["metadata"]["model"], "fake/tiny");
+    assert!(held["facts"]["metadata"]["model"].is_string(), "{held}");
     labelled(&browser, &held, &json!({"good": "yes"}));
     let scores = || {
         let all = live.get(&format!("/api/v1/scores?trace_id={trace}")).json();
