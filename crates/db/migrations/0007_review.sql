@@ -28,7 +28,7 @@ CREATE TABLE review_items (
     closed_at     BIGINT,
     UNIQUE (project, queue, subject)
 );
-CREATE INDEX review_items_by_state ON review_items (project, queue, state, priority, seq);
+CREATE INDEX review_items_by_state ON review_items (project, queue, state, priority DESC, seq);
 
 -- One place for one rater of one item.
 CREATE TABLE review_slots (

@@ -356,18 +356,18 @@ pub(super) async fn held_by(tx: &mut WriteTx, at: At<'_>, rater: &str) -> Result
 }
 
 /// The place that a rater is given next: of the first item that has one free and that they
-/// have not judged, skipped or been given.
+/// have not judged, skipped or been given. The item is looked for in the order of an index,
+/// so that a long queue costs no more than a short one.
 pub(super) async fn free_slot(tx: &mut WriteTx, at: At<'_>, rater: &str) -> Result<Option<Slot>> {
     let now = tx.db().now_us();
-    let row = query(
-        "SELECT s.item, s.slot, s.state, s.rater, s.fence, s.held_at, s.until FROM review_items i \
-         JOIN review_slots s ON s.item = i.id AND s.project = i.project \
-         WHERE i.project = $1 AND i.queue = $2 AND i.state = 'open' \
-         AND (s.state = 'free' OR (s.state = 'held' AND s.until <= $4)) \
+    let found = query(
+        "SELECT i.id FROM review_items i WHERE i.project = $1 AND i.queue = $2 AND i.state = 'open' \
+         AND EXISTS (SELECT 1 FROM review_slots s WHERE s.item = i.id AND (s.state = 'free' \
+         OR (s.state = 'held' AND s.until <= $4))) \
          AND NOT EXISTS (SELECT 1 FROM review_slots m WHERE m.item = i.id AND m.rater = $3) \
          AND NOT EXISTS (SELECT 1 FROM review_labels l WHERE l.item = i.id AND l.rater = $3 AND l.kind = 'skip' \
          AND l.current = 1) \
-         ORDER BY i.priority DESC, i.seq, CASE WHEN s.state = 'free' THEN 0 ELSE 1 END, s.slot LIMIT 1",
+         ORDER BY i.priority DESC, i.seq LIMIT 1",
     )
     .bind(at.project.to_string())
     .bind(at.queue)
@@ -376,7 +376,12 @@ pub(super) async fn free_slot(tx: &mut WriteTx, at: At<'_>, rater: &str) -> Resu
     .fetch_optional(tx.conn())
     .await
     .map_err(DbError::from)?;
-    row.as_ref().map(slot).transpose()
+    let Some(row) = found else { return Ok(None) };
+    let item: String = row.try_get("id")?;
+    let free = slots(tx, at.project, &item).await?;
+    let free = free.into_iter().filter(|slot| slot.is_free(now));
+    // What nobody ever held comes before what somebody let lapse.
+    Ok(free.min_by_key(|slot| (slot.state != "free", slot.slot)))
 }
 
 /// Changes a place if nobody took it since it was seen.
