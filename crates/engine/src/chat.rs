@@ -249,8 +249,8 @@ impl ChatModel {
     }
 
     /// Reads a text and reports for each of its tokens how probable it was, as if the model had
-    /// chosen them: after this prompt, or else after the token that texts begin with. Of a model
-    /// without such a token the first token of the text is not reported. Nothing in the text is
+    /// chosen them: after this prompt, or else after what the model expects before a text. Where that
+    /// is nothing, the first token of the text is not reported. Nothing in the text is
     /// special, and no text comes with the events.
     pub fn read_along(
         &self,
@@ -260,7 +260,12 @@ impl ChatModel {
         let submitted = Instant::now();
         let mut tokens = match after {
             Some(prompt) => self.prompt_tokens(prompt)?,
-            None => self.inner.tokenizer.beginning().into_iter().collect(),
+            // What the model expects before a text; often nothing.
+            None => self
+                .inner
+                .tokenizer
+                .encode_prompt("")
+                .map_err(GenerateError::Internal)?,
         };
         let first = tokens.len().max(1);
         let text = self.inner.tokenizer.encode_text(text);

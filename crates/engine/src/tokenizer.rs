@@ -241,12 +241,6 @@ impl Tokenizer {
         self.encode_plain(text).map_err(|error| error.to_string())
     }
 
-    /// The token that a text begins with, if the vocabulary has one, whether or not prompts get it.
-    pub(crate) fn beginning(&self) -> Option<u32> {
-        self.leading
-            .or_else(|| self.inner.token_to_id(&self.bos_text))
-    }
-
     /// How control tokens are written.
     pub(crate) fn special_texts(&self) -> &[String] {
         &self.special_texts

@@ -84,6 +84,102 @@ fn alone_and_among_others_the_answer_is_the_same() {
     }
 }
 
+/// Reading an answer along gives the probabilities with which it was written.
+#[test]
+fn reading_along_is_what_writing_reports() {
+    let model = model(LoadOptions::default());
+    for (prompt, tokens) in [
+        ("the other thing", 40),
+        (&"in an inner one ".repeat(90), 300),
+    ] {
+        let read = |text: &str| {
+            let prompt = Prompt::Text(prompt.to_owned());
+            let reading = model.read_along(Some(&prompt), text).unwrap();
+            reading.blocking_complete().unwrap()
+        };
+        // Alone, and among others that are written at the same time.
+        let text = prompt.repeat(2);
+        let alone = read(&text);
+        let others: Vec<Generation> = (0..3)
+            .map(|_| model.generate(request(prompt, tokens)).unwrap())
+            .collect();
+        let among = read(&text);
+        drop(others);
+        assert_eq!(alone.token_ids, model.tokenize(&text).unwrap());
+        assert_eq!(alone.logprobs.len(), alone.token_ids.len());
+        for (one, other) in alone.logprobs.iter().zip(&among.logprobs) {
+            assert!((one.chosen.logprob - other.chosen.logprob).abs() < 1e-3);
+        }
+        // Written token by token, each probability is the same.
+        let mut so_far = model.tokenize(prompt).unwrap();
+        for (token, read) in alone.token_ids.iter().zip(&alone.logprobs).take(5) {
+            let mut next = GenerateRequest::new(Prompt::Tokens(so_far.clone()));
+            next.max_tokens = Some(1);
+            next.logprobs = Some(20);
+            next.sampling = Sampling::greedy();
+            let next = complete(&model, next);
+            let known = next.logprobs[0]
+                .top
+                .iter()
+                .find(|one| one.token_id == *token);
+            if let Some(known) = known {
+                assert!(
+                    (known.logprob - read.chosen.logprob).abs() < 1e-2,
+                    "{known:?} {read:?}"
+                );
+            } else {
+                let least = next.logprobs[0].top.last().unwrap();
+                assert!(read.chosen.logprob <= least.logprob + 1e-2);
+            }
+            so_far.push(*token);
+        }
+    }
+    // A model without a first token cannot foretell the first one of a text.
+    let text = "an inner one";
+    let alone = model
+        .read_along(None, text)
+        .unwrap()
+        .blocking_complete()
+        .unwrap();
+    assert_eq!(alone.token_ids, model.tokenize(text).unwrap()[1..]);
+    assert!(model.read_along(None, "").is_err());
+    let long = "x ".repeat(5000);
+    assert!(matches!(
+        model.read_along(None, &long),
+        Err(GenerateError::ContextOverflow { .. })
+    ));
+}
+
+/// Memory that is given back in the middle costs time, never a token.
+#[test]
+fn reading_along_survives_being_set_back() {
+    let small = LoadOptions {
+        kv_cache_bytes: 300_000,
+        ..LoadOptions::default()
+    };
+    let model = model(small);
+    let text = "the other thing in an inner one ".repeat(12);
+    let alone = model
+        .read_along(None, &text)
+        .unwrap()
+        .blocking_complete()
+        .unwrap();
+    let writing: Vec<Generation> = (0..3)
+        .map(|_| model.generate(endless(200)).unwrap())
+        .collect();
+    let readings: Vec<Generation> = (0..3)
+        .map(|_| model.read_along(None, &text).unwrap())
+        .collect();
+    for reading in readings {
+        let among = reading.blocking_complete().unwrap();
+        assert_eq!(alone.token_ids, among.token_ids);
+        for (one, other) in alone.logprobs.iter().zip(&among.logprobs) {
+            assert!((one.chosen.logprob - other.chosen.logprob).abs() < 1e-3);
+        }
+    }
+    drop(writing);
+}
+
 #[test]
 fn a_seed_repeats_the_answer() {
     let model = model(LoadOptions::default());

@@ -529,6 +529,14 @@ pub static METRICS: &[Entry] = &[
         )
     },
     Entry {
+        higher_is_better: Some(false),
+        ..entry(
+            "toxicity",
+            "weight of the worst insult or threat of a small list, English and Japanese",
+            Needs::Output,
+        )
+    },
+    Entry {
         high: f64::INFINITY,
         higher_is_better: None,
         parameters: &[parameter(

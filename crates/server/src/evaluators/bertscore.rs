@@ -218,6 +218,7 @@ pub fn score(
     for (one, best) in ours.iter().zip(&mut best_of_ours) {
         for (other, best_of_other) in theirs.iter().zip(&mut best_of_theirs) {
             let cosine: f64 = one.iter().zip(other).map(|(a, b)| a * b).sum();
+            let cosine = cosine.clamp(-1.0, 1.0);
             *best = best.max(cosine);
             *best_of_other = best_of_other.max(cosine);
         }

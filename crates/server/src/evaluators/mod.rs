@@ -7,6 +7,7 @@
 //! | `judge.rs` | what a judge is asked and how its reply is read |
 //! | `rag.rs` | what is asked about answers that stand on retrieved texts; Ragas' formulas |
 //! | `embedding.rs`, `bertscore.rs`, `perplexity.rs` | measures by a model's vectors or probabilities |
+//! | `library.rs` | starting points for new evaluators |
 //! | `output.rs` | which part of an answer is measured |
 //! | `pages.rs` | the list and the editor |
 //!
@@ -18,6 +19,7 @@ pub mod bertscore;
 mod document;
 pub mod embedding;
 pub mod judge;
+pub mod library;
 pub mod metric;
 mod output;
 mod pages;

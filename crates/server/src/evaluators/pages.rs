@@ -8,10 +8,11 @@ use axum::response::{IntoResponse, Response};
 use base::Cursor;
 use db::catalog::Selector;
 use db::{NameFilter, NewVersion, PageRequest};
+use gateway::{LocalKind, LocalModels};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::EvaluatorDocument;
+use super::{EvaluatorDocument, library};
 use crate::app::App;
 use crate::auth::{Identity, Permission};
 use crate::error::{AppError, Result};
@@ -22,6 +23,16 @@ use crate::ui::{PageContext, redirect};
 /// Rows of the list: each reads a document.
 const ROWS: u32 = 50;
 /// Places of the form.
+/// What the form makes, in the order of the choice.
+const TYPES: [&str; 7] = [
+    "metric",
+    "judge",
+    "rag",
+    "embedding",
+    "bertscore",
+    "perplexity",
+    "http",
+];
 const CRITERIA: usize = 4;
 const LABELS: usize = 6;
 
@@ -96,6 +107,7 @@ struct EditQuery {
     name: Option<String>,
     #[serde(rename = "type")]
     kind: Option<String>,
+    template: Option<String>,
 }
 
 async fn edit(
@@ -115,6 +127,11 @@ async fn edit(
         values = values_of(&found.content);
         values.insert("name".to_owned(), name.to_string());
         values.insert("version".to_owned(), found.version.number.to_string());
+    }
+    let template = query.template.as_deref();
+    if let Some(template) = template.and_then(|id| library::find(page.lang, id)) {
+        values = values_of(&template.document);
+        values.insert("name".to_owned(), format!("quality/{}", template.id));
     }
     let kind = query.kind.or_else(|| values.get("type").cloned());
     values.insert(
@@ -164,10 +181,23 @@ async fn render(
         .collect();
     let numbers = |count: usize| (1..=count).collect::<Vec<usize>>();
     let root = page.root();
-    let types = ["metric", "judge", "http"].map(|kind| {
+    let types = TYPES.map(|kind| {
         json!({"key": kind, "href": format!("{root}/evaluators/edit?type={kind}"), "selected": values.get("type").is_some_and(|known| known == kind)})
     });
     let is_new = values.get("version").is_none_or(String::is_empty);
+    let starts = library::templates(page.lang).iter().map(|template| {
+        let href = format!("{root}/evaluators/edit?template={}", template.id);
+        json!({"title": template.title, "about": template.about, "href": href})
+    });
+    let starts: Vec<Value> = starts.collect();
+    let local = LocalModels::list(app.engine.as_ref());
+    let local_of = |kind: LocalKind| -> Vec<Value> {
+        let names = local.iter().filter(|model| model.kind == kind);
+        names
+            .map(|model| format!("local/{}", model.name))
+            .map(|name| json!({"value": name, "label": name}))
+            .collect()
+    };
     let name = values.get("name").map(String::as_str).unwrap_or_default();
     let calibration_href = format!("{root}/calibration?evaluator={}", encode(name));
     let values = every_field(
@@ -176,6 +206,7 @@ async fn render(
     );
     let view = json!({
         "values": values, "errors": errors, "is_new": is_new, "types": types, "calibration_href": calibration_href,
+        "starts": starts, "embedders": local_of(LocalKind::Embedding), "readers": local_of(LocalKind::Chat),
         "metrics": metrics, "parameters": parameters, "models": models,
         "criteria_numbers": numbers(CRITERIA), "label_numbers": numbers(LABELS),
         "problems": problems.iter().map(|problem| json!({"path": problem.path, "message": problem.message})).collect::<Vec<_>>(),
@@ -212,6 +243,12 @@ fn every_field(
         "url",
         "credential",
         "timeout_ms",
+        "rag_metric",
+        "embedding_model",
+        "contexts",
+        "layer",
+        "idf",
+        "given",
     ]
     .map(str::to_owned)
     .to_vec();
@@ -299,8 +336,18 @@ fn values_of(content: &Value) -> BTreeMap<String, String> {
         "url",
         "credential",
         "timeout_ms",
+        "embedding_model",
+        "contexts",
+        "layer",
+        "given",
     ] {
         put(field, &content[field]);
+    }
+    if content["type"] == "rag" {
+        put("rag_metric", &content["metric"]);
+    }
+    if content["idf"] == true {
+        put("idf", &json!("on"));
     }
     for (name, value) in content["metric"].as_object().into_iter().flatten() {
         match name.as_str() {
@@ -429,6 +476,28 @@ fn document_of(form: &BTreeMap<String, String>) -> std::result::Result<Value, St
                     }
                 }
                 put("labels", Some(Value::Object(labels)));
+            }
+        }
+        "rag" => {
+            put("metric", text("rag_metric"));
+            put("model", Some(json!(get("model").unwrap_or_default())));
+            put("embedding_model", text("embedding_model"));
+            put("output", text("output"));
+            put("contexts", text("contexts"));
+            put(
+                "allow_same_family",
+                get("allow_same_family").map(|_| json!(true)),
+            );
+        }
+        "embedding" | "bertscore" | "perplexity" => {
+            put("model", Some(json!(get("model").unwrap_or_default())));
+            put("output", text("output"));
+            if kind == "bertscore" {
+                put("layer", number("layer")?);
+                put("idf", get("idf").map(|_| json!(true)));
+            }
+            if kind == "perplexity" {
+                put("given", text("given"));
             }
         }
         "http" => {

@@ -16,7 +16,8 @@ use super::embedding::{check_local, check_output};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Given {
-    /// Nothing but the token that its texts begin with.
+    /// Nothing but the token that its vocabulary puts before texts, if it does; else the first
+    /// token of the text is not counted.
     #[default]
     Nothing,
     /// The example's input, as a conversation that the text answers.

@@ -24,6 +24,7 @@ mod keys;
 mod langfuse_runs;
 mod life;
 mod live;
+mod model_evaluators;
 mod models;
 mod openapi;
 mod pages;
