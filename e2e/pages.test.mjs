@@ -59,6 +59,22 @@ async function fill(server) {
   await server.call("/api/v1/scores", { trace_id: hostile, name: "thumbs", value: 1 });
   await ship(server);
   await collect(server, tool);
+  await choose(server);
+}
+
+/** A choice between models that has come to its end. */
+async function choose(server) {
+  const examples = Array.from({ length: 30 }, (_, n) => ({ id: `q${n}`, input: `Where is shelf ${n}?`, expected: `Where is shelf ${n}?` }));
+  await server.call("/api/v1/datasets", { name: "本/棚", examples });
+  const models = ["acme/echo", "acme/japanese", "acme/echo-small", "acme/status-400"];
+  for (const [i, model] of models.entries()) await server.call("/api/v1/prices", { provider: "acme", model: model.split("/")[1], input_usd: 4 - i, output_usd: 9 - 2 * i }, "PUT");
+  const contains = { name: "contains", evaluator: { type: "metric", metric: { id: "contains" } } };
+  const similar = { name: "similar", evaluator: { type: "metric", metric: { id: "compat:levenshtein" } } };
+  const task = { dataset: "dataset:本/棚@latest", models, evaluators: [contains, similar], description: "Which model knows the shelves?", finalists: 3 };
+  const { json } = await server.call("/api/v1/choices", { name: "本/モデル", task });
+  await eventually(async () => (await server.call(`/api/v1/choices/${json.id}`)).json.choice.state === "done", "the choice", 60_000);
+  paths.choice = `/choices/show?id=${json.id}`;
+  paths.choiceLike = `/choices/new?like=${json.id}`;
 }
 
 /** Live evaluations: one that scores and fails, one that is held, one whose evaluator is gone. */
@@ -214,6 +230,13 @@ const pages = [
   ["dataset-example-marked", () => [full, `/datasets/example?name=${DATASET}&id=marked`]],
   ["dataset-example-new", () => [full, `/datasets/example?name=${DATASET}`]],
   ["dataset-add", () => [full, paths.add]],
+  ["choices-empty", () => [empty, "/choices"]],
+  ["choices", () => [full, "/choices"]],
+  ["choices-models", () => [full, "/choices/models?sort=context"]],
+  ["choices-new", () => [full, "/choices/new"]],
+  ["choices-again", () => [full, paths.choiceLike]],
+  ["choice", () => [full, paths.choice]],
+  ["choice-weighed", () => [full, `${paths.choice}&quality=1&speed=0&cost=9&usd_per_1000=0.1`]],
   ["audit", () => [full, "/audit"]],
   ["models", () => [full, "/models"]],
   ["providers", () => [full, "/providers"]],

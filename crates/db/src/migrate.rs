@@ -67,6 +67,11 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "dataset_runs",
         text: include_str!("../migrations/0010_dataset_runs.sql"),
     },
+    Migration {
+        number: 11,
+        name: "choice",
+        text: include_str!("../migrations/0011_choice.sql"),
+    },
 ];
 
 /// Which migrations were applied: the one table that no migration makes.

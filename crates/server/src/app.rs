@@ -147,6 +147,8 @@ pub fn kinds() -> Kinds {
         crate::evaluations::kind(),
         crate::review::kind(),
         crate::live::kind(),
+        crate::choice::card_kind(),
+        crate::choice::kind(),
     ])
 }
 

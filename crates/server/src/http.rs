@@ -176,6 +176,7 @@ pub fn routes() -> Vec<Route> {
         crate::improve::routes(),
         crate::evaluators::routes(),
         crate::live::routes(),
+        crate::choice::routes(),
         crate::datasets::routes(),
         crate::review::routes(),
         crate::gitops::routes(),

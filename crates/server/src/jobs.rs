@@ -14,5 +14,6 @@ pub fn start(app: &App, tasks: &mut JoinSet<()>, stop: watch::Receiver<bool>) {
     tasks.spawn(worker.run(stop.clone()));
     tasks.spawn(crate::improve::worker(app).run(stop.clone()));
     tasks.spawn(crate::evaluations::worker(app).run(stop.clone()));
-    tasks.spawn(crate::live::run(app.clone(), stop));
+    tasks.spawn(crate::live::run(app.clone(), stop.clone()));
+    tasks.spawn(crate::choice::worker(app).run(stop));
 }

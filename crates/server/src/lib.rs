@@ -10,6 +10,7 @@ pub mod audit;
 pub mod auth;
 pub mod calibration;
 pub mod catalog;
+pub mod choice;
 pub mod cli;
 pub mod config;
 pub mod data;

@@ -251,8 +251,60 @@ pub struct Standing {
     pub dominated_by: Option<usize>,
     /// Whether it is on the Pareto front of those within the limits: nobody dominates it.
     pub on_front: bool,
-    /// The weighted sum, from 0 to 1: in each property the best within the limits has 1 and the worst 0.
+    /// The weighted sum by [`Scales`], from 0 to 1.
     pub utility: Option<f64>,
+}
+
+/// What counts as 0 and as 1 in each property, so that they can be weighed. Quality is put
+/// on a range; latency and cost are 1 where there is none of them and 0 at a most. Nothing
+/// is stretched over the alternatives at hand: two that are nearly the same stay so.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Scales {
+    /// The quality that counts 0, and the one that counts 1.
+    pub quality: (f64, f64),
+    /// The latency that counts 0.
+    pub most_p95_latency_ms: f64,
+    /// The cost of a call that counts 0.
+    pub most_cost_nanousd: f64,
+}
+
+impl Scales {
+    /// Quality on its range, or between the worst and the best where it has none; latency
+    /// and cost up to their limit, or to the most of any where there is none.
+    pub fn of(alternatives: &[Alternative], limits: &Limits, range: Option<(f64, f64)>) -> Self {
+        let most = |of: fn(&Alternative) -> f64| alternatives.iter().map(of).fold(0.0, f64::max);
+        let qualities = || alternatives.iter().map(|one| one.quality);
+        Self {
+            quality: range.unwrap_or_else(|| {
+                (
+                    qualities().fold(f64::INFINITY, f64::min),
+                    qualities().fold(f64::NEG_INFINITY, f64::max),
+                )
+            }),
+            most_p95_latency_ms: limits
+                .most_p95_latency_ms
+                .unwrap_or_else(|| most(|one| one.p95_latency_ms)),
+            most_cost_nanousd: limits
+                .most_cost_nanousd
+                .unwrap_or_else(|| most(|one| one.cost_nanousd)),
+        }
+    }
+
+    /// The weighted sum. Beyond the ends of a scale it goes on straight.
+    pub fn utility(&self, one: &Alternative, priorities: &Priorities) -> f64 {
+        let (low, high) = self.quality;
+        // Where all are alike, all are the best.
+        let quality = if high > low {
+            (one.quality - low) / (high - low)
+        } else {
+            1.0
+        };
+        let left = |value: f64, most: f64| if most > 0.0 { 1.0 - value / most } else { 1.0 };
+        let parts = priorities.quality * quality
+            + priorities.latency * left(one.p95_latency_ms, self.most_p95_latency_ms)
+            + priorities.cost * left(one.cost_nanousd, self.most_cost_nanousd);
+        parts / (priorities.quality + priorities.latency + priorities.cost)
+    }
 }
 
 /// The Pareto front over quality, latency and cost of what is within the limits, and each
@@ -262,18 +314,13 @@ pub fn rank_alternatives(
     alternatives: &[Alternative],
     limits: &Limits,
     priorities: &Priorities,
+    scales: &Scales,
 ) -> Result<Vec<Standing>, Invalid> {
     check_alternatives(alternatives, limits, priorities)?;
     let breaks: Vec<Vec<Property>> = alternatives.iter().map(|one| broken(one, limits)).collect();
     let inside: Vec<usize> = (0..alternatives.len())
         .filter(|at| breaks[*at].is_empty())
         .collect();
-    let ranges: [(f64, f64); 3] = std::array::from_fn(|property| {
-        let values = inside.iter().map(|at| goods(&alternatives[*at])[property]);
-        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
-            (low.min(value), high.max(value))
-        })
-    });
     let standing = |(at, breaks): (usize, Vec<Property>)| {
         let own = goods(&alternatives[at]);
         let allowed = breaks.is_empty();
@@ -283,7 +330,7 @@ pub fn rank_alternatives(
             .find(|other| allowed && dominates(&goods(&alternatives[*other]), &own));
         Standing {
             on_front: allowed && dominated_by.is_none(),
-            utility: allowed.then(|| utility(&own, &ranges, priorities)),
+            utility: allowed.then(|| scales.utility(&alternatives[at], priorities)),
             breaks,
             dominated_by,
         }
@@ -300,19 +347,118 @@ fn dominates(one: &[f64; 3], other: &[f64; 3]) -> bool {
     one.iter().zip(other).all(|(a, b)| a >= b) && one != other
 }
 
-fn utility(own: &[f64; 3], ranges: &[(f64, f64); 3], priorities: &Priorities) -> f64 {
-    let weights = [priorities.quality, priorities.latency, priorities.cost];
-    let part = |property: usize| {
-        let (low, high) = ranges[property];
-        // Where all are alike, all are the best.
-        let scaled = if high > low {
-            (own[property] - low) / (high - low)
-        } else {
-            1.0
-        };
-        weights[property] * scaled
-    };
-    (0..3).map(part).sum::<f64>() / weights.iter().sum::<f64>()
+/// What one answer was worth, how long it took and what it cost.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Weighed {
+    /// Its quality.
+    pub quality: f64,
+    /// How long it took.
+    pub latency_ms: f64,
+    /// What it cost.
+    pub cost_nanousd: f64,
+}
+
+/// By what the best is chosen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ChoiceRule {
+    /// What must not be broken.
+    pub limits: Limits,
+    /// What matters how much.
+    pub priorities: Priorities,
+    /// What counts as 0 and as 1.
+    pub scales: Scales,
+}
+
+/// How likely each candidate is the best choice: the share of resamples of the rows in which
+/// it keeps the limits and has the highest utility of all that keep them, ties shared
+/// evenly. Sums to 1, less the share of resamples in which nobody keeps the limits. With
+/// fewer than two independent rows nothing is known and everybody has the same share.
+///
+/// `rows` has one list per row, one answer per candidate, in the same order.
+pub fn probability_of_best_choice(
+    rows: &[Vec<Weighed>],
+    clusters: Option<&[u64]>,
+    rule: &ChoiceRule,
+    how: Resampling,
+) -> Result<Vec<f64>, Invalid> {
+    how.check()?;
+    let candidates = rows.first().map_or(0, Vec::len);
+    for row in rows {
+        same_length("rows of answers", candidates, row.len())?;
+        let figures = row.iter();
+        all_finite(
+            "answers of a row",
+            figures.flat_map(|one| [one.quality, one.latency_ms, one.cost_nanousd]),
+        )?;
+    }
+    let units = Units::new(rows.len(), clusters)?;
+    if units.count() < 2 {
+        return Ok(vec![1.0 / length(candidates.max(1)); candidates]);
+    }
+    check_alternatives(&[], &rule.limits, &rule.priorities)?;
+    let slowest: Vec<Vec<usize>> = (0..candidates).map(|at| slowest_first(rows, at)).collect();
+    let (mut random, mut drawn) = (Random::new(how.seed), Vec::new());
+    let (mut shares, mut times) = (vec![0.0; candidates], vec![0_usize; rows.len()]);
+    let mut utilities = vec![f64::NEG_INFINITY; candidates];
+    for _ in 0..how.resamples {
+        units.draw(&mut random, &mut drawn);
+        times.fill(0);
+        for row in &drawn {
+            times[*row] += 1;
+        }
+        for (at, utility) in utilities.iter_mut().enumerate() {
+            let one = resampled(rows, at, &drawn, &times, &slowest[at]);
+            *utility = match broken(&one, &rule.limits).is_empty() {
+                true => rule.scales.utility(&one, &rule.priorities),
+                false => f64::NEG_INFINITY,
+            };
+        }
+        if utilities.iter().any(|utility| utility.is_finite()) {
+            share_win(&utilities, &mut shares);
+        }
+    }
+    let all = f64::from(how.resamples);
+    Ok(shares.into_iter().map(|share| share / all).collect())
+}
+
+fn slowest_first(rows: &[Vec<Weighed>], candidate: usize) -> Vec<usize> {
+    let latency = |row: &usize| rows[*row][candidate].latency_ms;
+    let mut order: Vec<usize> = (0..rows.len()).collect();
+    order.sort_by(|a, b| latency(b).total_cmp(&latency(a)));
+    order
+}
+
+/// A candidate's figures in one resample. The 95th percentile is found from the slow end,
+/// where a twentieth of the rows is looked at, not all.
+fn resampled(
+    rows: &[Vec<Weighed>],
+    candidate: usize,
+    drawn: &[usize],
+    times: &[usize],
+    slowest: &[usize],
+) -> Alternative {
+    let (mut quality, mut cost_nanousd) = (0.0, 0.0);
+    for row in drawn {
+        let answer = &rows[*row][candidate];
+        quality += answer.quality;
+        cost_nanousd += answer.cost_nanousd;
+    }
+    let (mut above, mut p95_latency_ms) = (0, 0.0);
+    // The nearest rank: as many are slower as fit into 5 %.
+    let slower = drawn.len() - (drawn.len() * 95).div_ceil(100);
+    for row in slowest {
+        above += times[*row];
+        if above > slower {
+            p95_latency_ms = rows[*row][candidate].latency_ms;
+            break;
+        }
+    }
+    let n = length(drawn.len().max(1));
+    Alternative {
+        quality: quality / n,
+        p95_latency_ms,
+        cost_nanousd: cost_nanousd / n,
+    }
 }
 
 fn broken(one: &Alternative, limits: &Limits) -> Vec<Property> {
@@ -469,7 +615,10 @@ mod tests {
             latency: 1.0,
             cost: 1.0,
         };
-        let found = rank_alternatives(&all, &limits, &equal).unwrap();
+        let scales = Scales::of(&all, &limits, Some((0.0, 1.0)));
+        assert_eq!(scales.most_p95_latency_ms, 3_000.0);
+        assert_eq!(scales.most_cost_nanousd, 900.0);
+        let found = rank_alternatives(&all, &limits, &equal, &scales).unwrap();
         let front: Vec<bool> = found.iter().map(|standing| standing.on_front).collect();
         assert_eq!(front, [true, true, false, false, true]);
         assert_eq!(found[2].dominated_by, Some(1));
@@ -477,27 +626,104 @@ mod tests {
             (found[3].breaks.as_slice(), found[3].utility),
             (&[Property::Latency][..], None)
         );
-        // Quality alone: the best within the limits has all of it, the worst nothing.
+        // By hand: (0.9 + (1 − 2000/3000) + (1 − 500/900)) / 3.
+        assert!((found[0].utility.unwrap() - 0.559_259_259_259).abs() < 1e-9);
+        // Quality alone: its own range counts, not who is there.
         let quality = Priorities {
             latency: 0.0,
             cost: 0.0,
             ..equal
         };
-        let found = rank_alternatives(&all, &limits, &quality).unwrap();
-        assert_eq!((found[0].utility, found[4].utility), (Some(1.0), Some(0.0)));
-        let twins = [all[1], all[1]];
-        let found = rank_alternatives(&twins, &limits, &equal).unwrap();
+        let found = rank_alternatives(&all, &limits, &quality, &scales).unwrap();
+        assert_eq!((found[0].utility, found[4].utility), (Some(0.9), Some(0.5)));
+        let unknown = Scales::of(&all, &limits, None);
+        let found = rank_alternatives(&all, &limits, &quality, &unknown).unwrap();
+        assert_eq!(found[4].utility, Some(0.0));
+        let twins = [one(0.8, 0.0, 0.0), one(0.8, 0.0, 0.0)];
+        let free = Scales::of(&twins, &Limits::default(), None);
+        let found = rank_alternatives(&twins, &limits, &equal, &free).unwrap();
         assert!(
             found
                 .iter()
                 .all(|one| one.on_front && one.utility == Some(1.0))
         );
-        assert!(rank_alternatives(&[], &limits, &equal).unwrap().is_empty());
+        let none = rank_alternatives(&[], &limits, &equal, &scales);
+        assert!(none.unwrap().is_empty());
         let nothing = Priorities {
             quality: 0.0,
             ..quality
         };
-        assert!(rank_alternatives(&all, &limits, &nothing).is_err());
-        assert!(rank_alternatives(&[one(f64::NAN, 1.0, 1.0)], &limits, &equal).is_err());
+        assert!(rank_alternatives(&all, &limits, &nothing, &scales).is_err());
+        let unknown = [one(f64::NAN, 1.0, 1.0)];
+        assert!(rank_alternatives(&unknown, &limits, &equal, &scales).is_err());
+    }
+
+    #[test]
+    fn the_best_choice() {
+        let row = |row: u32| {
+            let noise = f64::from(row * 7 % 11) / 11.0;
+            let one = |quality, latency_ms, cost_nanousd| Weighed {
+                quality: quality + 0.1 * noise,
+                latency_ms: latency_ms * (1.0 + noise),
+                cost_nanousd,
+            };
+            vec![
+                one(0.85, 2_000.0, 900.0),
+                one(0.8, 400.0, 90.0),
+                one(0.2, 100.0, 10.0),
+            ]
+        };
+        let rows: Vec<Vec<Weighed>> = (0..60).map(row).collect();
+        let share = |limits: Limits, priorities: Priorities| {
+            let alternatives: Vec<Alternative> = (0..3)
+                .map(|at| {
+                    resampled(
+                        &rows,
+                        at,
+                        &(0..60).collect::<Vec<_>>(),
+                        &[1; 60],
+                        &slowest_first(&rows, at),
+                    )
+                })
+                .collect();
+            let scales = Scales::of(&alternatives, &limits, Some((0.0, 1.0)));
+            let rule = ChoiceRule {
+                limits,
+                priorities,
+                scales,
+            };
+            probability_of_best_choice(&rows, None, &rule, HOW).unwrap()
+        };
+        let weights = |quality, latency, cost| Priorities {
+            quality,
+            latency,
+            cost,
+        };
+        let any = Limits::default();
+        assert!(share(any, weights(1.0, 0.0, 0.0))[0] > 0.999);
+        assert!(share(any, weights(0.5, 0.25, 0.25))[1] > 0.999);
+        assert!(share(any, weights(0.05, 0.5, 0.45))[2] > 0.999);
+        // The first is out in nearly every resample: its 95th percentile is above the limit.
+        let limits = Limits {
+            most_p95_latency_ms: Some(3_700.0),
+            ..any
+        };
+        assert!(share(limits, weights(1.0, 0.0, 0.0))[1] > 0.9);
+        let nobody = Limits {
+            least_quality: Some(2.0),
+            ..any
+        };
+        assert!(share(nobody, weights(1.0, 0.0, 0.0)).iter().sum::<f64>() < 1e-9);
+        let rule = ChoiceRule {
+            limits: any,
+            priorities: weights(1.0, 0.0, 0.0),
+            scales: Scales::of(&[], &any, Some((0.0, 1.0))),
+        };
+        let one = probability_of_best_choice(&rows[..1], None, &rule, HOW).unwrap();
+        assert!((one[0] - 1.0 / 3.0).abs() < 1e-9);
+        let none = probability_of_best_choice(&[], None, &rule, HOW).unwrap();
+        assert!(none.is_empty());
+        let broken = vec![rows[0].clone(), Vec::new()];
+        assert!(probability_of_best_choice(&broken, None, &rule, HOW).is_err());
     }
 }

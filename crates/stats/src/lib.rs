@@ -53,8 +53,8 @@ mod verdict;
 pub use agreement::{Alpha, Confusion, LabelAgreement, Level, Weights, krippendorff};
 pub use bandit::{FLOOR, thompson_weights};
 pub use choice::{
-    Alternative, Fate, Halving, Limits, Priorities, Property, Scoreboard, Standing, halve,
-    probability_of_best, rank_alternatives,
+    Alternative, ChoiceRule, Fate, Halving, Limits, Priorities, Property, Scales, Scoreboard,
+    Standing, Weighed, halve, probability_of_best, probability_of_best_choice, rank_alternatives,
 };
 pub use compare::{
     Caution, Comparison, Method, NonInferiority, Pair, Plan, Reason, compare, compare_corpus,

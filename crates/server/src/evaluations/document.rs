@@ -33,9 +33,12 @@ pub struct SuiteDocument {
     /// Only the examples of this split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
-    /// At most this many examples, the first ones.
+    /// At most this many examples.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
+    /// Which ones, where `limit` leaves some out.
+    #[serde(default, skip_serializing_if = "Sample::is_first")]
+    pub sample: Sample,
     /// What is evaluated. The first is the baseline, unless another is named.
     pub candidates: Vec<Candidate>,
     /// What gives the scores.
@@ -56,7 +59,7 @@ pub struct SuiteDocument {
     /// What the evaluation may spend, in US dollars; it pauses there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget_usd: Option<f64>,
-    /// For everything that is drawn at random: resampling, never the examples.
+    /// For everything that is drawn at random: resampling, and a random sample.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub seed: u64,
     /// The metadata field whose examples belong together (one document, one customer): such
@@ -72,6 +75,28 @@ pub struct SuiteDocument {
     /// Whether answers and scores of earlier evaluations are used again where nothing changed.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub cache: bool,
+}
+
+/// Which examples a limited evaluation takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Sample {
+    /// The first of the dataset.
+    #[default]
+    First,
+    /// Drawn by `seed` and the examples' ids: a larger sample of the same seed holds the
+    /// smaller one.
+    Random,
+}
+
+impl Sample {
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde passes a reference"
+    )]
+    fn is_first(&self) -> bool {
+        *self == Self::First
+    }
 }
 
 fn one() -> u32 {

@@ -65,7 +65,7 @@ pub(crate) use pin::Ready;
 pub(crate) use view::{comparison_view, encode, figure, signed};
 
 pub use api::{EvaluationJson, Shown, StartRequest, show_json, start_json};
-pub use document::{Candidate, EvaluatorUse, Gate, PromptUse, SuiteDocument};
+pub use document::{Candidate, EvaluatorUse, Gate, PromptUse, Sample, SuiteDocument};
 pub use import::{Compare, ImportRequest, Imported, Note, SuiteFormat, import_suite};
 pub use pin::{ENVIRONMENT, Pinned};
 pub use plots::{CandidateDistribution, Distribution};
@@ -314,22 +314,11 @@ pub async fn start(desk: Desk<'_>, scope: Scope, source: &SuiteSource) -> Result
         }
         SuiteSource::Inline { document, name } => (name.clone(), None, document.clone()),
     };
-    let document = SuiteDocument::parse(&content).map_err(db::CatalogError::Invalid)?;
-    let pinned = pin::pin(desk.app, scope, &document).await?;
-    let dataset = dataset_document(desk.app, scope.project, &pinned).await?;
-    let examples = examples_of(&document, &dataset);
-    if examples == 0 {
-        let message = match &document.split {
-            Some(split) => format!(
-                "the dataset {} has no examples in the split {split:?}",
-                pinned.dataset.name
-            ),
-            None => format!("the dataset {} has no examples", pinned.dataset.name),
-        };
-        return Err(AppError::invalid(message)
-            .code("no_examples")
-            .at("/dataset"));
-    }
+    let Examined {
+        document,
+        pinned,
+        examples,
+    } = examine(desk, scope, &content).await?;
     let evaluation = Evaluation {
         id: store::new_id(desk.db()),
         project: scope.project,
@@ -374,6 +363,45 @@ pub async fn start(desk: Desk<'_>, scope: Scope, source: &SuiteSource) -> Result
     };
     desk.app.evaluations.changed(&evaluation.id);
     Ok(evaluation)
+}
+
+/// A suite that could be started now.
+#[derive(Debug, Clone)]
+pub struct Examined {
+    /// What it says.
+    pub document: SuiteDocument,
+    /// What its references stand for.
+    pub pinned: Pinned,
+    /// How many examples it would take.
+    pub examples: u64,
+}
+
+/// Looks at a suite as [`start`] does, without starting it.
+///
+/// # Errors
+/// As there.
+pub async fn examine(desk: Desk<'_>, scope: Scope, content: &Value) -> Result<Examined> {
+    let document = SuiteDocument::parse(content).map_err(db::CatalogError::Invalid)?;
+    let pinned = pin::pin(desk.app, scope, &document).await?;
+    let dataset = dataset_document(desk.app, scope.project, &pinned).await?;
+    let examples = examples_of(&document, &dataset);
+    if examples == 0 {
+        let message = match &document.split {
+            Some(split) => format!(
+                "the dataset {} has no examples in the split {split:?}",
+                pinned.dataset.name
+            ),
+            None => format!("the dataset {} has no examples", pinned.dataset.name),
+        };
+        return Err(AppError::invalid(message)
+            .code("no_examples")
+            .at("/dataset"));
+    }
+    Ok(Examined {
+        document,
+        pinned,
+        examples,
+    })
 }
 
 async fn enqueue(tx: &mut WriteTx, project: ProjectId, id: &str) -> Result<String> {
@@ -848,6 +876,103 @@ pub async fn details(
     evaluator: usize,
 ) -> Result<Vec<(Cell, Value)>> {
     store::details(desk.db(), evaluation.project, &evaluation.id, evaluator).await
+}
+
+/// The places of the examples that a random sample takes; none where it takes all.
+async fn sampled_places(
+    desk: Desk<'_>,
+    evaluation: &Evaluation,
+) -> Result<Option<std::collections::HashSet<i64>>> {
+    let suite = &evaluation.document;
+    let (Sample::Random, Some(limit)) = (suite.sample, suite.limit) else {
+        return Ok(None);
+    };
+    let mut drawn: Vec<(u64, i64)> = Vec::new();
+    each_example(desk, evaluation, |place, example| {
+        if suite
+            .split
+            .as_ref()
+            .is_none_or(|split| example.split.as_ref() == Some(split))
+        {
+            let key = json!([suite.seed, example.id]);
+            drawn.push((results::cluster_of(&key), place));
+        }
+        true
+    })
+    .await?;
+    drawn.sort_unstable();
+    drawn.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    Ok(Some(drawn.into_iter().map(|(_, place)| place).collect()))
+}
+
+/// What one candidate did with one example, as far as it is known.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Measured {
+    /// Answers that could not be had.
+    pub errors: u64,
+    /// How long each answer took, in milliseconds.
+    pub latencies_ms: Vec<f64>,
+    /// What each answer cost in nano-dollars, where that is known.
+    pub costs: Vec<f64>,
+    /// By evaluator, the mean of what was scored.
+    pub scores: Vec<Option<f64>>,
+}
+
+/// What was measured, example by example: for whoever weighs figures otherwise than
+/// [`Results`] does.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Measurements {
+    /// By place, one per candidate in the suite's order.
+    pub rows: BTreeMap<i64, Vec<Measured>>,
+    /// The cluster of each place, where the suite has clusters.
+    pub clusters: HashMap<i64, u64>,
+}
+
+/// What an evaluation has measured so far.
+///
+/// # Errors
+/// The database or the dataset cannot be read.
+pub async fn measurements(desk: Desk<'_>, evaluation: &Evaluation) -> Result<Measurements> {
+    let (facts, _) = computed(desk, evaluation).await?;
+    let evaluators = evaluation.pinned.evaluators.len();
+    let empty = Measured {
+        scores: vec![None; evaluators],
+        ..Measured::default()
+    };
+    let empty = vec![empty; evaluation.document.candidates.len()];
+    let mut rows: BTreeMap<i64, Vec<Measured>> = BTreeMap::new();
+    for answer in &facts.answers {
+        let row = rows
+            .entry(answer.cell.place)
+            .or_insert_with(|| empty.clone());
+        let Some(own) = row.get_mut(answer.cell.candidate) else {
+            continue;
+        };
+        if !answer.is_ok {
+            own.errors += 1;
+            continue;
+        }
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "microseconds and nano-dollars are far below 2^53"
+        )]
+        {
+            own.latencies_ms.push(answer.latency_us as f64 / 1000.0);
+            own.costs.extend(answer.cost.map(|cost| cost as f64));
+        }
+    }
+    for ((evaluator, candidate), column) in results::columns(&facts) {
+        for (place, mean) in &column.means {
+            let own = rows.get_mut(place).and_then(|row| row.get_mut(candidate));
+            if let Some(score) = own.and_then(|own| own.scores.get_mut(evaluator)) {
+                *score = Some(*mean);
+            }
+        }
+    }
+    Ok(Measurements {
+        rows,
+        clusters: facts.clusters.clone(),
+    })
 }
 
 /// One example with everything that was answered and scored.

@@ -192,6 +192,8 @@ struct Examples {
     buffer: VecDeque<(i64, Example)>,
     next_place: i64,
     split: Option<String>,
+    /// The places that a random sample takes; none where all are taken.
+    sampled: Option<HashSet<i64>>,
     left: u64,
     done: bool,
 }
@@ -216,7 +218,11 @@ impl Examples {
                 let wanted = self
                     .split
                     .as_ref()
-                    .is_none_or(|split| example.split.as_ref() == Some(split));
+                    .is_none_or(|split| example.split.as_ref() == Some(split))
+                    && self
+                        .sampled
+                        .as_ref()
+                        .is_none_or(|places| places.contains(&place));
                 if wanted {
                     self.buffer.push_back((place, example));
                 }
@@ -263,6 +269,7 @@ impl Worker {
             buffer: VecDeque::new(),
             next_place: 0,
             split: evaluation.document.split.clone(),
+            sampled: super::sampled_places(Desk::of(app), &evaluation).await?,
             left: evaluation.document.limit.unwrap_or(u64::MAX),
             done: false,
         };

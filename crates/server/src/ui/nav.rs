@@ -94,6 +94,12 @@ const GROUPS: &[(&str, &[Entry])] = &[
                 "datasets",
                 Permission::ReadDatasets,
             ),
+            (
+                "nav-choices",
+                "choices",
+                "compare",
+                Permission::ReadEvaluations,
+            ),
         ],
     ),
     (

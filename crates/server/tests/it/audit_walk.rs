@@ -258,6 +258,7 @@ fn every_change_is_in_the_log(place: Place) {
     );
     experiments(&walk, &program, &browser);
     datasets(&walk, &program, &browser);
+    choices(&walk, &place, &program, &browser);
     evaluations(&walk, &place, &program, &browser);
     review(&walk, &program);
     improvements(&walk, &place, &program, &browser);
@@ -1028,6 +1029,92 @@ fn datasets(walk: &Walk, program: &Client, browser: &Client) {
     form(route, &[name, ("id", &id)]);
     let route = "POST /{project}/datasets/delete";
     form(route, &[name, ("confirm", "by-hand")]);
+}
+
+/// Waits for a choice, which tells more while its worker goes on.
+fn wait_for_choice(program: &Client, id: &str, until: impl Fn(&Value) -> bool) {
+    program.wait_for(&format!("/api/v1/choices/{id}"), |shown| {
+        until(&shown["choice"])
+    });
+}
+
+fn choices(walk: &Walk, place: &Place, program: &Client, browser: &Client) {
+    for name in ["chosen", "chosen-later"] {
+        let examples: Vec<Value> = (0..12)
+            .map(|index| json!({"input": format!("{name} {index}"), "expected": "right"}))
+            .collect();
+        let body = json!({"name": name, "examples": examples});
+        program.post("/api/v1/datasets", &body);
+    }
+    for model in ["fake-large", "fake-small"] {
+        let price =
+            json!({"provider": "fake", "model": model, "input_usd": 1.0, "output_usd": 1.0});
+        assert_eq!(
+            program
+                .call("PUT", "/api/v1/prices")
+                .json(&price)
+                .send()
+                .status,
+            200
+        );
+    }
+    let mut content = prompt("Answer.");
+    content["model"] = json!("fake/fake-large");
+    program.post(
+        "/api/v1/prompts",
+        &json!({"name": "chooser", "content": content}),
+    );
+    place.fake.always(Answer::text("right"));
+    let task = json!({
+        "dataset": "dataset:chosen@latest", "models": ["fake/fake-large", "fake/fake-small"],
+        "evaluators": [{"name": "exact", "evaluator": {"type": "metric", "metric": {"id": "exact-match"}}}],
+    });
+    let route = "POST /api/v1/choices";
+    let body = json!({"name": "walked/choice", "task": task});
+    let started = walk.json(One, route, program, "/api/v1/choices", body);
+    let id = text(&started["id"]);
+    wait_for_choice(program, &id, |choice| choice["state"] == "done");
+    let route = "POST /api/v1/choices/{id}/evidence";
+    let at = format!("/api/v1/choices/{id}/evidence");
+    let subject = json!({"kind": "prompt", "name": "chooser"});
+    walk.json(One, route, program, &at, subject);
+    let route = "POST /{project}/choices/evidence";
+    let fields = [("id", id.as_str()), ("subject", "prompt:chooser")];
+    walk.form(One, route, browser, "/default/choices/evidence", &fields);
+
+    // The provider says nothing, so that a choice can be held and goes on. Holding one
+    // holds its evaluation too.
+    place.fake.always(Answer::faulty(Fault::StallBeforeHeaders));
+    let route = "POST /{project}/choices";
+    let fields = [
+        ("name", "walked/other"),
+        ("dataset", "chosen-later"),
+        ("m:fake/fake-large", "on"),
+        ("more", "fake/fake-small"),
+        ("e1", "metric:contains"),
+    ];
+    let reply = walk.form(One, route, browser, "/default/choices", &fields);
+    let to = reply.header("location").unwrap();
+    let id = to.split_once("id=").unwrap().1.to_owned();
+    let asked = |choice: &Value| {
+        choice["rounds"]
+            .as_array()
+            .is_some_and(|rounds| !rounds.is_empty())
+    };
+    wait_for_choice(program, &id, asked);
+    let at = |verb: &str| format!("/api/v1/choices/{id}/{verb}");
+    let route = "POST /api/v1/choices/{id}/pause";
+    walk.json(Several, route, program, &at("pause"), json!({}));
+    let route = "POST /api/v1/choices/{id}/resume";
+    walk.json(One, route, program, &at("resume"), json!({}));
+    let route = "POST /{project}/choices/change";
+    let fields = [("id", id.as_str()), ("action", "pause")];
+    let reply = browser.form("/default/choices/change", &fields);
+    assert_eq!(reply.status, 303, "{reply:?}");
+    let fields = [("id", id.as_str()), ("action", "resume")];
+    walk.form(One, route, browser, "/default/choices/change", &fields);
+    let route = "POST /api/v1/choices/{id}/stop";
+    walk.json(Several, route, program, &at("stop"), json!({}));
 }
 
 fn evaluations(walk: &Walk, place: &Place, program: &Client, browser: &Client) {

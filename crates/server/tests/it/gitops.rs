@@ -251,6 +251,25 @@ fn document(kind: &str, seed: u64, known: &Known) -> Option<Value> {
         "dataset" => {
             json!({"description": format!("{seed}"), "splits": {}, "count": 0, "chunks": []})
         }
+        "model_card" => json!({
+            "model": format!("m{seed}*"), "open": seed.is_multiple_of(2), "regions": ["eu"],
+            "context_tokens": seed % 1000 + 1, "sources": ["https://example.com/card"],
+        }),
+        "choice" => json!({
+            "choice": format!("{seed}"), "dataset": Digest::of(&part(seed)).to_string(),
+            "task": {
+                "dataset": known.pick("dataset", seed)?, "models": ["openai/one", "openai/two"],
+                "evaluators": [{"name": "it", "evaluator": {"type": "metric", "metric": {"id": "exact-match"}}}],
+                "weights": {"quality": 60.0, "speed": 20.5, "cost": 20.0}, "finalists": 3, "first_sample": 20,
+                "growth": 2, "alpha": 0.05, "concurrency": 8, "attempts": 3,
+            },
+            "rounds": [],
+            "result": {
+                "weights": {"quality": 60.0, "speed": 20.5, "cost": 20.0}, "finalists": [], "recommended": null,
+                "scales": {"quality_low": 0.0, "quality_high": 1.0, "p95_latency_ms": 12.5, "usd_per_1000": 0.25},
+                "is_clear": false, "examples": seed % 100,
+            },
+        }),
         "evaluator" => json!({
             "type": "metric", "description": format!("{seed}"),
             "metric": {"id": if seed.is_multiple_of(2) { "exact-match" } else { "compat:chrf" }},

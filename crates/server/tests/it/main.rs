@@ -13,6 +13,7 @@ mod audit_walk;
 mod bad_input;
 mod calibration;
 mod catalog;
+mod choices;
 mod cli;
 mod datasets;
 mod evaluations;

@@ -459,6 +459,46 @@ const EXPECTED: &[(&str, &str, &str)] = &[
         "admin editor product_owner auditor viewer",
     ),
     ("POST", "/{project}/evaluators/edit", "admin editor"),
+    // Models' properties and choices.
+    (
+        "GET",
+        "/api/v1/model-catalog",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "GET",
+        "/api/v1/choices",
+        "admin editor product_owner auditor viewer",
+    ),
+    ("POST", "/api/v1/choices", "admin editor"),
+    (
+        "GET",
+        "/api/v1/choices/{id}",
+        "admin editor product_owner auditor viewer",
+    ),
+    ("POST", "/api/v1/choices/{id}/pause", "admin editor"),
+    ("POST", "/api/v1/choices/{id}/resume", "admin editor"),
+    ("POST", "/api/v1/choices/{id}/stop", "admin editor"),
+    ("POST", "/api/v1/choices/{id}/evidence", "admin editor"),
+    (
+        "GET",
+        "/{project}/choices",
+        "admin editor product_owner auditor viewer",
+    ),
+    ("POST", "/{project}/choices", "admin editor"),
+    (
+        "GET",
+        "/{project}/choices/models",
+        "admin editor product_owner auditor viewer",
+    ),
+    ("GET", "/{project}/choices/new", "admin editor"),
+    (
+        "GET",
+        "/{project}/choices/show",
+        "admin editor product_owner auditor viewer",
+    ),
+    ("POST", "/{project}/choices/change", "admin editor"),
+    ("POST", "/{project}/choices/evidence", "admin editor"),
     (
         "GET",
         "/api/v1/experiments",

@@ -1,0 +1,290 @@
+//! Where the marks of the chart stand: quality over the cost of a thousand answers, the
+//! 95th percentile of latency as the size of the mark.
+//!
+//! Pure numbers in pixels; the template draws them with the colours of the theme. The
+//! same figures stand in a table beside it, for whoever does not see it.
+
+use serde::Serialize;
+
+use super::document::{ChoiceResult, Finalist};
+
+const WIDTH: f64 = 640.0;
+const HEIGHT: f64 = 320.0;
+const LEFT: f64 = 56.0;
+const RIGHT: f64 = 24.0;
+const TOP: f64 = 20.0;
+const BOTTOM: f64 = 48.0;
+const SMALLEST: f64 = 6.0;
+const LARGEST: f64 = 18.0;
+const TICKS: f64 = 4.0;
+
+/// The chart.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Chart {
+    width: f64,
+    height: f64,
+    left: f64,
+    bottom: f64,
+    right: f64,
+    top: f64,
+    x_ticks: Vec<Tick>,
+    y_ticks: Vec<Tick>,
+    marks: Vec<Mark>,
+    /// The front from the cheapest to the best, as a path; empty with fewer than two.
+    front: String,
+    /// The limits, where they lie inside.
+    cost_limit: Option<f64>,
+    quality_limit: Option<f64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Tick {
+    at: f64,
+    text: String,
+}
+
+/// A model.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Mark {
+    x: f64,
+    y: f64,
+    /// The ends of the interval of quality.
+    low: Option<f64>,
+    high: Option<f64>,
+    radius: f64,
+    model: String,
+    /// `best`, `front`, `dominated` or `out`.
+    kind: &'static str,
+    /// Where the name goes.
+    label_x: f64,
+    label_y: f64,
+    anchor: &'static str,
+}
+
+/// Draws a result; none without a model that has figures.
+pub(super) fn draw(
+    result: &ChoiceResult,
+    cost_limit: Option<f64>,
+    quality_limit: Option<f64>,
+) -> Option<Chart> {
+    let points: Vec<(&Finalist, f64, f64)> = result
+        .finalists
+        .iter()
+        .filter_map(|one| Some((one, one.figures.usd_per_1000?, one.figures.quality?)))
+        .collect();
+    if points.is_empty() {
+        return None;
+    }
+    let most = |values: &mut dyn Iterator<Item = f64>| values.fold(f64::NEG_INFINITY, f64::max);
+    let least = |values: &mut dyn Iterator<Item = f64>| values.fold(f64::INFINITY, f64::min);
+    let dearest = most(&mut points.iter().map(|point| point.1));
+    let x_end = nice(if dearest > 0.0 { dearest * 1.1 } else { 1.0 });
+    let high = |(one, _, quality): &(&Finalist, f64, f64)| one.figures.high.unwrap_or(*quality);
+    let low = |(one, _, quality): &(&Finalist, f64, f64)| one.figures.low.unwrap_or(*quality);
+    let (bottom, top) = (
+        least(&mut points.iter().map(low)),
+        most(&mut points.iter().map(high)),
+    );
+    let margin = if top > bottom {
+        (top - bottom) * 0.1
+    } else {
+        0.1
+    };
+    let (mut y_low, mut y_high) = (bottom - margin, top + margin);
+    if (result.scales.quality_low, result.scales.quality_high) == (0.0, 1.0) {
+        (y_low, y_high) = (y_low.max(0.0), y_high.min(1.0));
+    }
+    let x = |value: f64| LEFT + (WIDTH - LEFT - RIGHT) * (value / x_end).clamp(0.0, 1.0);
+    let y = |value: f64| {
+        let share = ((value - y_low) / (y_high - y_low)).clamp(0.0, 1.0);
+        HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * share
+    };
+    let slowest = most(
+        &mut points
+            .iter()
+            .filter_map(|(one, _, _)| one.figures.p95_latency_ms),
+    );
+    let radius = |one: &Finalist| {
+        let share = one.figures.p95_latency_ms.unwrap_or(0.0) / slowest.max(f64::MIN_POSITIVE);
+        // The area, not the width, goes with the time.
+        SMALLEST + (LARGEST - SMALLEST) * share.clamp(0.0, 1.0).sqrt()
+    };
+    let marks: Vec<Mark> = points
+        .iter()
+        .map(|(one, cost, quality)| {
+            let (x, radius) = (x(*cost), radius(one));
+            let is_right = x > WIDTH * 0.6;
+            Mark {
+                x: rounded(x),
+                y: rounded(y(*quality)),
+                low: one.figures.low.map(|end| rounded(y(end))),
+                high: one.figures.high.map(|end| rounded(y(end))),
+                radius: rounded(radius),
+                model: one.figures.model.clone(),
+                kind: kind_of(result, one),
+                label_x: rounded(if is_right {
+                    x - radius - 6.0
+                } else {
+                    x + radius + 6.0
+                }),
+                label_y: rounded(y(*quality) + 4.0),
+                anchor: if is_right { "end" } else { "start" },
+            }
+        })
+        .collect();
+    let mut front: Vec<(f64, f64)> = points
+        .iter()
+        .filter(|(one, _, _)| one.on_front)
+        .map(|(_, cost, quality)| (x(*cost), y(*quality)))
+        .collect();
+    front.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let inside = |value: f64, low: f64, high: f64| value > low && value < high;
+    Some(Chart {
+        width: WIDTH,
+        height: HEIGHT,
+        left: LEFT,
+        bottom: HEIGHT - BOTTOM,
+        right: WIDTH - RIGHT,
+        top: TOP,
+        x_ticks: ticks(0.0, x_end, |value| money(value, x_end), x),
+        y_ticks: ticks(y_low, y_high, |value| format!("{value:.2}"), y),
+        marks,
+        front: path(&front),
+        cost_limit: cost_limit
+            .filter(|limit| inside(*limit, 0.0, x_end))
+            .map(|limit| rounded(x(limit))),
+        quality_limit: quality_limit
+            .filter(|limit| inside(*limit, y_low, y_high))
+            .map(|limit| rounded(y(limit))),
+    })
+}
+
+fn kind_of(result: &ChoiceResult, one: &Finalist) -> &'static str {
+    match () {
+        () if !one.breaks.is_empty() => "out",
+        () if result.recommended.as_ref() == Some(&one.figures.model) => "best",
+        () if one.on_front => "front",
+        () => "dominated",
+    }
+}
+
+fn path(points: &[(f64, f64)]) -> String {
+    if points.len() < 2 {
+        return String::new();
+    }
+    let step = |(index, (x, y)): (usize, &(f64, f64))| {
+        format!(
+            "{}{} {}",
+            if index == 0 { "M" } else { "L" },
+            rounded(*x),
+            rounded(*y)
+        )
+    };
+    points.iter().enumerate().map(step).collect()
+}
+
+fn ticks(low: f64, high: f64, text: impl Fn(f64) -> String, at: impl Fn(f64) -> f64) -> Vec<Tick> {
+    let steps = [0.0, 1.0, 2.0, 3.0, 4.0];
+    let value = |step: f64| low + (high - low) * step / TICKS;
+    let tick = |step: f64| Tick {
+        at: rounded(at(value(step))),
+        text: text(value(step)),
+    };
+    steps.into_iter().map(tick).collect()
+}
+
+/// The next number of the form 1, 2 or 5 times a power of ten.
+fn nice(value: f64) -> f64 {
+    let power = 10_f64.powf(value.log10().floor());
+    let step = [1.0, 2.0, 4.0, 5.0, 10.0];
+    let found = step
+        .into_iter()
+        .find(|step| step * power >= value * 0.999_999);
+    found.unwrap_or(10.0) * power
+}
+
+fn money(value: f64, most: f64) -> String {
+    let digits = match most {
+        most if most >= 20.0 => 0,
+        most if most >= 2.0 => 1,
+        most if most >= 0.2 => 2,
+        most if most >= 0.02 => 3,
+        _ => 5,
+    };
+    format!("${value:.digits$}")
+}
+
+fn rounded(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::document::{ModelFigures, ScaleJson, Weights};
+    use super::*;
+
+    fn finalist(model: &str, quality: f64, cost: f64, p95: f64) -> Finalist {
+        Finalist {
+            figures: ModelFigures {
+                model: model.to_owned(),
+                quality: Some(quality),
+                low: Some(quality - 0.05),
+                high: Some(quality + 0.05),
+                p50_latency_ms: Some(p95 / 2.0),
+                p95_latency_ms: Some(p95),
+                usd_per_1000: Some(cost),
+                answers: 10,
+                errors: 0,
+            },
+            breaks: Vec::new(),
+            on_front: true,
+            dominated_by: None,
+            utility: Some(0.5),
+            probability: 0.5,
+        }
+    }
+
+    fn result(finalists: Vec<Finalist>) -> ChoiceResult {
+        ChoiceResult {
+            weights: Weights::default(),
+            scales: ScaleJson {
+                quality_low: 0.0,
+                quality_high: 1.0,
+                p95_latency_ms: 1.0,
+                usd_per_1000: 1.0,
+            },
+            recommended: finalists.first().map(|one| one.figures.model.clone()),
+            is_clear: false,
+            finalists,
+            examples: 10,
+        }
+    }
+
+    #[test]
+    fn marks_stand_where_they_belong() {
+        let mut out = finalist("c", 0.5, 4.0, 100.0);
+        out.breaks.push("cost".to_owned());
+        let all = vec![
+            finalist("a", 0.9, 8.0, 400.0),
+            finalist("b", 0.7, 0.0, 100.0),
+            out,
+        ];
+        let chart = draw(&result(all), Some(6.0), Some(0.6)).unwrap();
+        let [a, b, c] = chart.marks.as_slice() else {
+            panic!("{chart:?}");
+        };
+        assert_eq!((a.kind, b.kind, c.kind), ("best", "front", "out"));
+        assert!(a.x > c.x && c.x > b.x && a.y < b.y && b.y < c.y);
+        assert_eq!((b.x, a.radius), (LEFT, LARGEST));
+        assert!(chart.front.starts_with('M') && chart.front.contains('L'));
+        assert!(chart.cost_limit.unwrap() > c.x && chart.quality_limit.is_some());
+        assert_eq!(chart.x_ticks.len(), 5);
+        // Free models, one model, none.
+        let free = draw(&result(vec![finalist("a", 1.0, 0.0, 0.0)]), None, None).unwrap();
+        assert!(free.front.is_empty() && free.marks[0].y.is_finite());
+        let mut unknown = finalist("a", 1.0, 0.0, 0.0);
+        unknown.figures.quality = None;
+        assert!(draw(&result(vec![unknown]), None, None).is_none());
+        assert_eq!([nice(0.3), nice(7.0), nice(1.0)], [0.4, 10.0, 1.0]);
+    }
+}
