@@ -60,6 +60,7 @@ async function fill(server) {
   await ship(server);
   await collect(server, tool);
   await choose(server);
+  await judge(server);
 }
 
 /** A choice between models that has come to its end. */
@@ -108,6 +109,30 @@ async function experiment(server) {
   const score = (n, name, value, more) => ({ id: `s-${n}-${name}`, traceId: "4bf92f3577b34da6a3ce929d0e0e473" + n, observationId: `00f067aa0ba902b${n}`, name, value, ...more });
   const scores = [score(0, "exact", 0), score(1, "exact", 1), score(3, "exact", 0.5), score(1, "tone", "warm"), { id: "s-run", datasetRunId: "run-1", name: "mean", value: 0.5, comment: "of three" }];
   assert.equal((await server.call("/api/public/scores", scores)).status, 202);
+}
+
+/** A review queue that is half done, with an item on which raters differ, and a judge beside people. */
+async function judge(server) {
+  const questions = [
+    { name: "verdict", type: "choice", options: ["good", "bad"], label: "Is it right? 正しいですか。" },
+    { name: "quality", type: "rating" }, { name: "facts", type: "spans", options: ["place", "name"], required: false },
+    { name: "answer", type: "correction", required: false },
+  ];
+  await server.call("/api/v1/catalog/review_queue/shop/versions", { content: { description: "Answers of the shop", guidelines: "Be fair.\n公平に。", raters: 1, blind: true, questions } });
+  await server.call("/api/v1/review/queues/shop/fill", { source: { traces: {} }, limit: 6, random: 2 });
+  for (const verdict of ["good", "bad"]) {
+    const { item } = (await server.call("/api/v1/review/inbox/shop/next", {})).json;
+    if (!item) break;
+    await server.call(`/api/v1/review/items/${item.id}/label`, { fence: item.fence, values: { verdict, quality: 4, facts: [{ start: 0, end: 2, label: "place" }] }, comment: "<b>fine</b>" });
+    paths.settle = `/review-queues/item?id=${item.id}`;
+  }
+  await server.call("/api/v1/review/queues/shop/guests", { name: "Hanako" });
+  const examples = Array.from({ length: 12 }, (_, n) => ({ id: `c${n}`, input: `Is it ${n}?`, metadata: { right: n % 3 ? 1 : 0 }, expected: n % 2 ? `Is it ${n}?` : "no" }));
+  await server.call("/api/v1/datasets", { name: "calibrated", examples });
+  const evaluator = { name: "answered", evaluator: { type: "metric", metric: { id: "contains" } } };
+  const { id } = (await server.call("/api/v1/evaluations", { document: { dataset: "dataset:calibrated@latest", candidates: [{ name: "echo", model: "acme/echo" }], evaluators: [evaluator] } })).json;
+  await eventually(async () => (await server.call(`/api/v1/evaluations/${id}`)).json.evaluation.state === "done", "the evaluation", 60_000);
+  paths.calibration = `/calibration?evaluation=${id}&evaluator=answered&against=metadata.right`;
 }
 
 /** A dataset with versions, twins in two splits, marks, and an example out of a trace. */
@@ -237,6 +262,17 @@ const pages = [
   ["choices-again", () => [full, paths.choiceLike]],
   ["choice", () => [full, paths.choice]],
   ["choice-weighed", () => [full, `${paths.choice}&quality=1&speed=0&cost=9&usd_per_1000=0.1`]],
+  ["review-empty", () => [empty, "/review"]],
+  ["review-queues-empty", () => [empty, "/review-queues"]],
+  ["review", () => [full, "/review"]],
+  ["review-item", () => [full, "/review/shop"]],
+  ["review-queues", () => [full, "/review-queues"]],
+  ["review-queue", () => [full, "/review-queues/show?name=shop"]],
+  ["review-queue-edit", () => [full, "/review-queues/edit?name=shop"]],
+  ["review-fill", () => [full, "/review-queues/fill?name=shop"]],
+  ["review-settle", () => [full, paths.settle]],
+  ["calibration-empty", () => [empty, "/calibration"]],
+  ["calibration", () => [full, paths.calibration]],
   ["audit", () => [full, "/audit"]],
   ["models", () => [full, "/models"]],
   ["providers", () => [full, "/providers"]],

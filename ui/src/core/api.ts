@@ -8,7 +8,7 @@ import { page } from "./page.js";
 export type Schemas = components["schemas"];
 
 export class ApiError extends Error {
-  constructor(readonly status: number, readonly code: string, message: string, readonly traceId: string | null) {
+  constructor(readonly status: number, readonly code: string, message: string, readonly traceId: string | null, readonly at: string | null = null) {
     super(message);
   }
 }
@@ -39,7 +39,7 @@ export async function failure(response: Response): Promise<ApiError> {
   const trace = response.headers.get("x-meguri-trace-id");
   try {
     const { error } = await response.json() as { error: Partial<Schemas["ErrorDetail"]> & { type?: string } };
-    return new ApiError(response.status, error.code ?? error.type ?? String(response.status), error.message ?? response.statusText, trace);
+    return new ApiError(response.status, error.code ?? error.type ?? String(response.status), error.message ?? response.statusText, trace, error.at ?? null);
   } catch {
     return new ApiError(response.status, String(response.status), response.statusText, trace);
   }

@@ -14,6 +14,7 @@ const loaders: Record<string, () => Promise<IslandModule>> = {
   compare: () => import("../compare/island.js"),
   dataset: () => import("../dataset/island.js"),
   importer: () => import("../importer/island.js"),
+  review: () => import("../review/island.js"),
 };
 
 const mounted = new Map<HTMLElement, Unmount>();

@@ -347,7 +347,7 @@ async fn fill(
 }
 
 /// Nobody shows to others what they may not see.
-fn may_read(identity: &Identity, request: &FillRequest) -> Result<()> {
+pub(super) fn may_read(identity: &Identity, request: &FillRequest) -> Result<()> {
     identity.require(match request.source {
         super::FillSource::Traces(_) | super::FillSource::Picked(_) => Permission::ReadTraces,
         super::FillSource::Dataset(_) => Permission::ReadDatasets,

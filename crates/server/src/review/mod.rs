@@ -12,6 +12,7 @@
 //! | `scores.rs` | labels as scores on their traces |
 //! | `guests.rs` | people without an account |
 //! | `api.rs` | JSON routes |
+//! | `pages.rs`, `manage.rs` | pages of those who label, and of those who run queues |
 //!
 //! An item has as many **places** as it wants raters. A rater who is given an item holds one
 //! of its places for a time, with a fence that rises whenever somebody takes the place. A
@@ -26,6 +27,8 @@ mod export;
 mod fill;
 mod gold;
 mod guests;
+mod manage;
+mod pages;
 mod results;
 mod scores;
 mod snapshot;
@@ -70,9 +73,12 @@ pub use work::{
 /// The catalog's word for queues.
 pub const KIND: &str = "review_queue";
 
-/// The API.
+/// Pages and API.
 pub fn routes() -> Vec<Route> {
-    api::routes()
+    let mut routes = api::routes();
+    routes.extend(pages::routes());
+    routes.extend(manage::routes());
+    routes
 }
 
 /// Queues, as the catalog knows them.

@@ -100,6 +100,13 @@ const GROUPS: &[(&str, &[Entry])] = &[
                 "compare",
                 Permission::ReadEvaluations,
             ),
+            ("nav-review", "review", "review", Permission::Label),
+            (
+                "nav-review-queues",
+                "review-queues",
+                "approvals",
+                Permission::ReadReviews,
+            ),
         ],
     ),
     (

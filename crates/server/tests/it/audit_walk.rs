@@ -87,6 +87,10 @@ const CHANGES_NOTHING: &[(&str, &str)] = &[
         "a preview",
     ),
     (
+        "POST /{project}/review/{name}",
+        "labels, skips and what takes them back, as above",
+    ),
+    (
         "POST /api/2.0/mlflow/registered-models/get-latest-versions",
         "a question with a body",
     ),
@@ -244,6 +248,7 @@ fn every_change_is_in_the_log(place: Place) {
     let editor = live.with_key(&place.make_key("default", "editor").1);
     members(&walk, &place, &program, &browser);
     keys(&walk, &program, &browser);
+    review_pages(&walk, &program, &browser);
     providers_and_prices(&walk, &program, &browser);
     models(&walk, &place, &program, &browser);
     documents(&walk, &program, &browser);
@@ -336,6 +341,49 @@ fn members(walk: &Walk, place: &Place, program: &Client, browser: &Client) {
     walk.json(One, route, program, &at, Value::Null);
     let at = format!("/default/members/remove?user_id={second}");
     walk.form(One, "POST /{project}/members/remove", browser, &at, &[]);
+}
+
+fn review_pages(walk: &Walk, program: &Client, browser: &Client) {
+    let page = |route: &'static str, place: &str, fields: &[(&str, &str)]| {
+        let at = format!("/default/review-queues{place}");
+        let reply = walk.form(One, route, browser, &at, fields);
+        assert!(reply.status < 400, "{route}: {}", reply.text());
+    };
+    let example = json!({"id": "a", "input": "Where?", "source": {"answer": "Here."}});
+    let dataset = json!({"name": "paged", "examples": [example]});
+    assert_eq!(program.post("/api/v1/datasets", &dataset).status, 201);
+    let queue = [("name", "paged"), ("action", "form"), ("question1", "good")];
+    let question = [
+        ("kind1", "choice"),
+        ("options1", "yes\nno"),
+        ("raters", "1"),
+    ];
+    let route = "POST /{project}/review-queues/edit";
+    page(route, "/edit", &[queue, question].concat());
+    let source = [
+        ("name", "paged"),
+        ("source", "dataset"),
+        ("dataset", "paged"),
+    ];
+    page("POST /{project}/review-queues/fill", "/fill", &source);
+    let next = program.post("/api/v1/review/inbox/paged/next", &json!({}));
+    let item = &next.json()["item"];
+    let id = text(&item["id"]);
+    let label = json!({"fence": item["fence"], "values": {"good": "yes"}});
+    let at = format!("/api/v1/review/items/{id}/label");
+    assert_eq!(program.post(&at, &label).status, 200);
+    let gold = [("name", "paged"), ("dataset", "paged/gold")];
+    page("POST /{project}/review-queues/gold", "/gold", &gold);
+    let close = [("id", id.as_str()), ("action", "close")];
+    page("POST /{project}/review-queues/item", "/item", &close);
+    let guest = [("name", "paged"), ("guest", "Taro")];
+    page("POST /{project}/review-queues/guests", "/guests", &guest);
+    let at = "/api/v1/review/queues/paged/guests";
+    let guests = program.get(at).json();
+    let id = text(&guests["items"][0]["id"]);
+    let revoke = [("name", "paged"), ("id", id.as_str())];
+    let route = "POST /{project}/review-queues/guests/revoke";
+    page(route, "/guests/revoke", &revoke);
 }
 
 fn keys(walk: &Walk, program: &Client, browser: &Client) {

@@ -33,6 +33,7 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("GET", "/invite", "everybody"),
     ("POST", "/invite", "everybody"),
     ("GET", "/sign-in", "everybody"),
+    ("GET", "/guest", "everybody"),
     ("POST", "/sign-in", "everybody"),
     ("POST", "/sign-out", "everybody"),
     // Inference.
@@ -1187,6 +1188,48 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ),
     ("POST", "/api/v1/review/items/{id}/close", "admin editor"),
     ("POST", "/api/v1/review/items/{id}/reopen", "admin editor"),
+    (
+        "GET",
+        "/{project}/review",
+        "admin editor product_owner labeller",
+    ),
+    (
+        "GET",
+        "/{project}/review/{name}",
+        "admin editor product_owner labeller",
+    ),
+    (
+        "POST",
+        "/{project}/review/{name}",
+        "admin editor product_owner labeller",
+    ),
+    (
+        "GET",
+        "/{project}/review-queues",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "GET",
+        "/{project}/review-queues/show",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "GET",
+        "/{project}/review-queues/item",
+        "admin editor product_owner auditor viewer",
+    ),
+    ("POST", "/{project}/review-queues/item", "admin editor"),
+    ("GET", "/{project}/review-queues/edit", "admin editor"),
+    ("POST", "/{project}/review-queues/edit", "admin editor"),
+    ("GET", "/{project}/review-queues/fill", "admin editor"),
+    ("POST", "/{project}/review-queues/fill", "admin editor"),
+    ("POST", "/{project}/review-queues/gold", "admin editor"),
+    ("POST", "/{project}/review-queues/guests", "admin editor"),
+    (
+        "POST",
+        "/{project}/review-queues/guests/revoke",
+        "admin editor",
+    ),
     // Trees of files.
     (
         "GET",
