@@ -57,7 +57,7 @@ for (const lang of ["en", "ja"]) {
       await page.goto(`${server.url}/default/improvements/new?prompt=${encodeURIComponent(PROMPT)}`);
       await page.selectOption("#f-dataset", DATASET);
       await page.selectOption("#f-e1", "metric:exact-match");
-      await page.selectOption("#f-e2", "metric:compat:levenshtein");
+      await page.selectOption("#f-e2", "metric:contains");
       await page.fill("#f-train", "train");
       await page.getByRole("button", { name: t("improve-start"), exact: true }).click();
       // Half of the splits and no reflecting model: said at the fields.

@@ -284,7 +284,7 @@ fn a_better_text_is_found_and_judged_on_what_was_held_out(place: Place) {
     // The text is the version that held it; nothing else was saved and no label moved.
     let production = live
         .get(&format!(
-            "/api/v1/prompts/{}?label=production",
+            "/api/v1/prompts/{}/versions/production",
             encode(PROMPT)
         ))
         .json();
@@ -468,6 +468,8 @@ fn a_budget_of_calls_and_of_money_is_never_exceeded(place: Place) {
         "{shown:#}"
     );
 
+    // The newest version is the better one now.
+    wanted["prompt"] = json!(format!("prompt:{PROMPT}@1"));
     // Nothing better: the examples that are held out are not even looked at.
     wanted["budget_calls"] = json!(budget + 1);
     wanted["patience"] = json!(1);
@@ -645,6 +647,7 @@ fn an_improvement_is_held_let_go_on_and_stopped(place: Place) {
         Answer::faulty(Fault::StallBeforeHeaders),
     );
     wanted["concurrency"] = json!(1);
+    wanted["prompt"] = json!(format!("prompt:{PROMPT}@1"));
     let id = start(&live, &wanted);
     let until = Instant::now() + Duration::from_secs(30);
     while asked(&place, "Answer.", TRAIN + 3) < 2 {
