@@ -961,10 +961,10 @@ pub async fn measurements(desk: Desk<'_>, evaluation: &Evaluation) -> Result<Mea
             own.costs.extend(answer.cost.map(|cost| cost as f64));
         }
     }
-    for ((evaluator, candidate), column) in results::columns(&facts) {
+    for ((evaluator, candidate), column) in facts.columns() {
         for (place, mean) in &column.means {
-            let own = rows.get_mut(place).and_then(|row| row.get_mut(candidate));
-            if let Some(score) = own.and_then(|own| own.scores.get_mut(evaluator)) {
+            let own = rows.get_mut(place).and_then(|row| row.get_mut(*candidate));
+            if let Some(score) = own.and_then(|own| own.scores.get_mut(*evaluator)) {
                 *score = Some(*mean);
             }
         }
