@@ -30,6 +30,7 @@ mod models;
 mod openapi;
 mod pages;
 mod preparing;
+mod programs;
 mod promotion;
 mod prompts;
 mod providers;
