@@ -559,6 +559,10 @@ impl Sequence {
         end: usize,
         tokenizer: &Tokenizer,
     ) {
+        if rows.len() == 0 {
+            // Still before the text that is reported.
+            return;
+        }
         let first = end - rows.len() + 1;
         let top = self.logprobs.unwrap_or(0);
         let mut event = Token::default();

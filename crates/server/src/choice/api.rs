@@ -427,6 +427,7 @@ pub(super) async fn give_evidence(
 ) -> Result<Cited> {
     let desk = Desk::of(app);
     let choice = super::find(desk, identity.scope(), id).await?;
-    let link = format!("/{}/choices/show?id={}", identity.project.name, choice.id);
+    let project = crate::projects::name_of(&app.db, identity.project.id).await?;
+    let link = format!("/{project}/choices/show?id={}", choice.id);
     cite::cite(desk, identity.scope(), &choice, subject, &link).await
 }

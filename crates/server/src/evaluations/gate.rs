@@ -460,11 +460,10 @@ async fn give_evidence(
         "gates": gates,
         "evaluators": evaluators.map(|one| json!({"name": one.name, "digest": one.digest, "signature": one.signature})).collect::<Vec<_>>(),
     });
-    let link = format!(
-        "/{}/evaluations/show?id={}",
-        desk.project_name(evaluation.project).await,
-        evaluation.id
-    );
+    let project = crate::projects::name_of(desk.db(), evaluation.project).await;
+    let link = project
+        .map(|project| format!("/{project}/evaluations/show?id={}", evaluation.id))
+        .unwrap_or_default();
     let scope = Scope {
         project: evaluation.project,
         actor: evaluation.started_by.parse().unwrap_or(db::Actor::System),

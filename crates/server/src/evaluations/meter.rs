@@ -180,8 +180,11 @@ impl Counted {
         self.calls += i64::from(paid.counts);
         self.spent = self.spent.saturating_add(paid.bill.spent);
         self.unpriced += paid.bill.unpriced;
-        let dearest = self.dearest.entry(paid.payer.clone()).or_insert(0);
-        *dearest = (*dearest).max(paid.bill.spent);
+        // What no provider took, or nobody knew the price of, says nothing about the next one.
+        if paid.counts && paid.bill.unpriced == 0 {
+            let dearest = self.dearest.entry(paid.payer.clone()).or_insert(0);
+            *dearest = (*dearest).max(paid.bill.spent);
+        }
         self.unwritten.push(paid);
     }
 

@@ -248,12 +248,6 @@ impl<'a> Desk<'a> {
     fn db(self) -> &'a Db {
         &self.app.db
     }
-
-    async fn project_name(self, project: ProjectId) -> String {
-        let projects = crate::projects::list(self.db()).await.unwrap_or_default();
-        let found = projects.into_iter().find(|known| known.id == project);
-        found.map(|known| known.name).unwrap_or_default()
-    }
 }
 
 /// The worker that works on evaluations, apart from the one for other jobs: an

@@ -36,6 +36,9 @@ const TYPES: [&str; 7] = [
 const CRITERIA: usize = 4;
 const LABELS: usize = 6;
 
+/// Set where saving the form would lose what it does not show.
+const ONLY_JSON: &str = "only_json";
+
 pub(super) fn routes() -> Vec<Route> {
     let read = Access::Needs(Permission::ReadCatalog);
     let write = Access::Needs(Permission::WriteCatalog);
@@ -315,7 +318,7 @@ async fn save(
     }
 }
 
-/// The fields that a document fills.
+/// The fields that a document fills; with [`ONLY_JSON`] where they do not tell all of it.
 fn values_of(content: &Value) -> BTreeMap<String, String> {
     let mut values = BTreeMap::new();
     let pretty = serde_json::to_string_pretty(content).unwrap_or_default();
@@ -393,6 +396,10 @@ fn values_of(content: &Value) -> BTreeMap<String, String> {
     }
     if content["allow_same_family"] == true {
         put("allow_same_family", &json!("on"));
+    }
+    let told = document_of(&values).map(|told| EvaluatorDocument::parse(&told));
+    if told != Ok(EvaluatorDocument::parse(content)) {
+        values.insert(ONLY_JSON.to_owned(), "on".to_owned());
     }
     values
 }

@@ -110,7 +110,10 @@ async fn plan(
     Json(sent): Json<SentTree>,
 ) -> Result<Answer<Planned>> {
     identity.require(Permission::ReadPrompts)?;
-    let (scope, project) = (identity.scope(), project_name(&app, &identity).await?);
+    let (scope, project) = (
+        identity.scope(),
+        crate::projects::name_of(&app.db, identity.project.id).await?,
+    );
     let planned = calls::plan_files(&app.db, &app.catalog, scope, &project, sent);
     Ok(Answer(planned.await?))
 }
@@ -120,21 +123,12 @@ async fn apply(
     identity: Identity,
     Json(sent): Json<SentTree>,
 ) -> Result<Answer<Applied>> {
-    sent.check_project(&project_name(&app, &identity).await?)?;
+    sent.check_project(&crate::projects::name_of(&app.db, identity.project.id).await?)?;
     let allowed = |plan: &Plan| check_permissions(&identity, plan);
     let scope = identity.scope();
     let applied = calls::apply_files(&app.db, &app.catalog, scope, sent, allowed).await?;
     app.refresh_plan().await?;
     Ok(Answer(applied))
-}
-
-/// The name, which the identity of a key does not carry.
-async fn project_name(app: &App, identity: &Identity) -> Result<String> {
-    let projects = crate::projects::list(&app.db).await?;
-    let own = projects
-        .into_iter()
-        .find(|project| project.id == identity.project.id);
-    Ok(own.map(|project| project.name).unwrap_or_default())
 }
 
 async fn blob(

@@ -18,6 +18,15 @@ pub struct Project {
     pub name: String,
 }
 
+/// The name of a project, which the identity of a key does not carry; empty when it is gone.
+///
+/// # Errors
+/// The database cannot be read.
+pub async fn name_of(db: &Db, id: ProjectId) -> Result<String, DbError> {
+    let found = list(db).await?.into_iter().find(|known| known.id == id);
+    Ok(found.map(|known| known.name).unwrap_or_default())
+}
+
 /// Creates the default project if there is no project yet.
 ///
 /// # Errors

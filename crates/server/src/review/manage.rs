@@ -32,6 +32,9 @@ const PREVIEW_CHARS: usize = 140;
 /// Names that a choice offers.
 const OFFERED: u32 = 200;
 
+/// Set where saving the form would lose what it does not show.
+const ONLY_JSON: &str = "only_json";
+
 pub(super) fn routes() -> Vec<Route> {
     let read = Access::Needs(Permission::ReadReviews);
     let manage = Access::Needs(Permission::ManageReviews);
@@ -505,7 +508,7 @@ async fn edit(
     .await
 }
 
-/// The fields that a document fills.
+/// The fields that a document fills; with [`ONLY_JSON`] where they do not tell all of it.
 fn fields_of(document: &QueueDocument) -> Fields {
     let mut fields = Fields::new();
     let mut put = |name: &str, value: String| {
@@ -557,6 +560,10 @@ fn fields_of(document: &QueueDocument) -> Fields {
         "document",
         serde_json::to_string_pretty(&document.to_value()).unwrap_or_default(),
     );
+    let told = document_of(&fields).map(|told| QueueDocument::parse(&told));
+    if told != Ok(Ok(document.clone())) && !document.questions.is_empty() {
+        fields.insert(ONLY_JSON.to_owned(), "on".to_owned());
+    }
     fields
 }
 

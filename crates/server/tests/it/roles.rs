@@ -1266,6 +1266,7 @@ fn address(path: &str) -> String {
         .replace("{span}", "0123456789abcdef")
         .replace("{version}", "7")
         .replace("{place}", "7")
+        .replace("{number}", "7")
         .replace("{run}", "norun")
         .replace("{label}", "nolabel")
         .replace("{digest}", &format!("sha256:{}", "0".repeat(64)));

@@ -32,6 +32,7 @@ nav-members = Members
 ## Common words
 copy = Copy
 save = Save
+form-only-json = The form shows only a part of this document and would lose the rest. Change it as JSON.
 cancel = Cancel
 close = Close
 clear = Clear

@@ -31,6 +31,7 @@ nav-members = メンバー
 ## 共通
 copy = コピー
 save = 保存
+form-only-json = フォームはこの文書の一部しか表示できず、残りが失われます。JSON で編集してください。
 cancel = キャンセル
 close = 閉じる
 clear = 解除
