@@ -1629,7 +1629,7 @@ fn a_tree_against_a_server(place: Place) {
         (vec!["plan", &dir, "--url", &url], "MEGURI_API_KEY"),
         (
             vec!["plan", &dir, "--url", &url, "--key-env", "NOT_THERE"],
-            "reading the key from the variable NOT_THERE",
+            "from the variable NOT_THERE",
         ),
         (
             vec!["plan", &dir, "--url", &url, "--key-env", "EMPTY"],

@@ -23,7 +23,7 @@ fn example(client: &Client, id: &str) -> Value {
 }
 
 fn make(live: &Live) {
-    let filler = |n: usize| json!({"id": format!("f{n}"), "input": {"q": "unchanged"}});
+    let filler = |n: usize| json!({"id": format!("f{n}"), "input": {"q": "same as before"}});
     let mut examples = vec![
         json!({"id": "a", "input": {"q": "Ｈｅｌｌｏ　 RUNNING Dogs", "n": 1}, "split": "test"}),
         json!({"id": "b", "input": {"q": "連絡先は 葵@例 ではなく aoi.tanaka@example.co.jp、電話は０９０－１２３４－５６７８です。"}}),
@@ -161,7 +161,7 @@ fn texts_are_prepared_with_a_preview(place: Place) {
     ));
     assert_eq!(page.status, 200, "{page:?}");
     assert!(
-        page.text().contains("cut:2") && page.text().contains("unchanged"),
+        page.text().contains("cut:2") && page.text().contains("same as befor<"),
         "{}",
         page.text()
     );

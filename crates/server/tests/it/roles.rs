@@ -464,7 +464,7 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     (
         "GET",
         "/api/v1/model-catalog",
-        "admin editor product_owner auditor viewer",
+        "admin editor product_owner auditor viewer caller",
     ),
     (
         "GET",
