@@ -228,7 +228,10 @@ export function mount(el: HTMLElement, props: Props): () => void {
       list.replaceChildren(
         h("dt", {}, h("kbd", {}, "1 – 9")), h("dd", {}, t("reviewkeys-digits")),
         ...ACTIONS.flatMap((action) => {
-          const button = h("button", { class: "btn small", type: "button", "data-remap": action, "aria-pressed": String(waiting === action), "aria-label": t("reviewkeys-change", { what: t(`reviewkeys-${action}`) }) }, waiting === action ? t("reviewkeys-press") : shownAs(keymap[action], MAC));
+          const says = waiting === action ? t("reviewkeys-press") : shownAs(keymap[action], MAC);
+          // Whoever speaks to the page says what stands on the button, so its name has that too.
+          const name = `${says} · ${t("reviewkeys-change", { what: t(`reviewkeys-${action}`) })}`;
+          const button = h("button", { class: "btn small", type: "button", "data-remap": action, "aria-pressed": String(waiting === action), "aria-label": name }, says);
           button.addEventListener("click", () => { waiting = waiting === action ? null : action; problem.textContent = ""; draw(); list.querySelector<HTMLElement>(`[data-remap="${action}"]`)?.focus(); });
           return [h("dt", {}, button), h("dd", {}, t(`reviewkeys-${action}`))];
         }));
