@@ -70,9 +70,10 @@ async function choose(server) {
   const models = ["acme/echo", "acme/japanese", "acme/echo-small", "acme/status-400"];
   for (const [i, model] of models.entries()) await server.call("/api/v1/prices", { provider: "acme", model: model.split("/")[1], input_usd: 4 - i, output_usd: 9 - 2 * i }, "PUT");
   const contains = { name: "contains", evaluator: { type: "metric", metric: { id: "contains" } } };
-  const similar = { name: "similar", evaluator: { type: "metric", metric: { id: "compat:levenshtein" } } };
+  const similar = { name: "exact", evaluator: { type: "metric", metric: { id: "exact-match" } } };
   const task = { dataset: "dataset:本/棚@latest", models, evaluators: [contains, similar], description: "Which model knows the shelves?", finalists: 3 };
-  const { json } = await server.call("/api/v1/choices", { name: "本/モデル", task });
+  const { json, text, status } = await server.call("/api/v1/choices", { name: "本/モデル", task });
+  assert.equal(status, 201, text);
   await eventually(async () => (await server.call(`/api/v1/choices/${json.id}`)).json.choice.state === "done", "the choice", 60_000);
   paths.choice = `/choices/show?id=${json.id}`;
   paths.choiceLike = `/choices/new?like=${json.id}`;
