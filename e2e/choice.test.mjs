@@ -87,7 +87,8 @@ for (const lang of ["en", "ja"]) {
       await page.locator("#result .choice-verdict").waitFor({ timeout: 60_000 });
       await page.getByText("acme/status-400").first().waitFor();
       assert.ok((await page.locator(".choice-verdict").textContent()).includes("acme/echo-small"));
-      assert.equal(await page.locator(".choice-chart circle").count(), 3);
+      // Three finalists, or more where no interval tells them apart.
+      assert.ok(await page.locator(".choice-chart circle").count() >= 3);
     });
 
     test("other weights and limits are weighed on the page", async () => {
