@@ -703,9 +703,9 @@ mod tests {
         assert!(share(any, weights(1.0, 0.0, 0.0))[0] > 0.999);
         assert!(share(any, weights(0.5, 0.25, 0.25))[1] > 0.999);
         assert!(share(any, weights(0.05, 0.5, 0.45))[2] > 0.999);
-        // The first is out in nearly every resample: its 95th percentile is above the limit.
+        // The first is out in nearly every resample: 18 % of its calls take longer than the limit.
         let limits = Limits {
-            most_p95_latency_ms: Some(3_700.0),
+            most_p95_latency_ms: Some(3_500.0),
             ..any
         };
         assert!(share(limits, weights(1.0, 0.0, 0.0))[1] > 0.9);
