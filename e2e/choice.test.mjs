@@ -126,7 +126,7 @@ for (const lang of ["en", "ja"]) {
     });
 
     test("everything works without scripts", async () => {
-      const context = await browser.newContext({ javaScriptEnabled: false, storageState: state });
+      const context = await browser.newContext({ javaScriptEnabled: false, storageState: state, locale: lang === "ja" ? "ja-JP" : "en-US" });
       const page = await context.newPage();
       await page.goto(`${server.url}/default/choices/new?m%3Aacme%2Fecho=on&m%3Aacme%2Fjapanese=on`);
       await page.selectOption("#f-dataset", DATASET);
