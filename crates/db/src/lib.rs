@@ -16,6 +16,7 @@ pub mod jobs;
 mod migrate;
 mod open;
 pub mod promotion;
+mod real;
 mod rows;
 mod scope;
 
@@ -31,6 +32,7 @@ pub use database::{Db, WriteTx};
 pub use error::{DbError, Fault};
 pub use open::{DatabaseUrl, OpenError};
 pub use promotion::Promotion;
+pub use real::Real;
 pub use scope::{Actor, Scope};
 /// The SQL toolkit, at the version and with the features that this crate uses.
 pub use sqlx;

@@ -105,7 +105,7 @@ impl Reader {
         let mut looked_at = MOST_LOOKED_AT;
         // The number of the segment leads each of its positions.
         let first = u32::try_from(query.after >> 40).unwrap_or(u32::MAX);
-        let segments: Vec<Segment> = run.segments.iter().cloned().collect();
+        let segments: Vec<Segment> = run.segments.to_vec();
         for segment in segments.iter().filter(|one| one.number >= first) {
             let limit = query.limit.saturating_sub(found.spans.len());
             if limit == 0 || looked_at <= 0 {

@@ -16,6 +16,7 @@ on_both!(
     a_transaction_is_whole_or_nothing,
     writers_that_read_first_do_not_lose_updates,
     failures_say_what_the_caller_can_do,
+    an_absent_number_does_not_spoil_the_next,
 );
 
 async fn open(url: &DatabaseUrl) -> Result<Db, OpenError> {
@@ -49,6 +50,29 @@ fn tables(migrations: &[String]) -> Vec<String> {
         }
     }
     tables
+}
+
+async fn an_absent_number_does_not_spoil_the_next(f: Fixture) {
+    let mut tx = f.db.begin_write().await.unwrap();
+    sqlx::raw_sql("CREATE TABLE measured (place BIGINT, value DOUBLE PRECISION)")
+        .execute(tx.conn())
+        .await
+        .unwrap();
+    let values = [None, Some(0.1), None, Some(f64::MAX)];
+    for (place, value) in (0_i64..).zip(values) {
+        sqlx::query("INSERT INTO measured (place, value) VALUES ($1, $2)")
+            .bind(place)
+            .bind(db::Real(value))
+            .execute(tx.conn())
+            .await
+            .unwrap();
+    }
+    let rows = sqlx::query("SELECT value FROM measured ORDER BY place")
+        .fetch_all(tx.conn())
+        .await
+        .unwrap();
+    let read: Vec<Option<f64>> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(read, values);
 }
 
 async fn programs_that_start_together_migrate_once(f: Fixture) {

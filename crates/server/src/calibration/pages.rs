@@ -49,7 +49,7 @@ async fn show(
     let evaluator = filled(query.evaluator.as_ref());
     let against = filled(query.against.as_ref());
     // One thing to choose from is no choice.
-    let evaluator = evaluator.or_else(|| match choices.evaluators.as_slice() {
+    let evaluator = evaluator.or(match choices.evaluators.as_slice() {
         [only] => Some(only.as_str()),
         _ => None,
     });

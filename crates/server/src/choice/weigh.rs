@@ -272,11 +272,11 @@ pub(super) fn judge_round(
     let level = task.alpha / 2.0 / checks;
     let mut staying: Vec<usize> = Vec::new();
     let mut figures: Vec<Option<ModelFigures>> = vec![None; sheet.models.len()];
-    for model in 0..sheet.models.len() {
+    for (model, seen) in figures.iter_mut().enumerate() {
         let own = sheet.own_rows(model);
         match broken_limit(task, sheet, model, &own, level) {
             Some((why, figure, bound)) => {
-                figures[model] = Some(sheet.figures(model, &own));
+                *seen = Some(sheet.figures(model, &own));
                 dropped.push(Dropped {
                     model: sheet.models[model].clone(),
                     why,

@@ -22,7 +22,7 @@ pub(super) enum Review {
     /// Show a queue: its questions, raters and how far they agree.
     Show(Show),
     /// Add items to a queue, from traces, a dataset or an evaluation.
-    Fill(Fill),
+    Fill(Box<Fill>),
     /// Write every item and label to stdout or a file.
     Export(Export),
 }
@@ -127,7 +127,7 @@ impl Review {
         match self {
             Self::List(args) => list(args).await,
             Self::Show(args) => show(args).await,
-            Self::Fill(args) => fill(args).await,
+            Self::Fill(args) => fill(*args).await,
             Self::Export(args) => export(args).await,
         }
     }

@@ -504,7 +504,7 @@ pub async fn record_score(tx: &mut WriteTx, project: ProjectId, score: &ClientSc
     .bind(&score.run)
     .bind(&score.name)
     .bind(&score.r#type)
-    .bind(score.value)
+    .bind(db::Real(score.value))
     .bind(&score.label)
     .bind(&score.comment)
     .bind(to_text(&score.metadata))

@@ -155,6 +155,8 @@ struct LiveInner {
     results: Mutex<HashMap<String, Remembered>>,
 }
 
+type SlicesByField = HashMap<(usize, String), Vec<Slice>>;
+
 #[derive(Debug, Clone)]
 struct Remembered {
     /// The progress that the figures are of.
@@ -162,7 +164,7 @@ struct Remembered {
     facts: Arc<results::Facts>,
     results: Arc<Results>,
     /// Slices that were asked for, by evaluator and field.
-    slices: Arc<Mutex<HashMap<(usize, String), Vec<Slice>>>>,
+    slices: Arc<Mutex<SlicesByField>>,
     /// When they were last asked for: the oldest goes first.
     used: u64,
 }

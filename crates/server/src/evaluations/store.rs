@@ -575,7 +575,7 @@ async fn insert_score(tx: &mut WriteTx, hold: &Hold, row: &ScoreRow) -> Result<(
     query(
         "INSERT INTO evaluation_scores (evaluation, project, place, candidate, repetition, evaluator, state, value, label, \
              reason, detail, trace, cost, cached, at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, CASE WHEN $16 = 1 THEN $8 END, $9, $10, $11, $12, $13, $14, $15) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) \
          ON CONFLICT (evaluation, place, candidate, repetition, evaluator) DO NOTHING",
     )
     .bind(&hold.id)
@@ -585,9 +585,7 @@ async fn insert_score(tx: &mut WriteTx, hold: &Hold, row: &ScoreRow) -> Result<(
     .bind(row.cell.repetition)
     .bind(of(row.evaluator))
     .bind(row.outcome.name())
-    // An absent float would be sent to PostgreSQL as one of four bytes, and every later one
-    // of that connection be refused: it is sent as 0 and made NULL there.
-    .bind(row.outcome.value().unwrap_or(0.0))
+    .bind(db::Real(row.outcome.value()))
     .bind(row.label.as_deref())
     .bind(row.reason.replace('\0', "\u{fffd}"))
     // JSON writes NUL as an escape, which is text like any other.
@@ -596,7 +594,6 @@ async fn insert_score(tx: &mut WriteTx, hold: &Hold, row: &ScoreRow) -> Result<(
     .bind(row.cost)
     .bind(i64::from(row.cached))
     .bind(now)
-    .bind(i64::from(row.outcome.value().is_some()))
     .execute(tx.conn())
     .await?;
     Ok(())

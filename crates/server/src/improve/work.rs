@@ -203,10 +203,7 @@ impl Worker {
     }
 
     async fn run(mut self) -> Result<End> {
-        let halt = match self.go().await {
-            Ok(()) => None,
-            Err(halt) => Some(halt),
-        };
+        let halt = self.go().await.err();
         let (seen, to, reason) = match halt {
             None => (State::Running, State::Done, String::new()),
             Some(Halt::Error(error)) => return Err(error),
@@ -724,7 +721,7 @@ impl Worker {
             .name(scope, crate::prompts::KIND, &name)
             .await;
         let listed = listed.map_err(AppError::from)?;
-        if !listed.is_some_and(|listed| listed.deleted_at.is_none()) {
+        if listed.is_none_or(|listed| listed.deleted_at.is_some()) {
             return Ok(None);
         }
         let document = self.document_of(step.number)?;

@@ -491,7 +491,7 @@ pub(super) async fn end(
          AND state IN ('asked', 'waiting')",
     )
     .bind(state)
-    .bind(ending.and_then(|ending| ending.value))
+    .bind(db::Real(ending.and_then(|ending| ending.value)))
     .bind(ending.and_then(|ending| ending.label.clone()))
     .bind(ending.map(|ending| ending.reason.clone()).unwrap_or_default())
     .bind(ending.and_then(|ending| ending.judge).map(|trace| trace.to_string()))

@@ -170,7 +170,7 @@ pub(super) async fn insert_item(
     .bind(text(&new.facts)?)
     .bind(new.wanted)
     .bind(i64::from(new.chance.is_some()))
-    .bind(new.chance)
+    .bind(db::Real(new.chance))
     .bind(now)
     .execute(tx.conn())
     .await

@@ -367,5 +367,5 @@ fn cost(details: &Value) -> Option<NanoUsd> {
     )]
     (0.0..1e6)
         .contains(&total)
-        .then(|| NanoUsd((total * 1e9) as i64))
+        .then_some(NanoUsd((total * 1e9) as i64))
 }
