@@ -1,6 +1,6 @@
 //! Live evaluation over HTTP: traffic is drawn, judged once, limited, held, and survives kills.
 
-use db::sqlx::{AssertSqlSafe, query};
+use db::sqlx::query;
 use serde_json::{Value, json};
 use testkit::provider::{Answer, Fault};
 
@@ -217,15 +217,16 @@ fn traffic_is_scored_beside_feedback_and_judges_are_not_judged(place: Place) {
     assert_eq!(other.post(&path("kind", "/pause"), &json!({})).status, 404);
 }
 
-/// Changes the database as a story needs it.
-fn change(place: &Place, statements: &[&str]) {
+/// Changes the database as a story needs it: statements with what is bound to them.
+fn change(place: &Place, statements: &[(&'static str, &[&str])]) {
     place.database(async |db| {
         let mut tx = db.begin_write().await.unwrap();
-        for statement in statements {
-            query(AssertSqlSafe((*statement).to_owned()))
-                .execute(tx.conn())
-                .await
-                .unwrap();
+        for (statement, values) in statements {
+            let mut statement = query(*statement);
+            for value in *values {
+                statement = statement.bind((*value).to_owned());
+            }
+            statement.execute(tx.conn()).await.unwrap();
         }
         tx.commit().await.unwrap();
     });
@@ -259,12 +260,10 @@ fn a_trace_is_paid_for_once_whatever_dies(place: Place) {
     live.wait();
     // As if some results had reached telemetry and not the database any more, and as if the
     // position had not moved past any of them.
-    let (first, second) = (&traces[0], &traces[1]);
-    let lost = format!(
-        "UPDATE live_scores SET state = 'asked', value = NULL, judge = NULL, cost = 0 \
-         WHERE trace IN ('{first}', '{second}')"
-    );
-    change(&place, &[&lost, "UPDATE live_positions SET position = 0"]);
+    let lost = "UPDATE live_scores SET state = 'asked', value = NULL, judge = NULL, cost = 0 \
+                WHERE trace IN ($1, $2)";
+    let back = "UPDATE live_positions SET position = 0";
+    change(&place, &[(lost, &[&traces[0], &traces[1]]), (back, &[])]);
     let live = place.start();
     traces.push(ask(&live, "Q9?", "a"));
     let shown = wait(&live, "kind", 7);
@@ -288,14 +287,12 @@ fn a_trace_is_paid_for_once_whatever_dies(place: Place) {
     }
 
     // Somebody else has the lease: nothing is claimed until it runs out, and then once.
-    let taken = format!(
-        "UPDATE live_workers SET holder = 'other', fence = fence + 1, lease_until = {}",
-        i64::MAX
-    );
-    change(&place, &[&taken]);
+    let taken = "UPDATE live_workers SET holder = 'other', fence = fence + 1, \
+                 lease_until = 9223372036854775807";
+    change(&place, &[(taken, &[])]);
     let trace = ask(&live, "Q10?", "a");
     live.wait_for(&format!("/api/v1/traces/{trace}"), |_| true);
-    change(&place, &["UPDATE live_workers SET lease_until = 0"]);
+    change(&place, &[("UPDATE live_workers SET lease_until = 0", &[])]);
     wait(&live, "kind", 8);
     assert_eq!(judged(&place, "Q10?"), 1);
 
