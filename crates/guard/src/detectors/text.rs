@@ -1,0 +1,92 @@
+//! Small questions about characters and about what stands before a candidate.
+
+/// A letter or digit of ASCII, or an underscore: what a name in a program is made of.
+pub(super) fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
+}
+
+/// A Chinese character, as Japanese uses them in words and names.
+pub(super) fn is_han(c: char) -> bool {
+    matches!(c, '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}' | '\u{f900}'..='\u{faff}' | '々' | '〆' | 'ヶ')
+}
+
+/// Hiragana.
+pub(super) fn is_hiragana(c: char) -> bool {
+    matches!(c, 'ぁ'..='ゖ')
+}
+
+/// Katakana, with the mark that lengthens a vowel.
+pub(super) fn is_katakana(c: char) -> bool {
+    matches!(c, 'ァ'..='ヺ' | 'ー')
+}
+
+/// A hyphen or what people type for one between digits.
+pub(super) fn is_dash(c: char) -> bool {
+    matches!(
+        c,
+        '-' | '\u{2010}'
+            ..='\u{2015}' | '\u{2212}' | 'ー' | '─' | '━' | '\u{fe63}' | '\u{ff0d}' | '\u{ff70}'
+    )
+}
+
+/// What stands before a candidate, in lower case, asked from its end.
+pub(super) struct Tail<'a> {
+    before: &'a str,
+}
+
+impl<'a> Tail<'a> {
+    pub(super) fn of(before: &'a str) -> Self {
+        Self { before }
+    }
+
+    /// Whether one of the words stands in the last `chars` characters. Words are in lower case.
+    pub(super) fn has(&self, chars: usize, words: &[&str]) -> bool {
+        let near = last_chars(self.before, chars).to_lowercase();
+        words.iter().any(|word| near.contains(word))
+    }
+
+    /// What is left before the candidate when the marks between a label and its value are gone.
+    pub(super) fn label(&self) -> &'a str {
+        self.before.trim_end_matches(|c: char| {
+            c.is_whitespace()
+                || matches!(
+                    c,
+                    ':' | '：'
+                        | '='
+                        | '"'
+                        | '\''
+                        | '`'
+                        | '('
+                        | '（'
+                        | '「'
+                        | '・'
+                        | '|'
+                        | '】'
+                        | ']'
+                        | '>'
+                        | '*'
+                        | '#'
+                )
+        })
+    }
+
+    /// Whether the label right before the candidate ends in one of the words.
+    pub(super) fn label_ends(&self, words: &[&str]) -> bool {
+        let label = last_chars(self.label(), 32).to_lowercase();
+        words.iter().any(|word| label.ends_with(word))
+    }
+}
+
+/// The last `chars` characters of a text.
+pub(super) fn last_chars(text: &str, chars: usize) -> &str {
+    match text.char_indices().rev().nth(chars.saturating_sub(1)) {
+        Some((at, _)) if chars > 0 => &text[at..],
+        Some(_) => "",
+        None => text,
+    }
+}
+
+/// The ASCII digits of a text, as numbers.
+pub(super) fn digits(text: &str) -> Vec<u32> {
+    text.chars().filter_map(|c| c.to_digit(10)).collect()
+}
