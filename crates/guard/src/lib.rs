@@ -1,5 +1,27 @@
 //! Guardrails: what a policy says, what its checks find in a text, and what becomes of the
 //! text. Pure functions of the text: no IO, no async, no clock. What only a model can tell is
 //! asked for as data, and the caller brings the answer.
+//!
+//! | folder or file | owns |
+//! |---|---|
+//! | `policy.rs` | the document: rules, checks, actions |
+//! | `detectors/` | what is worth finding: patterns and functions that decide |
+//! | `engine/` | views of a text, scanning, streams |
+//! | `decide.rs` | findings, questions, and what is done about them |
+//!
+//! One rule holds everywhere: **how a text was cut on its way here changes nothing**. A whole text
+//! is a stream of one push; findings, the text that leaves and the decision follow from the text
+//! alone. `tests/streaming.rs` holds this over a hundred thousand random cuts.
 
+mod decide;
 pub mod detectors;
+mod engine;
+mod policy;
+
+pub use decide::{
+    Answer, Decision, Ended, Finding, Outcome, Question, QuestionId, Reading, Scanned, Step,
+    Subject,
+};
+pub use detectors::{BEFORE_CHARS, Candidate, Detector, Verdict};
+pub use engine::{Compiled, Context, Problem, PromptIndex, Pseudonyms, Resources, Scorer, Stream};
+pub use policy::{Action, Check, Fold, OnFailure, Point, Policy, Rule, Tier, WordList};

@@ -102,6 +102,17 @@ impl<'a> Candidate<'a> {
 /// Personal data: the kinds that a `pii` check can name.
 pub static PII: &[&Detector] = &[&email::EMAIL];
 
+/// Keys and secrets: the kinds that a `secrets` check can name.
+pub static SECRETS: &[&Detector] = &[];
+/// Phrases of prompt injection, the rules tier of an `injection` check.
+pub static INJECTION: &[&Detector] = &[];
+/// Insults and threats, the rules tier of a `toxicity` check.
+pub static TOXICITY: &[&Detector] = &[];
+/// Phrases of refusal.
+pub static REFUSAL: &[&Detector] = &[];
+/// Links and images: every one is a candidate, the rule's list of hosts decides.
+pub static LINKS: &[&Detector] = &[];
+
 /// A detector by its name.
 pub fn by_name(name: &str) -> Option<&'static Detector> {
     PII.iter().copied().find(|detector| detector.name == name)
