@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! connecting ──► holding ──► committed ──► settled
-//!   retry          retry       error event,     exactly once, by the Guard,
+//!   retry          retry       error event,     exactly once, by the Settler,
 //!                              never [DONE]     also when the future is dropped
 //! ```
 //! Until the first real token nothing has been sent, so a failure can still be
@@ -31,7 +31,6 @@ use crate::embedded;
 use crate::error::ApiError;
 use crate::experiment;
 use crate::failure::{Again, Failure, Wait};
-use crate::guard::{About, Guard, Part, Settled};
 use crate::local::LocalKind;
 use crate::meter::Meter;
 use crate::plan::{Plan, Principal, ProjectPlan, Protocol, Provider, Timeouts};
@@ -41,6 +40,7 @@ use crate::providers::{Dialect, HttpSource, anthropic, openai};
 use crate::record::{Busy, CallKind, CallStatus, Permit, Record};
 use crate::relay::{Relay, Source, Stream};
 use crate::request::{Changes, Request};
+use crate::settle::{About, Part, Settled, Settler};
 use crate::{Inner, models};
 
 /// What is kept back before the first real token; reaching either commits.
@@ -71,7 +71,7 @@ pub(crate) async fn begin(
     gateway: &Inner,
     plan: &Arc<Plan>,
     about: &About<'_>,
-) -> Result<Guard, ApiError> {
+) -> Result<Settler, ApiError> {
     let permit = place_for_record(gateway, plan.limits.admission_wait).await;
     let permit = permit.map_err(|busy| {
         let message = "the record of this call could not be kept now; try again shortly";
@@ -79,7 +79,7 @@ pub(crate) async fn begin(
         error.retry_after_s = Some(busy.retry_after_s);
         error
     })?;
-    Ok(Guard::new(gateway, permit, plan, about))
+    Ok(Settler::new(gateway, permit, plan, about))
 }
 
 /// Runs one call to the point where its response begins. `part` says what it is a
@@ -105,8 +105,8 @@ pub(crate) async fn run(
         part,
         request_bytes: body.len(),
     };
-    let mut guard = match begin(gateway, plan, &about).await {
-        Ok(guard) => guard,
+    let mut settler = match begin(gateway, plan, &about).await {
+        Ok(settler) => settler,
         Err(error) => return error.into_response(Some(trace_id)),
     };
     let call = Call {
@@ -116,20 +116,20 @@ pub(crate) async fn run(
         principal,
         pinned,
     };
-    let read = match read_request(plan, body, &mut guard) {
+    let read = match read_request(plan, body, &mut settler) {
         Ok(read) => read,
-        Err(failure) => return refuse(trace_id, &mut guard, failure),
+        Err(failure) => return refuse(trace_id, &mut settler, failure),
     };
     if kind == CallKind::Chat
         && let Some(found) = app::find(caller, &read)
     {
-        let serving = app::serve(caller, found, context, read.request, guard);
+        let serving = app::serve(caller, found, context, read.request, settler);
         return Box::pin(serving).await;
     }
-    match Box::pin(call.answer(read, context, &mut guard)).await {
+    match Box::pin(call.answer(read, context, &mut settler)).await {
         Ok(Answer::Whole { body, status }) => {
-            guard.delivered(body.len(), true);
-            guard.settle(CallStatus::Ok, None);
+            settler.delivered(body.len(), true);
+            settler.settle(CallStatus::Ok, None);
             respond(
                 trace_id,
                 status,
@@ -141,19 +141,19 @@ pub(crate) async fn run(
             trace_id,
             StatusCode::OK,
             "text/event-stream",
-            GatewayBody::new(Relay::new(stream, guard)),
+            GatewayBody::new(Relay::new(stream, settler)),
         ),
-        Err(failure) => refuse(trace_id, &mut guard, failure),
+        Err(failure) => refuse(trace_id, &mut settler, failure),
     }
 }
 
 /// Settles a call that did not work, and says so.
 pub(crate) fn refuse(
     trace_id: base::TraceId,
-    guard: &mut Guard,
+    settler: &mut Settler,
     failure: Failure,
 ) -> Response<GatewayBody> {
-    guard.fail(&failure);
+    settler.fail(&failure);
     failure.error.into_response(Some(trace_id))
 }
 
@@ -186,24 +186,24 @@ impl Caller<'_> {
         part: Part,
         body: Bytes,
     ) -> Result<Collected, Failure> {
-        let (mut guard, answer) = self.open(context, part, body).await?;
+        let (mut settler, answer) = self.open(context, part, body).await?;
         match answer {
-            Answer::Whole { body, .. } => guard.delivered(body.len(), true),
+            Answer::Whole { body, .. } => settler.delivered(body.len(), true),
             // A body of ours never asks for a stream here; if it did, its end would be the same.
             Answer::Stream(stream) => {
-                if let Err(failure) = run_out(stream.source, &mut guard).await {
-                    guard.fail(&failure);
+                if let Err(failure) = run_out(stream.source, &mut settler).await {
+                    settler.fail(&failure);
                     return Err(failure);
                 }
             }
         }
-        let message = guard.meter.messages().into_iter().next();
-        let finish_reason = guard.meter.finish_reasons().into_iter().next();
-        guard.settle(CallStatus::Ok, None);
+        let message = settler.meter.messages().into_iter().next();
+        let finish_reason = settler.meter.finish_reasons().into_iter().next();
+        settler.settle(CallStatus::Ok, None);
         Ok(Collected {
             message: message.unwrap_or_default(),
             finish_reason,
-            settled: guard.settled().cloned().unwrap_or_default(),
+            settled: settler.settled().cloned().unwrap_or_default(),
         })
     }
 
@@ -214,13 +214,13 @@ impl Caller<'_> {
         part: Part,
         body: Bytes,
     ) -> Result<Relay, Failure> {
-        let (mut guard, answer) = self.open(context, part, body).await?;
+        let (mut settler, answer) = self.open(context, part, body).await?;
         match answer {
-            Answer::Stream(stream) => Ok(Relay::new(stream, guard)),
+            Answer::Stream(stream) => Ok(Relay::new(stream, settler)),
             Answer::Whole { .. } => {
-                let name = guard.record_mut().provider.clone().unwrap_or_default();
+                let name = settler.record_mut().provider.clone().unwrap_or_default();
                 let failure = Failure::garbage(&name, "was asked for a stream and sent none");
-                guard.fail(&failure);
+                settler.fail(&failure);
                 Err(failure)
             }
         }
@@ -238,22 +238,22 @@ impl Caller<'_> {
         let body = Bytes::from(serde_json::json!({"model": model, "input": texts}).to_string());
         Box::pin(async move {
             let opened = self.open_kind(CallKind::Embedding, context, part, body);
-            let (mut guard, answer) = opened.await?;
+            let (mut settler, answer) = opened.await?;
             let vectors = match &answer {
                 Answer::Whole { body, .. } => {
-                    guard.delivered(body.len(), true);
+                    settler.delivered(body.len(), true);
                     openai::read_vectors(body)
                 }
                 Answer::Stream(_) => None,
             };
             match vectors {
                 Some(vectors) => {
-                    guard.settle(CallStatus::Ok, None);
+                    settler.settle(CallStatus::Ok, None);
                     Ok(vectors)
                 }
                 None => {
-                    let failure = Failure::garbage(guard.provider(), "sent no embeddings");
-                    guard.fail(&failure);
+                    let failure = Failure::garbage(settler.provider(), "sent no embeddings");
+                    settler.fail(&failure);
                     Err(failure)
                 }
             }
@@ -265,7 +265,7 @@ impl Caller<'_> {
         context: &CallContext,
         part: Part,
         body: Bytes,
-    ) -> Result<(Guard, Answer), Failure> {
+    ) -> Result<(Settler, Answer), Failure> {
         self.open_kind(CallKind::Chat, context, part, body).await
     }
 
@@ -275,7 +275,7 @@ impl Caller<'_> {
         context: &CallContext,
         part: Part,
         body: Bytes,
-    ) -> Result<(Guard, Answer), Failure> {
+    ) -> Result<(Settler, Answer), Failure> {
         let about = About {
             kind: kind.into(),
             principal: self.principal,
@@ -283,7 +283,7 @@ impl Caller<'_> {
             part,
             request_bytes: body.len(),
         };
-        let mut guard = begin(self.gateway, self.plan, &about).await?;
+        let mut settler = begin(self.gateway, self.plan, &about).await?;
         let call = Call {
             gateway: self.gateway,
             kind,
@@ -291,15 +291,15 @@ impl Caller<'_> {
             principal: self.principal,
             pinned: None,
         };
-        let read = read_request(self.plan, body, &mut guard);
+        let read = read_request(self.plan, body, &mut settler);
         let answer = match read {
-            Ok(read) => Box::pin(call.answer(read, context.clone(), &mut guard)).await,
+            Ok(read) => Box::pin(call.answer(read, context.clone(), &mut settler)).await,
             Err(failure) => Err(failure),
         };
         match answer {
-            Ok(answer) => Ok((guard, answer)),
+            Ok(answer) => Ok((settler, answer)),
             Err(failure) => {
-                guard.fail(&failure);
+                settler.fail(&failure);
                 Err(failure)
             }
         }
@@ -359,10 +359,14 @@ fn copy(
 }
 
 /// Reads a body as far as its model's name.
-pub(crate) fn read_request(plan: &Plan, body: Bytes, guard: &mut Guard) -> Result<Read, Failure> {
+pub(crate) fn read_request(
+    plan: &Plan,
+    body: Bytes,
+    settler: &mut Settler,
+) -> Result<Read, Failure> {
     let request = Request::read(body, &plan.limits)?;
     let model: Option<String> = request.field("model", "a text")?;
-    guard.record_mut().request_model = model.clone().unwrap_or_default();
+    settler.record_mut().request_model = model.clone().unwrap_or_default();
     Ok(Read { request, model })
 }
 
@@ -371,7 +375,7 @@ pub(crate) fn attach(
     request: &Request,
     model: Option<&str>,
     context: &mut CallContext,
-    guard: &mut Guard,
+    settler: &mut Settler,
 ) -> Result<Map<String, Value>, ApiError> {
     context.merge(request.extension()?);
     context.merge_prompt(request.prompt_fields()?, model)?;
@@ -390,7 +394,7 @@ pub(crate) fn attach(
                 .or_insert_with(|| value.clone());
         }
     }
-    guard.set_context(context);
+    settler.set_context(context);
     Ok(fields)
 }
 
@@ -421,29 +425,29 @@ impl Call<'_> {
         &self,
         read: Read,
         context: CallContext,
-        guard: &mut Guard,
+        settler: &mut Settler,
     ) -> Result<Answer, Failure> {
         let Read { request, model } = read;
         let prepared = self
-            .prepare(request, model.as_deref(), context, guard)
+            .prepare(request, model.as_deref(), context, settler)
             .await?;
         let model = prompt::model_of_call(model, &prepared.prompt)?;
-        let asked = &mut guard.record_mut().request_model;
+        let asked = &mut settler.record_mut().request_model;
         if asked.is_empty() {
             asked.clone_from(&model);
         }
         match self.resolve(&model)? {
             Target::Local(name) => {
-                guard.set_target("local", "local", &name);
-                guard.record_mut().attempts = 1;
+                settler.set_target("local", "local", &name);
+                settler.record_mut().attempts = 1;
                 match self.kind {
-                    CallKind::Chat => self.local_chat(&model, &name, &prepared, guard).await,
-                    CallKind::Embedding => self.local_embed(&model, &name, guard).await,
+                    CallKind::Chat => self.local_chat(&model, &name, &prepared, settler).await,
+                    CallKind::Embedding => self.local_embed(&model, &name, settler).await,
                 }
             }
             Target::Remote(provider, name) => {
-                guard.set_target(provider.protocol.as_str(), &provider.name, &name);
-                self.remote(&provider, &name, &prepared, guard).await
+                settler.set_target(provider.protocol.as_str(), &provider.name, &name);
+                self.remote(&provider, &name, &prepared, settler).await
             }
         }
     }
@@ -453,13 +457,13 @@ impl Call<'_> {
         request: Request,
         model: Option<&str>,
         mut context: CallContext,
-        guard: &mut Guard,
+        settler: &mut Settler,
     ) -> Result<Prepared, ApiError> {
-        let fields = attach(&request, model, &mut context, guard)?;
+        let fields = attach(&request, model, &mut context, settler)?;
         if model.is_none_or(str::is_empty) && context.prompt.is_none() {
             return Err(ApiError::invalid("model", "\"model\" is missing"));
         }
-        guard.record_mut().parameters = fields;
+        settler.record_mut().parameters = fields;
         let mut prepared = Prepared {
             request,
             prompt: prompt::Rendered::default(),
@@ -468,12 +472,12 @@ impl Call<'_> {
             wants_usage: false,
         };
         match self.kind {
-            CallKind::Chat => self.prepare_chat(&mut prepared, &context, guard).await?,
+            CallKind::Chat => self.prepare_chat(&mut prepared, &context, settler).await?,
             CallKind::Embedding => {
                 let input: Option<Value> = prepared.request.field("input", "a text or a list")?;
                 let input =
                     input.ok_or_else(|| ApiError::invalid("input", "\"input\" is missing"))?;
-                guard.record_mut().input = match input {
+                settler.record_mut().input = match input {
                     Value::Array(list) => list,
                     one => vec![one],
                 };
@@ -486,11 +490,11 @@ impl Call<'_> {
         &self,
         prepared: &mut Prepared,
         context: &CallContext,
-        guard: &mut Guard,
+        settler: &mut Settler,
     ) -> Result<(), ApiError> {
         let request = &prepared.request;
         prepared.stream = request.field("stream", "true or false")?.unwrap_or(false);
-        guard.record_mut().streamed = prepared.stream;
+        settler.record_mut().streamed = prepared.stream;
         let messages: Option<Vec<Value>> = request.field("messages", "a list of messages")?;
         // A prompt can be the whole conversation.
         let messages = messages.or_else(|| context.prompt.as_ref().map(|_| Vec::new()));
@@ -511,13 +515,13 @@ impl Call<'_> {
             let environment = &self.principal.environment;
             let found = prompt::find_prompt(project, wanted, environment, context)?;
             let (rendered, note) = self
-                .render(project, &found, context, &messages, guard.span())
+                .render(project, &found, context, &messages, settler.span())
                 .await?;
             messages = rendered.around(&messages);
             if let Some(label) = &found.used.label {
-                self.copy_call(project, wanted, label, request, context, guard.span());
+                self.copy_call(project, wanted, label, request, context, settler.span());
             }
-            let record = guard.record_mut();
+            let record = settler.record_mut();
             embedded::note(&mut record.metadata, note);
             record.prompt = Some(found.used);
             record.arm = record.arm.take().or(found.arm);
@@ -531,7 +535,7 @@ impl Call<'_> {
                 "\"messages\" must hold at least one message",
             ));
         }
-        let record = guard.record_mut();
+        let record = settler.record_mut();
         record.input = messages;
         let options = record.parameters.get("stream_options");
         prepared.wants_usage = options.is_some_and(|options| options["include_usage"] == true);
@@ -669,52 +673,54 @@ impl Call<'_> {
         shown: &str,
         name: &str,
         prepared: &Prepared,
-        guard: &mut Guard,
+        settler: &mut Settler,
     ) -> Result<Answer, Failure> {
         let checked = {
-            let record = guard.record_mut();
+            let record = settler.record_mut();
             local::check_chat(name, &record.parameters, &record.input, &self.plan.limits)?
         };
         let answer = local::Answer {
-            id: format!("chatcmpl-{}", guard.record_mut().span_id),
+            id: format!("chatcmpl-{}", settler.record_mut().span_id),
             model: shown.to_owned(),
-            created_s: guard.started_s(),
+            created_s: settler.started_s(),
             show_usage: prepared.wants_usage && prepared.stream,
         };
-        guard.meter.response_id = Some(answer.id.clone());
-        guard.meter.response_model = Some(name.to_owned());
+        settler.meter.response_id = Some(answer.id.clone());
+        settler.meter.response_model = Some(name.to_owned());
         let limits = Timeouts::default();
         let deadline = Instant::now() + limits.total;
         let source = LocalSource::start(self.gateway.local.as_ref(), &checked, answer.clone());
         let source = Source::Local(Box::new(source));
         if prepared.stream {
-            return hold(source, limits, deadline, "local", guard).await;
+            return hold(source, limits, deadline, "local", settler).await;
         }
-        let finished = timeout_at(deadline, run_out(source, guard)).await;
+        let finished = timeout_at(deadline, run_out(source, settler)).await;
         finished.map_err(|_| Failure::timeout("local", Wait::Total))??;
-        guard.meter.generated_chunks = 1;
-        Ok(whole(local::completion(&answer, &guard.meter).to_string()))
+        settler.meter.generated_chunks = 1;
+        Ok(whole(
+            local::completion(&answer, &settler.meter).to_string(),
+        ))
     }
 
     async fn local_embed(
         &self,
         shown: &str,
         name: &str,
-        guard: &mut Guard,
+        settler: &mut Settler,
     ) -> Result<Answer, Failure> {
         let request = {
-            let record = guard.record_mut();
+            let record = settler.record_mut();
             local::check_embed(name, &record.parameters, &record.input, &self.plan.limits)?
         };
         let deadline = Instant::now() + Timeouts::default().total;
         let result = timeout_at(deadline, self.gateway.local.embed(request.embed.clone())).await;
         let result = result.map_err(|_| Failure::timeout("local", Wait::Total))??;
-        guard.meter.response_model = Some(name.to_owned());
-        guard.meter.usage = Some(Usage {
+        settler.meter.response_model = Some(name.to_owned());
+        settler.meter.usage = Some(Usage {
             input: result.input_tokens,
             ..Usage::default()
         });
-        guard.meter.generated_chunks = 1;
+        settler.meter.generated_chunks = 1;
         Ok(whole(
             local::embeddings(&request, shown, &result).to_string(),
         ))
@@ -727,14 +733,14 @@ impl Call<'_> {
         provider: &Arc<Provider>,
         model: &str,
         prepared: &Prepared,
-        guard: &mut Guard,
+        settler: &mut Settler,
     ) -> Result<Answer, Failure> {
-        let upstream = self.upstream(provider, model, prepared, guard.record_mut())?;
+        let upstream = self.upstream(provider, model, prepared, settler.record_mut())?;
         let deadline = Instant::now() + provider.timeouts.total;
         let mut backoff = provider.retry.backoff;
         loop {
-            guard.record_mut().attempts += 1;
-            let attempt = Box::pin(self.attempt(provider, prepared, &upstream, deadline, guard));
+            settler.record_mut().attempts += 1;
+            let attempt = Box::pin(self.attempt(provider, prepared, &upstream, deadline, settler));
             let failure = match timeout_at(deadline, attempt).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(failure)) => failure,
@@ -745,7 +751,7 @@ impl Call<'_> {
                 Again::Yes => backoff,
                 Again::After(wait_ms) => Duration::from_millis(wait_ms.into()),
             };
-            let used_up = guard.record_mut().attempts >= provider.retry.attempts.max(1);
+            let used_up = settler.record_mut().attempts >= provider.retry.attempts.max(1);
             let too_long = wait > provider.retry.longest_wait || Instant::now() + wait >= deadline;
             if used_up || too_long {
                 return Err(failure);
@@ -755,8 +761,8 @@ impl Call<'_> {
                 code = failure.error.code,
                 "trying the provider again"
             );
-            guard.meter = Meter::default();
-            guard.record_mut().first_token_at = None;
+            settler.meter = Meter::default();
+            settler.record_mut().first_token_at = None;
             tokio::time::sleep(wait).await;
             backoff = backoff.saturating_mul(2);
         }
@@ -807,7 +813,7 @@ impl Call<'_> {
         prepared: &Prepared,
         upstream: &Bytes,
         deadline: Instant,
-        guard: &mut Guard,
+        settler: &mut Settler,
     ) -> Result<Answer, Failure> {
         let name = provider.name.as_str();
         let request = match (provider.protocol, self.kind) {
@@ -835,7 +841,7 @@ impl Call<'_> {
         let (head, mut body) = response
             .map_err(|error| Failure::egress(name, &error))?
             .into_parts();
-        guard.record_mut().provider_request_id = request_id(&head.headers);
+        settler.record_mut().provider_request_id = request_id(&head.headers);
         if !head.status.is_success() {
             let words = read_capped(&mut body, ERROR_BODY_BYTES, provider.timeouts.idle)
                 .await
@@ -855,7 +861,7 @@ impl Call<'_> {
             )
             .await;
             let bytes = bytes.map_err(|error| Failure::egress(name, &error))?;
-            return self.whole_answer(provider, bytes, guard);
+            return self.whole_answer(provider, bytes, settler);
         }
         if is_json(&head.headers) {
             let words = read_capped(&mut body, ERROR_BODY_BYTES, provider.timeouts.idle)
@@ -869,7 +875,7 @@ impl Call<'_> {
             }
             Protocol::Anthropic => Dialect::Anthropic(Box::new(anthropic::Stream::new(
                 provider.clone(),
-                guard.started_s(),
+                settler.started_s(),
                 prepared.wants_usage,
             ))),
         };
@@ -884,7 +890,7 @@ impl Call<'_> {
             provider.timeouts,
             deadline,
             name,
-            guard,
+            settler,
         )
         .await
     }
@@ -893,20 +899,20 @@ impl Call<'_> {
         &self,
         provider: &Provider,
         bytes: Bytes,
-        guard: &mut Guard,
+        settler: &mut Settler,
     ) -> Result<Answer, Failure> {
-        guard.first_token();
+        settler.first_token();
         match (provider.protocol, self.kind) {
             (Protocol::OpenAi, CallKind::Chat) => {
-                openai::completion(provider, &bytes, &mut guard.meter)?
+                openai::completion(provider, &bytes, &mut settler.meter)?
             }
             (Protocol::OpenAi, CallKind::Embedding) => {
-                openai::embeddings(provider, &bytes, &mut guard.meter)?
+                openai::embeddings(provider, &bytes, &mut settler.meter)?
             }
             (Protocol::Anthropic, _) => {
-                let created_s = guard.started_s();
+                let created_s = settler.started_s();
                 let answer =
-                    anthropic::translate_answer(provider, &bytes, created_s, &mut guard.meter)?;
+                    anthropic::translate_answer(provider, &bytes, created_s, &mut settler.meter)?;
                 return Ok(whole(answer.to_string()));
             }
         }
@@ -961,13 +967,13 @@ async fn hold(
     limits: Timeouts,
     deadline: Instant,
     name: &str,
-    guard: &mut Guard,
+    settler: &mut Settler,
 ) -> Result<Answer, Failure> {
     let first = Instant::now() + limits.first_token;
     let mut held = VecDeque::new();
     let mut held_bytes = 0;
     loop {
-        let piece = timeout_at(first.min(deadline), source.next_piece(&mut guard.meter)).await;
+        let piece = timeout_at(first.min(deadline), source.next_piece(&mut settler.meter)).await;
         let wait = if deadline < first {
             Wait::Total
         } else {
@@ -979,7 +985,7 @@ async fn hold(
         let piece = piece?;
         let commit = piece.real || piece.last;
         if piece.real {
-            guard.first_token();
+            settler.first_token();
         }
         held_bytes += piece.bytes.len();
         held.push_back(piece);
@@ -996,10 +1002,10 @@ async fn hold(
 }
 
 /// Runs a source to its end for an answer that is not streamed.
-async fn run_out(mut source: Source, guard: &mut Guard) -> Result<(), Failure> {
-    while let Some(piece) = source.next_piece(&mut guard.meter).await {
+async fn run_out(mut source: Source, settler: &mut Settler) -> Result<(), Failure> {
+    while let Some(piece) = source.next_piece(&mut settler.meter).await {
         if piece?.real {
-            guard.first_token();
+            settler.first_token();
         }
     }
     Ok(())

@@ -22,9 +22,9 @@ use crate::call::Caller;
 use crate::context::CallContext;
 use crate::error::ApiError;
 use crate::failure::Failure;
-use crate::guard::Part;
 use crate::local::LocalKind;
 use crate::prompt::{Chosen, ToChoose, most_alike};
+use crate::settle::Part;
 
 /// What a call waits for its examples.
 const LONGEST: Duration = Duration::from_secs(20);

@@ -19,7 +19,6 @@ mod embedded;
 mod error;
 mod experiment;
 mod failure;
-mod guard;
 mod local;
 mod meter;
 mod plan;
@@ -29,6 +28,7 @@ mod providers;
 mod record;
 mod relay;
 mod request;
+mod settle;
 mod shadow;
 mod shape;
 pub mod sse;
@@ -42,7 +42,7 @@ use http::Response;
 use serde::Serialize;
 
 use call::Caller;
-use guard::Part;
+use settle::Part;
 
 pub use app::{
     AgentLimits, AgentStep, AgentStream, AppDocument, AppReference, AppVersion, ChainStep, Graph,

@@ -1,7 +1,7 @@
 //! A stream that has begun: pieces out, the clock in view, one settlement at the end.
 //!
 //! From here on the client sees a real end or a real error. A body that is dropped
-//! drops the upstream connection with it, and its guard settles the record.
+//! drops the upstream connection with it, and its settler settles the record.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -14,12 +14,12 @@ use http_body::{Body, Frame};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::failure::{Failure, Wait};
-use crate::guard::{Guard, Settled};
 use crate::meter::Meter;
 use crate::plan::Timeouts;
 use crate::providers::local::LocalSource;
 use crate::providers::{HttpSource, Piece};
 use crate::record::CallStatus;
+use crate::settle::{Settled, Settler};
 
 /// The upstream side of a stream.
 pub(crate) enum Source {
@@ -61,7 +61,7 @@ pub(crate) struct Relay {
     /// Gone once the stream is over in any way.
     source: Option<Source>,
     held: VecDeque<Piece>,
-    guard: Guard,
+    settler: Settler,
     limits: Timeouts,
     total: Pin<Box<Sleep>>,
     /// Runs only while the provider is waited for: a client that reads slowly is
@@ -77,11 +77,11 @@ struct Idle {
 }
 
 impl Relay {
-    pub(crate) fn new(stream: Stream, guard: Guard) -> Self {
+    pub(crate) fn new(stream: Stream, settler: Settler) -> Self {
         Self {
             source: Some(stream.source),
             held: stream.held,
-            guard,
+            settler,
             limits: stream.limits,
             total: Box::pin(sleep_until(stream.deadline)),
             idle: None,
@@ -90,8 +90,8 @@ impl Relay {
     }
 
     /// Who settles its record; it knows how the stream ended, once it has.
-    pub(crate) fn guard(&self) -> &Guard {
-        &self.guard
+    pub(crate) fn settler(&self) -> &Settler {
+        &self.settler
     }
 
     /// How it ended badly, if it did.
@@ -102,18 +102,18 @@ impl Relay {
     /// Ends it now: what has not ended by itself was cancelled.
     pub(crate) fn end(&mut self) -> Settled {
         self.source = None;
-        self.guard.settle_with(CallStatus::Cancelled, None, 499);
-        self.guard.settled().cloned().unwrap_or_default()
+        self.settler.settle_with(CallStatus::Cancelled, None, 499);
+        self.settler.settled().cloned().unwrap_or_default()
     }
 
     fn deliver(&mut self, piece: Piece) -> Frame<Bytes> {
         if piece.real {
-            self.guard.first_token();
+            self.settler.first_token();
         }
-        self.guard.delivered(piece.bytes.len(), piece.real);
+        self.settler.delivered(piece.bytes.len(), piece.real);
         if piece.last {
             // The client may hang up at `[DONE]`; the call has ended well by then.
-            self.guard.settle(CallStatus::Ok, None);
+            self.settler.settle(CallStatus::Ok, None);
         }
         Frame::data(piece.bytes)
     }
@@ -122,14 +122,14 @@ impl Relay {
     fn break_off(&mut self, failure: &Failure) -> Frame<Bytes> {
         self.source = None;
         let event = failure.error.stream_event();
-        self.guard.delivered(event.len(), false);
-        self.guard.fail(failure);
+        self.settler.delivered(event.len(), false);
+        self.settler.fail(failure);
         self.failure = Some(failure.clone());
         Frame::data(event)
     }
 
     fn provider(&self) -> &str {
-        self.guard.provider()
+        self.settler.provider()
     }
 
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -168,13 +168,13 @@ impl Body for Relay {
         let Some(source) = &mut this.source else {
             return Poll::Ready(None);
         };
-        let settled = this.guard.is_settled();
+        let settled = this.settler.is_settled();
         // Also while pieces come without a pause, when nothing ever waits for the timer.
         if !settled && Instant::now() >= this.total.deadline() {
             let failure = Failure::timeout(this.provider(), Wait::Total);
             return Poll::Ready(Some(Ok(this.break_off(&failure))));
         }
-        match source.poll_piece(cx, &mut this.guard.meter) {
+        match source.poll_piece(cx, &mut this.settler.meter) {
             Poll::Ready(Some(Ok(piece))) => {
                 this.stop_idle();
                 Poll::Ready(Some(Ok(this.deliver(piece))))

@@ -24,9 +24,9 @@ use super::speech::Voice;
 use crate::call::Collected;
 use crate::error::ApiError;
 use crate::failure::Failure;
-use crate::guard::Settled;
 use crate::record::{CallStatus, RecordKind};
 use crate::relay::Relay;
+use crate::settle::Settled;
 
 const DEFAULT_STEPS: u32 = 8;
 const DEFAULT_SECONDS: u32 = 120;
@@ -72,21 +72,21 @@ impl Run<'_> {
         parent: SpanId,
         voice: Option<&mut Voice>,
     ) -> Result<Said, Failure> {
-        let mut guard = self.begin(RecordKind::Agent, parent, step).await?;
-        let record = guard.record_mut();
+        let mut settler = self.begin(RecordKind::Agent, parent, step).await?;
+        let record = settler.record_mut();
         record.input = vec![Value::Object(variables.clone())];
         record.request_model = step.to_owned();
         record.streamed = voice.is_some();
-        let span = guard.span();
+        let span = settler.span();
         let run = self.turns(step, work, variables, span, voice);
         match Box::pin(run).await {
             Ok(said) => {
-                guard.output = vec![json!({"role": "assistant", "content": said.text})];
-                guard.settle(CallStatus::Ok, None);
+                settler.output = vec![json!({"role": "assistant", "content": said.text})];
+                settler.settle(CallStatus::Ok, None);
                 Ok(said)
             }
             Err(failure) => {
-                guard.fail(&failure);
+                settler.fail(&failure);
                 Err(failure)
             }
         }
@@ -188,7 +188,7 @@ impl Run<'_> {
 
     /// Hears a turn to its end, and says it as it comes where that is wanted.
     async fn hear(&self, mut relay: Relay, time: Time, voice: &mut Voice) -> Result<Turn, Failure> {
-        let provider = relay.guard().provider().to_owned();
+        let provider = relay.settler().provider().to_owned();
         let mut heard = 0;
         let limit = loop {
             let frame = std::future::poll_fn(|cx| Pin::new(&mut relay).poll_frame(cx));
@@ -196,11 +196,11 @@ impl Run<'_> {
                 Ok(Some(_)) => {}
                 Ok(None) => break None,
                 // Only the connection's own end was still waited for.
-                Err(_) if relay.guard().is_settled() => break None,
+                Err(_) if relay.settler().is_settled() => break None,
                 Err(_) => break Some(Limit::time(time.seconds)),
             }
             // Read from the meter: it puts pieces together, whatever the protocol cuts.
-            let text = relay.guard().meter.first_text();
+            let text = relay.settler().meter.first_text();
             if voice.is_live() && text.len() > heard {
                 let more = &text[heard..];
                 heard = text.len();
@@ -219,23 +219,23 @@ impl Run<'_> {
         if let Some(failure) = relay.failure() {
             return Err(failure.clone());
         }
-        let guard = relay.guard();
+        let settler = relay.settler();
         if settled.status != Some(CallStatus::Ok) {
             let what = "ended its stream before the answer was complete";
             return Err(Failure::died(&provider, what));
         }
-        if guard.meter.is_cut() {
+        if settler.meter.is_cut() {
             let what = "sent a larger answer than is kept";
             return Err(Failure::garbage(&provider, what));
         }
         Ok(Turn::Answered(Box::new(Collected {
-            message: guard
+            message: settler
                 .meter
                 .messages()
                 .into_iter()
                 .next()
                 .unwrap_or_default(),
-            finish_reason: guard.meter.finish_reasons().into_iter().next(),
+            finish_reason: settler.meter.finish_reasons().into_iter().next(),
             settled,
         })))
     }

@@ -16,11 +16,11 @@ use super::run::Said;
 use super::speech::{Heard, Speech};
 use crate::body::GatewayBody;
 use crate::failure::Failure;
-use crate::guard::Guard;
 use crate::meter::usage_json;
 use crate::plan::Release;
 use crate::record::CallStatus;
 use crate::relay::Relay;
+use crate::settle::Settler;
 
 /// Which release answered.
 const RELEASE_HEADER: HeaderName = HeaderName::from_static("x-meguri-release");
@@ -116,7 +116,7 @@ pub(crate) fn name_release(
 /// the relay, and the app's, which ends as the step ends.
 pub(crate) struct LastStep {
     pub relay: Relay,
-    pub guard: Guard,
+    pub settler: Settler,
     pub envelope: Envelope,
     /// What the steps before used.
     pub before: Usage,
@@ -141,15 +141,15 @@ impl LastStep {
 
     /// The app's record ends when the step's has ended.
     fn settle(&mut self) {
-        if self.guard.is_settled() {
+        if self.settler.is_settled() {
             return;
         }
-        let Some(settled) = self.relay.guard().settled() else {
+        let Some(settled) = self.relay.settler().settled() else {
             return;
         };
         let (status, error) = (settled.status, settled.error.clone());
-        self.guard.output.clone_from(&settled.output);
-        self.guard.settle_with(
+        self.settler.output.clone_from(&settled.output);
+        self.settler.settle_with(
             status.unwrap_or(CallStatus::Error),
             error,
             settled.http_status,
@@ -170,8 +170,8 @@ impl Body for LastStep {
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                 Ok(event) => {
                     let event = self.rewrite(event);
-                    self.guard.first_token();
-                    self.guard.delivered(event.len(), true);
+                    self.settler.first_token();
+                    self.settler.delivered(event.len(), true);
                     Poll::Ready(Some(Ok(Frame::data(event))))
                 }
                 Err(frame) => Poll::Ready(Some(Ok(frame))),
@@ -187,7 +187,7 @@ impl Body for LastStep {
 /// agent ends, and keeps what was said also where nobody listens to the end.
 pub(crate) struct Spoken {
     speech: Speech,
-    guard: Guard,
+    settler: Settler,
     envelope: Envelope,
     wants_usage: bool,
     /// Events that are ready.
@@ -199,14 +199,14 @@ impl Spoken {
     pub(crate) fn new(
         speech: Speech,
         first: String,
-        guard: Guard,
+        settler: Settler,
         envelope: Envelope,
         wants_usage: bool,
     ) -> Self {
         let role = envelope.chunk(json!({ "role": "assistant", "content": "" }), None);
         let mut spoken = Self {
             speech,
-            guard,
+            settler,
             envelope,
             wants_usage,
             ready: VecDeque::from([event(&role)]),
@@ -217,7 +217,7 @@ impl Spoken {
     }
 
     fn text(&mut self, text: &str) {
-        self.guard.first_token();
+        self.settler.first_token();
         self.said.push_str(text);
         let chunk = self.envelope.chunk(json!({ "content": text }), None);
         self.ready.push_back(event(&chunk));
@@ -247,16 +247,16 @@ impl Spoken {
     }
 
     fn settle(&mut self, status: CallStatus, bytes: usize, failure: Option<&Failure>) {
-        if self.guard.is_settled() {
+        if self.settler.is_settled() {
             return;
         }
         let said = std::mem::take(&mut self.said);
-        self.guard.output = vec![json!({ "role": "assistant", "content": said })];
-        self.guard.delivered(bytes, false);
+        self.settler.output = vec![json!({ "role": "assistant", "content": said })];
+        self.settler.delivered(bytes, false);
         match failure {
-            Some(failure) => self.guard.fail(failure),
-            None if status == CallStatus::Ok => self.guard.settle(status, None),
-            None => self.guard.settle_with(status, None, 499),
+            Some(failure) => self.settler.fail(failure),
+            None if status == CallStatus::Ok => self.settler.settle(status, None),
+            None => self.settler.settle_with(status, None, 499),
         }
     }
 }
@@ -280,7 +280,7 @@ impl Body for Spoken {
         }
         let event = this.ready.pop_front();
         if let Some(event) = &event {
-            this.guard.delivered(event.len(), true);
+            this.settler.delivered(event.len(), true);
         }
         Poll::Ready(event.map(|event| Ok(Frame::data(event))))
     }

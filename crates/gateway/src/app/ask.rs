@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use super::compile::{Inputs, MESSAGES};
 use crate::context::CallContext;
 use crate::error::ApiError;
-use crate::guard::Guard;
 use crate::request::Request;
+use crate::settle::Settler;
 
 /// A request to an app, read.
 #[derive(Debug)]
@@ -25,9 +25,9 @@ pub(crate) struct Asked {
 pub(crate) fn ask(
     request: &Request,
     context: &mut CallContext,
-    guard: &mut Guard,
+    settler: &mut Settler,
 ) -> Result<Asked, ApiError> {
-    let fields = crate::call::attach(request, None, context, guard)?;
+    let fields = crate::call::attach(request, None, context, settler)?;
     let stream = request.field("stream", "true or false")?.unwrap_or(false);
     let options = fields.get("stream_options");
     let wants_usage = options.is_some_and(|options| options["include_usage"] == true);
@@ -36,7 +36,7 @@ pub(crate) fn ask(
     if let Some(inputs) = context.metadata.get("inputs") {
         variables.extend(inputs_of_metadata(inputs)?);
     }
-    let record = guard.record_mut();
+    let record = settler.record_mut();
     record.streamed = stream;
     record.parameters = fields;
     let messages = messages.unwrap_or_default();

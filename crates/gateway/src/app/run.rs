@@ -1,7 +1,7 @@
 //! Runs an app: its steps, each as soon as what it needs is there.
 //!
 //! Everything happens inside the future of the call: no tasks, so a client that
-//! goes away takes every step with it, and each step's guard settles its record.
+//! goes away takes every step with it, and each step's settler settles its record.
 //! Steps of one group run at the same time; a semaphore bounds how many calls of
 //! models and tools one run makes at a time, however its chains are nested.
 
@@ -24,11 +24,11 @@ use crate::context::{CallContext, PromptRef};
 use crate::embedded;
 use crate::error::ApiError;
 use crate::failure::{Again, Failure};
-use crate::guard::{About, Guard, Part};
 use crate::plan::Release;
 use crate::prompt::{Chosen, PromptItem, RenderWith};
 use crate::record::{AppUsed, CallStatus, PromptUsed, RecordKind};
 use crate::relay::Relay;
+use crate::settle::{About, Part, Settler};
 
 /// Calls of models and tools that one run makes at a time.
 pub(crate) const AT_A_TIME: usize = 8;
@@ -269,25 +269,25 @@ impl<'a> Run<'a> {
         items: Option<Vec<Value>>,
         frame: Frame,
     ) -> Result<Outcome, Failure> {
-        let mut guard = self.begin(RecordKind::Chain, frame.span, id).await?;
-        let record = guard.record_mut();
+        let mut settler = self.begin(RecordKind::Chain, frame.span, id).await?;
+        let record = settler.record_mut();
         record.request_model = id.to_owned();
         record
             .input
             .clone_from(items.as_ref().unwrap_or(&Vec::new()));
-        let span = guard.span();
+        let span = settler.span();
         let done = match items {
             None => self.chain_once(group, Frame { span, ..frame }).await,
             Some(items) => self.chain_each(group, items, Frame { span, ..frame }).await,
         };
         match done {
             Ok(outcome) => {
-                guard.output = vec![outcome.value.clone()];
-                guard.settle(CallStatus::Ok, None);
+                settler.output = vec![outcome.value.clone()];
+                settler.settle(CallStatus::Ok, None);
                 Ok(outcome)
             }
             Err(failure) => {
-                guard.fail(&failure);
+                settler.fail(&failure);
                 Err(failure)
             }
         }
@@ -354,7 +354,7 @@ impl<'a> Run<'a> {
         kind: RecordKind,
         parent: SpanId,
         step: &str,
-    ) -> Result<Guard, Failure> {
+    ) -> Result<Settler, Failure> {
         let about = About {
             kind,
             principal: self.caller.principal,

@@ -21,30 +21,30 @@ use crate::context::CallContext;
 use crate::error::ApiError;
 use crate::experiment::ArmUsed;
 use crate::failure::Failure;
-use crate::guard::{About, Guard, Part};
 use crate::plan::{Plan, Principal, Release};
 use crate::record::{AppUsed, CallStatus, RecordKind};
 use crate::relay::Relay;
+use crate::settle::{About, Part, Settler};
 use crate::{Inner, request::Request};
 
 /// The longest that an app may take to the beginning of its answer.
 const LONGEST: Duration = Duration::from_secs(900);
 
-/// Serves a call that means an app. The guard is the app's own record.
+/// Serves a call that means an app. The settler is the app's own record.
 pub(crate) async fn serve(
     caller: Caller<'_>,
     found: Found,
     mut context: CallContext,
     request: Request,
-    mut guard: Guard,
+    mut settler: Settler,
 ) -> Response<GatewayBody> {
     let trace_id = context.trace_id;
-    guard.record_mut().kind = RecordKind::App;
-    let asked = ask(&request, &mut context, &mut guard);
+    settler.record_mut().kind = RecordKind::App;
+    let asked = ask(&request, &mut context, &mut settler);
     let chosen = asked.and_then(|asked| Ok((asked, choose(caller, &found, &context)?)));
     let (asked, chosen) = match chosen {
         Ok(chosen) => chosen,
-        Err(error) => return refuse(trace_id, &mut guard, error.into()),
+        Err(error) => return refuse(trace_id, &mut settler, error.into()),
     };
     for (release, arm) in chosen.shadows {
         let copy = Copy {
@@ -54,7 +54,7 @@ pub(crate) async fn serve(
             body: request.body(),
             release,
             arm,
-            parent: guard.span(),
+            parent: settler.span(),
         };
         let gateway = caller.gateway.clone();
         caller
@@ -62,14 +62,14 @@ pub(crate) async fn serve(
             .shadows
             .start(async move { copy.run(&gateway).await });
     }
-    guard.record_mut().arm = chosen.arm;
+    settler.record_mut().arm = chosen.arm;
     let call = AppCall {
         caller,
         release: &chosen.release,
         number: Some(chosen.release.number),
         dry: false,
     };
-    call.serve(asked, context, guard).await
+    call.serve(asked, context, settler).await
 }
 
 /// Runs a release that is not in the plan: a draft that is tried out.
@@ -87,12 +87,12 @@ pub(crate) async fn serve_draft(
         part: Part::default(),
         request_bytes: body.len(),
     };
-    let mut guard = match begin(caller.gateway, caller.plan, &about).await {
-        Ok(guard) => guard,
+    let mut settler = match begin(caller.gateway, caller.plan, &about).await {
+        Ok(settler) => settler,
         Err(error) => return error.into_response(Some(trace_id)),
     };
-    let asked = read_request(caller.plan, body, &mut guard)
-        .and_then(|Read { request, .. }| Ok(ask(&request, &mut context, &mut guard)?));
+    let asked = read_request(caller.plan, body, &mut settler)
+        .and_then(|Read { request, .. }| Ok(ask(&request, &mut context, &mut settler)?));
     match asked {
         Ok(asked) => {
             let call = AppCall {
@@ -101,9 +101,9 @@ pub(crate) async fn serve_draft(
                 number: None,
                 dry: false,
             };
-            call.serve(asked, context, guard).await
+            call.serve(asked, context, settler).await
         }
-        Err(failure) => refuse(trace_id, &mut guard, failure),
+        Err(failure) => refuse(trace_id, &mut settler, failure),
     }
 }
 
@@ -132,11 +132,11 @@ impl Copy {
             },
             request_bytes: self.body.len(),
         };
-        let Ok(mut guard) = begin(gateway, &self.plan, &about).await else {
+        let Ok(mut settler) = begin(gateway, &self.plan, &about).await else {
             return;
         };
-        let asked = read_request(&self.plan, self.body, &mut guard)
-            .and_then(|Read { request, .. }| Ok(ask(&request, &mut self.context, &mut guard)?));
+        let asked = read_request(&self.plan, self.body, &mut settler)
+            .and_then(|Read { request, .. }| Ok(ask(&request, &mut self.context, &mut settler)?));
         match asked {
             Ok(asked) => {
                 let call = AppCall {
@@ -153,9 +153,9 @@ impl Copy {
                     stream: false,
                     ..asked
                 };
-                call.serve(asked, self.context, guard).await;
+                call.serve(asked, self.context, settler).await;
             }
-            Err(failure) => guard.fail(&failure),
+            Err(failure) => settler.fail(&failure),
         }
     }
 }
@@ -182,7 +182,7 @@ impl AppCall<'_> {
         &self,
         asked: Asked,
         context: CallContext,
-        mut guard: Guard,
+        mut settler: Settler,
     ) -> Response<GatewayBody> {
         let trace_id = context.trace_id;
         let used = AppUsed {
@@ -191,8 +191,8 @@ impl AppCall<'_> {
             digest: self.release.digest,
             step: None,
         };
-        guard.record_mut().app = Some(used.clone());
-        let run = Box::pin(self.run(&asked, &context, used, guard.span()));
+        settler.record_mut().app = Some(used.clone());
+        let run = Box::pin(self.run(&asked, &context, used, settler.span()));
         let outcome = match tokio::time::timeout(LONGEST, run).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ApiError::new(
@@ -206,18 +206,18 @@ impl AppCall<'_> {
             .into()),
         };
         let envelope = Envelope {
-            id: format!("chatcmpl-{}", guard.span()),
+            id: format!("chatcmpl-{}", settler.span()),
             model: self.release.name.clone(),
-            created_s: guard.started_s(),
+            created_s: settler.started_s(),
         };
         let mut response = match outcome {
             Ok(Outcome::Computed(said, usage)) => {
-                answer(trace_id, &asked, &envelope, &said, &usage, guard)
+                answer(trace_id, &asked, &envelope, &said, &usage, settler)
             }
             Ok(Outcome::Streaming(relay, before)) => {
                 let body = LastStep {
                     relay: *relay,
-                    guard,
+                    settler,
                     envelope,
                     before,
                 };
@@ -225,11 +225,11 @@ impl AppCall<'_> {
                 respond(trace_id, StatusCode::OK, "text/event-stream", body)
             }
             Ok(Outcome::Speaking(speech, first)) => {
-                let body = Spoken::new(*speech, first, guard, envelope, asked.wants_usage);
+                let body = Spoken::new(*speech, first, settler, envelope, asked.wants_usage);
                 let body = GatewayBody::new(body);
                 respond(trace_id, StatusCode::OK, "text/event-stream", body)
             }
-            Err(failure) => refuse(trace_id, &mut guard, failure),
+            Err(failure) => refuse(trace_id, &mut settler, failure),
         };
         name_release(&mut response, self.release, self.number);
         response
@@ -348,7 +348,7 @@ fn answer(
     envelope: &Envelope,
     said: &Said,
     usage: &Usage,
-    mut guard: Guard,
+    mut settler: Settler,
 ) -> Response<GatewayBody> {
     let (kind, body) = if asked.stream {
         let usage = asked.wants_usage.then_some(usage);
@@ -358,8 +358,8 @@ fn answer(
         let whole = envelope.completion(&said.text, &said.finish, usage);
         ("application/json", Bytes::from(whole.to_string()))
     };
-    guard.output = vec![json!({"role": "assistant", "content": said.text})];
-    guard.delivered(body.len(), true);
-    guard.settle(CallStatus::Ok, None);
+    settler.output = vec![json!({"role": "assistant", "content": said.text})];
+    settler.delivered(body.len(), true);
+    settler.settle(CallStatus::Ok, None);
     respond(trace_id, StatusCode::OK, kind, GatewayBody::full(body))
 }

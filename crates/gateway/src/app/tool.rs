@@ -41,19 +41,19 @@ impl Run<'_> {
         parent: SpanId,
         step: &str,
     ) -> Result<Value, Failure> {
-        let mut guard = self.begin(RecordKind::Tool, parent, step).await?;
-        let record = guard.record_mut();
+        let mut settler = self.begin(RecordKind::Tool, parent, step).await?;
+        let record = settler.record_mut();
         record.request_model = name.to_owned();
         record.input = vec![Value::Object(arguments.clone())];
         record.attempts = 1;
         match self.tool_answer(name, arguments).await {
             Ok(answer) => {
-                guard.output = vec![answer.clone()];
-                guard.settle(CallStatus::Ok, None);
+                settler.output = vec![answer.clone()];
+                settler.settle(CallStatus::Ok, None);
                 Ok(answer)
             }
             Err(failure) => {
-                guard.fail(&failure);
+                settler.fail(&failure);
                 Err(failure)
             }
         }

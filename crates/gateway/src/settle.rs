@@ -1,6 +1,6 @@
 //! The one who settles a record.
 //!
-//! A guard is made before the work starts, with the record's place reserved, and
+//! A settler is made before the work starts, with the record's place reserved, and
 //! goes wherever the work goes. What happens to the work decides how the record is
 //! settled; that it is settled once does not depend on anybody remembering it.
 
@@ -55,7 +55,7 @@ pub(crate) struct Settled {
 
 /// Owns the record and settles it exactly once; a drop without a settlement is a
 /// client that went away, a stopped process, or a panic.
-pub(crate) struct Guard {
+pub(crate) struct Settler {
     permit: Option<Permit>,
     record: Option<Box<Record>>,
     pub(crate) meter: Meter,
@@ -68,7 +68,7 @@ pub(crate) struct Guard {
     model: String,
 }
 
-impl Guard {
+impl Settler {
     pub(crate) fn new(
         gateway: &Inner,
         permit: Permit,
@@ -145,7 +145,7 @@ impl Guard {
     /// The record that is being filled.
     #[expect(
         clippy::expect_used,
-        reason = "a settled guard is not written to: a bug of ours, never input"
+        reason = "a settled record is not written to: a bug of ours, never input"
     )]
     pub(crate) fn record_mut(&mut self) -> &mut Record {
         self.record.as_mut().expect("the call is not settled yet")
@@ -317,7 +317,7 @@ impl Guard {
     }
 }
 
-impl Drop for Guard {
+impl Drop for Settler {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let error = CallError {
