@@ -42,7 +42,7 @@ impl<'a> Tail<'a> {
     /// Whether one of the words stands in the last `chars` characters. Words are in lower case.
     pub(super) fn has(&self, chars: usize, words: &[&str]) -> bool {
         let near = last_chars(self.before, chars).to_lowercase();
-        words.iter().any(|word| near.contains(word))
+        words.iter().any(|word| has_word(&near, word))
     }
 
     /// What is left before the candidate when the marks between a label and its value are gone.
@@ -73,8 +73,21 @@ impl<'a> Tail<'a> {
     /// Whether the label right before the candidate ends in one of the words.
     pub(super) fn label_ends(&self, words: &[&str]) -> bool {
         let label = last_chars(self.label(), 32).to_lowercase();
-        words.iter().any(|word| label.ends_with(word))
+        words.iter().any(|word| {
+            label.ends_with(word) && starts_a_word(&label, label.len() - word.len(), word)
+        })
     }
+}
+
+/// Whether a word stands in a text. One that begins with a letter of ASCII counts only where a
+/// word begins: `tel` is not in `hotel`.
+pub(super) fn has_word(text: &str, word: &str) -> bool {
+    text.match_indices(word).any(|(at, _)| starts_a_word(text, at, word))
+}
+
+fn starts_a_word(text: &str, at: usize, word: &str) -> bool {
+    let inside = text[..at].chars().next_back().is_some_and(|c| c.is_ascii_alphanumeric());
+    !inside || !word.starts_with(|c: char| c.is_ascii_alphanumeric())
 }
 
 /// The last `chars` characters of a text.
@@ -89,4 +102,18 @@ pub(super) fn last_chars(text: &str, chars: usize) -> &str {
 /// The ASCII digits of a text, as numbers.
 pub(super) fn digits(text: &str) -> Vec<u32> {
     text.chars().filter_map(|c| c.to_digit(10)).collect()
+}
+
+/// Words that say that a number is something else than personal: an order, a product, a moment.
+const OTHER_NUMBERS: &[&str] = &[
+    "注文", "伝票", "追跡", "問い合わせ番号", "受付番号", "会員番号", "商品", "品番", "型番", "管理番号", "取引",
+    "製造番号", "シリアル", "チケット", "予約番号", "整理番号", "案件", "order", "tracking", "sku", "jan code", "janコード", "バーコード",
+    "isbn", "ean-13", "upc", "serial", "ticket", "transaction", "timestamp", "product", "part no",
+    "reference", "invoice no", "commit", "build", "arn:", "account id", "batch", "lot no", "lot #", "ロット", "model no",
+    "version", "shipment", "case no", "request id", "trace",
+];
+
+/// Whether what stands before says that a number is something else than personal.
+pub(super) fn is_other_number(found: &super::Candidate<'_>) -> bool {
+    found.tail().has(20, OTHER_NUMBERS)
 }
