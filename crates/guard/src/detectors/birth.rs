@@ -28,7 +28,9 @@ fn validate(found: &Candidate<'_>) -> Option<Verdict> {
     let len = found.text.len() - born_after.map_or(0, str::len);
     // 生産, 生成, 生まれる: 生 alone counts only before an end.
     let is_born = match born_after {
-        Some("生") => !found.after.is_some_and(|c| super::text::is_han(c) || super::text::is_hiragana(c)),
+        Some("生") => !found
+            .after
+            .is_some_and(|c| super::text::is_han(c) || super::text::is_hiragana(c)),
         Some(_) => true,
         None => false,
     };
@@ -36,11 +38,25 @@ fn validate(found: &Candidate<'_>) -> Option<Verdict> {
     let labelled = tail.has(
         22,
         &[
-            "生年月日", "誕生日", "生まれは", "出生日", "date of birth", "birth date", "birthdate", "birthday",
-            "born on", "born:", "was born", "dob", "d.o.b", "born in",
+            "生年月日",
+            "誕生日",
+            "生まれは",
+            "出生日",
+            "date of birth",
+            "birth date",
+            "birthdate",
+            "birthday",
+            "born on",
+            "born:",
+            "was born",
+            "dob",
+            "d.o.b",
+            "born in",
         ],
     );
-    let not_a_number = found.previous().is_some_and(|c| c.is_ascii_digit() || matches!(c, '-' | '/' | '.'));
+    let not_a_number = found
+        .previous()
+        .is_some_and(|c| c.is_ascii_digit() || matches!(c, '-' | '/' | '.'));
     if not_a_number || found.after.is_some_and(|c| c.is_ascii_digit()) || !(is_born || labelled) {
         return None;
     }
@@ -51,7 +67,9 @@ fn validate(found: &Candidate<'_>) -> Option<Verdict> {
 fn is_date(text: &str) -> bool {
     let numbers: Vec<u32> = numbers(text);
     match numbers[..] {
-        [whole] if whole >= 10_000_000 => is_date_of(whole / 10_000, whole / 100 % 100, whole % 100),
+        [whole] if whole >= 10_000_000 => {
+            is_date_of(whole / 10_000, whole / 100 % 100, whole % 100)
+        }
         [day, year] => (1..=31).contains(&day) && (1900..2100).contains(&year),
         [year, month, day] if text.contains('年') || year > 31 => is_date_of(year, month, day),
         [first, month, day] if month <= 12 && text.starts_with(|c: char| !c.is_ascii_digit()) => {
@@ -72,7 +90,10 @@ fn is_date_of(year: u32, month: u32, day: u32) -> bool {
 /// The numbers in a text, with 十 and 元 read.
 fn numbers(text: &str) -> Vec<u32> {
     let is_part = |c: char| c.is_ascii_digit() || c == '十' || c == '元';
-    text.split(|c| !is_part(c)).filter(|run| !run.is_empty()).map(number).collect()
+    text.split(|c| !is_part(c))
+        .filter(|run| !run.is_empty())
+        .map(number)
+        .collect()
 }
 
 fn number(run: &str) -> u32 {

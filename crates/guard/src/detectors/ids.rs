@@ -86,11 +86,14 @@ fn glued(found: &Candidate<'_>) -> bool {
 fn validate_ssn(found: &Candidate<'_>) -> Option<Verdict> {
     let number: String = found.text.chars().filter(char::is_ascii_digit).collect();
     let (area, group, serial) = (&number[..3], &number[3..5], &number[5..]);
-    let never = ["000", "666"].contains(&area) || area >= "900" || group == "00" || serial == "0000";
+    let never =
+        ["000", "666"].contains(&area) || area >= "900" || group == "00" || serial == "0000";
     if glued(found) || never {
         return None;
     }
-    let labelled = found.tail().has(32, &["ssn", "social security", "社会保障"]);
+    let labelled = found
+        .tail()
+        .has(32, &["ssn", "social security", "社会保障"]);
     let divided = found.text.contains(is_dash);
     match (labelled, divided) {
         (true, _) => found.whole(0.98),
@@ -105,7 +108,17 @@ fn validate_my_number(found: &Candidate<'_>) -> Option<Verdict> {
         return None;
     }
     let tail = found.tail();
-    if tail.has(32, &["マイナンバー", "個人番号", "my number", "mynumber", "my_number", "my-number"]) {
+    if tail.has(
+        32,
+        &[
+            "マイナンバー",
+            "個人番号",
+            "my number",
+            "mynumber",
+            "my_number",
+            "my-number",
+        ],
+    ) {
         return found.whole(0.99);
     }
     let is_licence = tail.has(20, LICENCE_LABELS);
@@ -122,7 +135,11 @@ fn my_number_checks(number: &[u32]) -> bool {
         return false;
     };
     let weights = [6, 5, 4, 3, 2, 7, 6, 5, 4, 3, 2];
-    let sum: u32 = number.iter().zip(weights).map(|(digit, weight)| digit * weight).sum();
+    let sum: u32 = number
+        .iter()
+        .zip(weights)
+        .map(|(digit, weight)| digit * weight)
+        .sum();
     let check = match sum % 11 {
         0 | 1 => 0,
         rest => 11 - rest,
@@ -132,7 +149,11 @@ fn my_number_checks(number: &[u32]) -> bool {
 
 /// Whether twelve digits read as a year, month, day, hour and minute.
 fn is_moment(number: &[u32]) -> bool {
-    let part = |from: usize, to: usize| number[from..to].iter().fold(0, |sum, digit| sum * 10 + digit);
+    let part = |from: usize, to: usize| {
+        number[from..to]
+            .iter()
+            .fold(0, |sum, digit| sum * 10 + digit)
+    };
     matches!(part(0, 2), 19 | 20)
         && (1..=12).contains(&part(4, 6))
         && (1..=31).contains(&part(6, 8))
@@ -147,7 +168,14 @@ fn is_varied(number: &[u32]) -> bool {
 fn validate_corporate(found: &Candidate<'_>) -> Option<Verdict> {
     let labelled = found.tail().has(
         24,
-        &["法人番号", "会社法人等番号", "corporate number", "houjin", "hojin", "corporate_number"],
+        &[
+            "法人番号",
+            "会社法人等番号",
+            "corporate number",
+            "houjin",
+            "hojin",
+            "corporate_number",
+        ],
     );
     let number = digits(found.text);
     if glued(found) || !labelled || !corporate_checks(&number) {
@@ -176,13 +204,23 @@ fn validate_invoice(found: &Candidate<'_>) -> Option<Verdict> {
     if glued(found) || !corporate_checks(&number) {
         return None;
     }
-    let labelled = found.tail().has(24, &["登録番号", "インボイス", "適格", "invoice"]);
+    let labelled = found
+        .tail()
+        .has(24, &["登録番号", "インボイス", "適格", "invoice"]);
     found.whole(if labelled { 0.99 } else { 0.9 })
 }
 
 const LICENCE_LABELS: &[&str] = &[
-    "免許", "driver's license", "driver license", "driving licence", "drivers license", "licence no",
-    "license no", "licence number", "license number", "driver's licence",
+    "免許",
+    "driver's license",
+    "driver license",
+    "driving licence",
+    "drivers license",
+    "licence no",
+    "license no",
+    "licence number",
+    "license number",
+    "driver's licence",
 ];
 
 fn validate_licence(found: &Candidate<'_>) -> Option<Verdict> {
@@ -201,13 +239,17 @@ fn validate_licence(found: &Candidate<'_>) -> Option<Verdict> {
 /// The eleventh digit checks the ten before it; the twelfth counts how often the card was lost.
 fn licence_checks(number: &[u32]) -> bool {
     let weights = [5, 4, 3, 2, 7, 6, 5, 4, 3, 2];
-    let sum: u32 = number.iter().zip(weights).map(|(digit, weight)| digit * weight).sum();
+    let sum: u32 = number
+        .iter()
+        .zip(weights)
+        .map(|(digit, weight)| digit * weight)
+        .sum();
     number[10] == (11 - sum % 11) % 10
 }
 
 fn validate_passport(found: &Candidate<'_>) -> Option<Verdict> {
     let labelled = found.tail().has(32, &["旅券", "パスポート", "passport"]);
-    if glued(found) || !labelled {
+    if glued(found) || !labelled || is_other_number(found) {
         return None;
     }
     found.whole(0.95)
@@ -217,10 +259,17 @@ fn validate_residence(found: &Candidate<'_>) -> Option<Verdict> {
     if glued(found) {
         return None;
     }
-    if found.tail().has(32, &["在留", "residence card", "zairyu", "特別永住者"]) {
+    if found
+        .tail()
+        .has(32, &["在留", "residence card", "zairyu", "特別永住者"])
+    {
         return found.whole(0.98);
     }
-    let letters: Vec<char> = found.text.chars().filter(char::is_ascii_alphabetic).collect();
+    let letters: Vec<char> = found
+        .text
+        .chars()
+        .filter(char::is_ascii_alphabetic)
+        .collect();
     let upper = letters.iter().all(char::is_ascii_uppercase);
     let hexadecimal = letters.iter().all(char::is_ascii_hexdigit);
     (upper && !hexadecimal && !is_other_number(found)).then_some(found.whole(0.8)?)
@@ -270,20 +319,31 @@ mod tests {
         ] {
             check(&JP_CORPORATE_NUMBER, marked);
         }
-        for marked in ["登録番号：⟦T7000012050002⟧", "⟦T7-0000-1205-0002⟧", "T8000012050002", "XT7000012050002"] {
+        for marked in [
+            "登録番号：⟦T7000012050002⟧",
+            "⟦T7-0000-1205-0002⟧",
+            "T8000012050002",
+            "XT7000012050002",
+        ] {
             check(&JP_INVOICE_NUMBER, marked);
         }
     }
 
     #[test]
     fn papers() {
-        check(&JP_DRIVER_LICENCE, "運転免許証 ⟦309212345610⟧、免許の条件 12");
+        check(
+            &JP_DRIVER_LICENCE,
+            "運転免許証 ⟦309212345610⟧、免許の条件 12",
+        );
         check(&JP_DRIVER_LICENCE, "309212345610 免許 999212345610");
         check(&JP_PASSPORT, "パスポート番号は⟦TK1234567⟧、型番AB1234567");
         check(&JP_PASSPORT, "passport no. ⟦tz 1234567⟧");
         check(&JP_PASSPORT, "製品AB1234567");
         check(&JP_RESIDENCE_CARD, "在留カード番号 ⟦AB12345678CD⟧");
-        check(&JP_RESIDENCE_CARD, "⟦XY12345678ZW⟧ ab12345678cd AB12345678CD9");
+        check(
+            &JP_RESIDENCE_CARD,
+            "⟦XY12345678ZW⟧ ab12345678cd AB12345678CD9",
+        );
     }
 
     /// Every wrong check digit is refused, every right one is found.
@@ -291,10 +351,15 @@ mod tests {
     fn check_digits() {
         for seed in 0..2_000_u64 {
             let body = format!("{:011}", (seed * 97_003 + 51_234_567_891) % 100_000_000_000);
-            let right = (0..10).filter(|check| my_number_checks(&digits(&format!("{body}{check}"))));
+            let right =
+                (0..10).filter(|check| my_number_checks(&digits(&format!("{body}{check}"))));
             assert_eq!(right.count(), 1, "{body}");
-            let body = format!("{:012}", (seed * 970_003 + 351_234_567_891) % 1_000_000_000_000);
-            let right = (0..10).filter(|check| corporate_checks(&digits(&format!("{check}{body}"))));
+            let body = format!(
+                "{:012}",
+                (seed * 970_003 + 351_234_567_891) % 1_000_000_000_000
+            );
+            let right =
+                (0..10).filter(|check| corporate_checks(&digits(&format!("{check}{body}"))));
             assert_eq!(right.count(), 1, "{body}");
         }
         for wrong in (0..10).filter(|digit| *digit != 8) {

@@ -47,7 +47,15 @@ fn validate_postal_code(found: &Candidate<'_>) -> Option<Verdict> {
     let before_prefecture = found.text.ends_with(['道', '都', '府', '県']);
     let code_end = match before_prefecture {
         // A prefecture that begins with a numeral (三重県) has one behind the code.
-        true => found.text.char_indices().filter(|(_, c)| c.is_ascii_digit()).nth(6)?.0 + 1,
+        true => {
+            found
+                .text
+                .char_indices()
+                .filter(|(_, c)| c.is_ascii_digit())
+                .nth(6)?
+                .0
+                + 1
+        }
         false => last + 1,
     };
     let continues = |c: char| is_word(c) || is_dash(c);
@@ -65,15 +73,63 @@ fn validate_postal_code(found: &Candidate<'_>) -> Option<Verdict> {
 
 /// Words that end like a municipality and are none.
 const NO_PLACES: &[&str] = &[
-    "地区", "校区", "学区", "都市", "特区", "選挙区", "管区", "農村", "漁村", "下町", "港町", "城下町", "区", "市",
-    "町", "村", "郡", "朝市", "夜市", "市区", "各市", "同市", "当市", "本市", "全市", "各区", "同区", "各町", "市町",
-    "大都市", "政令市", "先端都市", "工区", "街区", "鉱区", "禁漁区", "保護区", "解放区",
+    "地区",
+    "校区",
+    "学区",
+    "都市",
+    "特区",
+    "選挙区",
+    "管区",
+    "農村",
+    "漁村",
+    "下町",
+    "港町",
+    "城下町",
+    "区",
+    "市",
+    "町",
+    "村",
+    "郡",
+    "朝市",
+    "夜市",
+    "市区",
+    "各市",
+    "同市",
+    "当市",
+    "本市",
+    "全市",
+    "各区",
+    "同区",
+    "各町",
+    "市町",
+    "大都市",
+    "政令市",
+    "先端都市",
+    "工区",
+    "街区",
+    "鉱区",
+    "禁漁区",
+    "保護区",
+    "解放区",
 ];
 
 fn validate_address(found: &Candidate<'_>) -> Option<Verdict> {
     // Within a longer word, its start was tried before. A label may stand right before.
-    let label = found.tail().label_ends(&["住所", "所在地", "宛先", "送付先", "届け先", "本籍", "勤務先", "自宅"]);
-    if !label && found.previous().is_some_and(|c| is_han(c) || is_katakana(c)) {
+    let label = found.tail().label_ends(&[
+        "住所",
+        "所在地",
+        "宛先",
+        "送付先",
+        "届け先",
+        "本籍",
+        "勤務先",
+        "自宅",
+    ]);
+    if !label
+        && found
+            .previous()
+            .is_some_and(|c| is_han(c) || is_katakana(c))
+    {
         return None;
     }
     let text = found.text.trim_end();
@@ -89,10 +145,16 @@ fn validate_address(found: &Candidate<'_>) -> Option<Verdict> {
         return None;
     }
     let numbers = &rest[number..];
-    let units = ["丁目", "番地", "番", "号", "条"].iter().filter(|unit| numbers.contains(*unit)).count();
+    let units = ["丁目", "番地", "番", "号", "条"]
+        .iter()
+        .filter(|unit| numbers.contains(*unit))
+        .count();
     let dashes = numbers.chars().filter(|c| is_dash(*c)).count();
     let house = units >= 1 || dashes >= 2 || (prefecture > 0 && dashes >= 1);
-    if !house || text.ends_with(is_dash) || found.next(text.len()).is_some_and(|c| c.is_ascii_digit()) {
+    if !house
+        || text.ends_with(is_dash)
+        || found.next(text.len()).is_some_and(|c| c.is_ascii_digit())
+    {
         return None;
     }
     found.part(text.len(), if prefecture > 0 { 0.95 } else { 0.85 })
@@ -101,13 +163,58 @@ fn validate_address(found: &Candidate<'_>) -> Option<Verdict> {
 /// Where the prefecture ends; zero without one.
 fn prefecture_end(text: &str) -> usize {
     const NAMES: &[&str] = &[
-        "北海道", "東京都", "京都府", "大阪府", "青森県", "岩手県", "宮城県", "秋田県", "山形県", "福島県",
-        "茨城県", "栃木県", "群馬県", "埼玉県", "千葉県", "神奈川県", "新潟県", "富山県", "石川県", "福井県",
-        "山梨県", "長野県", "岐阜県", "静岡県", "愛知県", "三重県", "滋賀県", "兵庫県", "奈良県", "和歌山県",
-        "鳥取県", "島根県", "岡山県", "広島県", "山口県", "徳島県", "香川県", "愛媛県", "高知県", "福岡県",
-        "佐賀県", "長崎県", "熊本県", "大分県", "宮崎県", "鹿児島県", "沖縄県",
+        "北海道",
+        "東京都",
+        "京都府",
+        "大阪府",
+        "青森県",
+        "岩手県",
+        "宮城県",
+        "秋田県",
+        "山形県",
+        "福島県",
+        "茨城県",
+        "栃木県",
+        "群馬県",
+        "埼玉県",
+        "千葉県",
+        "神奈川県",
+        "新潟県",
+        "富山県",
+        "石川県",
+        "福井県",
+        "山梨県",
+        "長野県",
+        "岐阜県",
+        "静岡県",
+        "愛知県",
+        "三重県",
+        "滋賀県",
+        "兵庫県",
+        "奈良県",
+        "和歌山県",
+        "鳥取県",
+        "島根県",
+        "岡山県",
+        "広島県",
+        "山口県",
+        "徳島県",
+        "香川県",
+        "愛媛県",
+        "高知県",
+        "福岡県",
+        "佐賀県",
+        "長崎県",
+        "熊本県",
+        "大分県",
+        "宮崎県",
+        "鹿児島県",
+        "沖縄県",
     ];
-    NAMES.iter().find(|name| text.starts_with(**name)).map_or(0, |name| name.len())
+    NAMES
+        .iter()
+        .find(|name| text.starts_with(**name))
+        .map_or(0, |name| name.len())
 }
 
 const NUMERALS: &str = "0123456789〇一二三四五六七八九十百";
@@ -136,7 +243,9 @@ fn number_start(text: &str) -> Option<usize> {
 fn is_town(town: &str) -> bool {
     let town = town.trim();
     let no_particle = !town.contains(['を', 'で', 'は', 'へ']);
-    let no_ending = !town.ends_with(|c| "がをにでとへもの".contains(c)) && !town.ends_with("から") && !town.ends_with("まで");
+    let no_ending = !town.ends_with(|c| "がをにでとへもの".contains(c))
+        && !town.ends_with("から")
+        && !town.ends_with("まで");
     let verbs = town.chars().filter(|c| is_hiragana(*c)).count() <= 7;
     no_particle && no_ending && verbs
 }

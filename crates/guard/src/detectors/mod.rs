@@ -13,7 +13,16 @@
 pub(crate) mod check;
 mod text;
 
+mod birth;
 mod email;
+mod ids;
+mod jp_address;
+mod money;
+mod names_en;
+mod names_ja;
+mod network;
+mod phone;
+mod secrets;
 
 use text::Tail;
 
@@ -100,10 +109,45 @@ impl<'a> Candidate<'a> {
 }
 
 /// Personal data: the kinds that a `pii` check can name.
-pub static PII: &[&Detector] = &[&email::EMAIL];
+pub static PII: &[&Detector] = &[
+    &email::EMAIL,
+    &phone::PHONE,
+    &money::CREDIT_CARD,
+    &money::IBAN,
+    &network::IP_ADDRESS,
+    &ids::US_SSN,
+    &ids::JP_MY_NUMBER,
+    &ids::JP_CORPORATE_NUMBER,
+    &ids::JP_INVOICE_NUMBER,
+    &ids::JP_DRIVER_LICENCE,
+    &ids::JP_PASSPORT,
+    &ids::JP_RESIDENCE_CARD,
+    &jp_address::JP_POSTAL_CODE,
+    &jp_address::JP_ADDRESS,
+    &money::JP_BANK_ACCOUNT,
+    &names_ja::JP_PERSON_NAME,
+    &names_en::PERSON_NAME,
+    &birth::DATE_OF_BIRTH,
+];
 
 /// Keys and secrets: the kinds that a `secrets` check can name.
-pub static SECRETS: &[&Detector] = &[];
+pub static SECRETS: &[&Detector] = &[
+    &secrets::OPENAI,
+    &secrets::ANTHROPIC,
+    &secrets::GITHUB,
+    &secrets::GITLAB,
+    &secrets::AWS,
+    &secrets::SLACK,
+    &secrets::GOOGLE,
+    &secrets::STRIPE,
+    &secrets::HUGGING_FACE,
+    &secrets::MEGURI,
+    &secrets::OTHER_ISSUERS,
+    &secrets::JWT,
+    &secrets::PRIVATE_KEY,
+    &secrets::URL_PASSWORD,
+    &secrets::PASSWORD,
+];
 /// Phrases of prompt injection, the rules tier of an `injection` check.
 pub static INJECTION: &[&Detector] = &[];
 /// Insults and threats, the rules tier of a `toxicity` check.

@@ -54,7 +54,16 @@ fn validate_card(found: &Candidate<'_>) -> Option<Verdict> {
         let ends_here = count == sizes.len() || found.text[end..].starts_with(' ');
         let labelled = found.tail().has(
             24,
-            &["card", "カード", "visa", "master", "amex", "jcb", "credit", "クレジット"],
+            &[
+                "card",
+                "カード",
+                "visa",
+                "master",
+                "amex",
+                "jcb",
+                "credit",
+                "クレジット",
+            ],
         );
         if !good || !ends_here || (!labelled && is_other_number(found)) {
             return None;
@@ -89,14 +98,25 @@ fn group_sizes(text: &str) -> Vec<(usize, usize)> {
 fn divided_like_a_card(groups: &[usize]) -> bool {
     matches!(
         groups,
-        [13..=19] | [4, 4, 4, 4] | [4, 6, 5] | [4, 6, 4] | [4, 4, 4, 4, 1..=3] | [6, 13] | [4, 5, 6]
+        [13..=19]
+            | [4, 4, 4, 4]
+            | [4, 6, 5]
+            | [4, 6, 4]
+            | [4, 4, 4, 4, 1..=3]
+            | [6, 13]
+            | [4, 5, 6]
     )
 }
 
 /// Whether a network issues cards with this beginning and length. Thirteen digits are left out:
 /// no card has them any more, and barcodes do.
 fn brand(number: &[u32]) -> bool {
-    let start = |count: usize| number.iter().take(count).fold(0, |sum, digit| sum * 10 + digit);
+    let start = |count: usize| {
+        number
+            .iter()
+            .take(count)
+            .fold(0, |sum, digit| sum * 10 + digit)
+    };
     let size = number.len();
     match (start(1), start(2), start(3), start(4)) {
         (4, ..) => size == 16 || size == 19,
@@ -125,18 +145,85 @@ fn luhn(number: &[u32]) -> bool {
 
 /// Countries in the registry of IBANs, with the length of theirs.
 const IBAN_LENGTHS: &[(&str, usize)] = &[
-    ("ad", 24), ("ae", 23), ("al", 28), ("at", 20), ("az", 28), ("ba", 20), ("be", 16),
-    ("bg", 22), ("bh", 22), ("br", 29), ("by", 28), ("ch", 21), ("cr", 22), ("cy", 28),
-    ("cz", 24), ("de", 22), ("dk", 18), ("do", 28), ("ee", 20), ("eg", 29), ("es", 24),
-    ("fi", 18), ("fo", 18), ("fr", 27), ("gb", 22), ("ge", 22), ("gi", 23), ("gl", 18),
-    ("gr", 27), ("gt", 28), ("hr", 21), ("hu", 28), ("ie", 22), ("il", 23), ("iq", 23),
-    ("is", 26), ("it", 27), ("jo", 30), ("kw", 30), ("kz", 20), ("lb", 28), ("lc", 32),
-    ("li", 21), ("lt", 20), ("lu", 20), ("lv", 21), ("ly", 25), ("mc", 27), ("md", 24),
-    ("me", 22), ("mk", 19), ("mr", 27), ("mt", 31), ("mu", 30), ("nl", 18), ("no", 15),
-    ("pk", 24), ("pl", 28), ("ps", 29), ("pt", 25), ("qa", 29), ("ro", 24), ("rs", 22),
-    ("sa", 24), ("sc", 31), ("sd", 18), ("se", 24), ("si", 19), ("sk", 24), ("sm", 27),
-    ("st", 25), ("sv", 28), ("tl", 23), ("tn", 24), ("tr", 26), ("ua", 29), ("va", 22),
-    ("vg", 24), ("xk", 20),
+    ("ad", 24),
+    ("ae", 23),
+    ("al", 28),
+    ("at", 20),
+    ("az", 28),
+    ("ba", 20),
+    ("be", 16),
+    ("bg", 22),
+    ("bh", 22),
+    ("br", 29),
+    ("by", 28),
+    ("ch", 21),
+    ("cr", 22),
+    ("cy", 28),
+    ("cz", 24),
+    ("de", 22),
+    ("dk", 18),
+    ("do", 28),
+    ("ee", 20),
+    ("eg", 29),
+    ("es", 24),
+    ("fi", 18),
+    ("fo", 18),
+    ("fr", 27),
+    ("gb", 22),
+    ("ge", 22),
+    ("gi", 23),
+    ("gl", 18),
+    ("gr", 27),
+    ("gt", 28),
+    ("hr", 21),
+    ("hu", 28),
+    ("ie", 22),
+    ("il", 23),
+    ("iq", 23),
+    ("is", 26),
+    ("it", 27),
+    ("jo", 30),
+    ("kw", 30),
+    ("kz", 20),
+    ("lb", 28),
+    ("lc", 32),
+    ("li", 21),
+    ("lt", 20),
+    ("lu", 20),
+    ("lv", 21),
+    ("ly", 25),
+    ("mc", 27),
+    ("md", 24),
+    ("me", 22),
+    ("mk", 19),
+    ("mr", 27),
+    ("mt", 31),
+    ("mu", 30),
+    ("nl", 18),
+    ("no", 15),
+    ("pk", 24),
+    ("pl", 28),
+    ("ps", 29),
+    ("pt", 25),
+    ("qa", 29),
+    ("ro", 24),
+    ("rs", 22),
+    ("sa", 24),
+    ("sc", 31),
+    ("sd", 18),
+    ("se", 24),
+    ("si", 19),
+    ("sk", 24),
+    ("sm", 27),
+    ("st", 25),
+    ("sv", 28),
+    ("tl", 23),
+    ("tn", 24),
+    ("tr", 26),
+    ("ua", 29),
+    ("va", 22),
+    ("vg", 24),
+    ("xk", 20),
 ];
 
 fn validate_iban(found: &Candidate<'_>) -> Option<Verdict> {
@@ -145,7 +232,10 @@ fn validate_iban(found: &Candidate<'_>) -> Option<Verdict> {
     }
     let country = found.text.get(..2)?;
     let (_, length) = IBAN_LENGTHS.iter().find(|(code, _)| *code == country)?;
-    let mut signs = found.text.char_indices().filter(|(_, c)| c.is_ascii_alphanumeric());
+    let mut signs = found
+        .text
+        .char_indices()
+        .filter(|(_, c)| c.is_ascii_alphanumeric());
     let (last, _) = signs.nth(length - 1)?;
     let number = &found.text[..=last];
     if found.next(last + 1).is_some_and(is_word) || !mod_97(number) {
@@ -169,20 +259,53 @@ fn validate_account(found: &Candidate<'_>) -> Option<Verdict> {
     if found.previous().is_some_and(|c| is_word(c) || is_dash(c)) {
         return None;
     }
-    if found.after.is_some_and(|c| is_word(c) || is_dash(c) || c == '円' || c == '.') {
+    if found
+        .after
+        .is_some_and(|c| is_word(c) || is_dash(c) || c == '円' || c == '.')
+    {
         return None;
     }
     let tail = found.tail();
     let post = found.text.chars().filter(char::is_ascii_digit).count() > 8;
     if post {
-        return tail.has(12, &["記号", "ゆうちょ"]).then_some(found.whole(0.9)?);
+        return tail
+            .has(12, &["記号", "ゆうちょ"])
+            .then_some(found.whole(0.9)?);
     }
     let labelled = tail.label_ends(&[
-        "口座番号", "口座番号は", "普通", "普通預金", "普通口座", "普通預金口座", "当座", "当座預金",
-        "貯蓄", "貯蓄預金", "口座", "口座no", "口座no.", "口座は", "account number", "account no",
-        "account no.", "account #", "預金",
+        "口座番号",
+        "口座番号は",
+        "普通",
+        "普通預金",
+        "普通口座",
+        "普通預金口座",
+        "当座",
+        "当座預金",
+        "貯蓄",
+        "貯蓄預金",
+        "口座",
+        "口座no",
+        "口座no.",
+        "口座は",
+        "account number",
+        "account no",
+        "account no.",
+        "account #",
+        "預金",
     ]);
-    let bank = tail.has(48, &["銀行", "支店", "信用金庫", "信金", "口座", "bank", "農協", "ゆうちょ"]);
+    let bank = tail.has(
+        48,
+        &[
+            "銀行",
+            "支店",
+            "信用金庫",
+            "信金",
+            "口座",
+            "bank",
+            "農協",
+            "ゆうちょ",
+        ],
+    );
     let sized = found.text.len() == 7 || bank;
     (labelled && sized).then_some(found.whole(if bank { 0.95 } else { 0.85 })?)
 }

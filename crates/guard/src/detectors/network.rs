@@ -21,19 +21,43 @@ pub(super) static IP_ADDRESS: Detector = Detector {
 
 /// Words after which four numbers are a version or the number of a section.
 const VERSIONS: &[&str] = &[
-    "version", "ver.", "ver ", "バージョン", "build", "ビルド", "release", "リリース", "section",
-    "chapter", "clause", "figure", "table", "§", "第", "節", "章", "項", "rfc", "driver", "firmware",
-    "oid", "v.", "assembly", "update to", "upgrade",
+    "version",
+    "ver.",
+    "ver ",
+    "バージョン",
+    "build",
+    "ビルド",
+    "release",
+    "リリース",
+    "section",
+    "chapter",
+    "clause",
+    "figure",
+    "table",
+    "§",
+    "第",
+    "節",
+    "章",
+    "項",
+    "rfc",
+    "driver",
+    "firmware",
+    "oid",
+    "v.",
+    "assembly",
+    "update to",
+    "upgrade",
 ];
 
 fn validate(found: &Candidate<'_>) -> Option<Verdict> {
-    let glued = |c: char| is_word(c) || c == '.' || c == ':' || c == '-';
+    let six = found.text.contains(':');
+    let glued = |c: char| is_word(c) || c == '.' || c == '-' || (six && c == ':');
     let after_url = found.before.ends_with("//");
     let labelled = found.label_says_address();
     if !after_url && !labelled && found.previous().is_some_and(glued) {
         return None;
     }
-    match found.text.contains(':') {
+    match six {
         true => version_6(found),
         false => version_4(found, labelled),
     }
@@ -41,7 +65,15 @@ fn validate(found: &Candidate<'_>) -> Option<Verdict> {
 
 impl Candidate<'_> {
     fn label_says_address(&self) -> bool {
-        self.tail().label_ends(&["ip", "address", "アドレス", "host", "ホスト", "from", "addr"])
+        self.tail().label_ends(&[
+            "ip",
+            "address",
+            "アドレス",
+            "host",
+            "ホスト",
+            "from",
+            "addr",
+        ])
     }
 }
 

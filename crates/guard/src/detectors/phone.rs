@@ -20,8 +20,22 @@ pub(super) static PHONE: Detector = Detector {
 
 /// Words that say that a number is a telephone's.
 const LABELS: &[&str] = &[
-    "電話", "tel", "phone", "fax", "携帯", "連絡先", "call", "mobile", "cell", "ファックス",
-    "ケータイ", "スマホ", "text me", "whatsapp", "sms", "内線",
+    "電話",
+    "tel",
+    "phone",
+    "fax",
+    "携帯",
+    "連絡先",
+    "call",
+    "mobile",
+    "cell",
+    "ファックス",
+    "ケータイ",
+    "スマホ",
+    "text me",
+    "whatsapp",
+    "sms",
+    "内線",
 ];
 
 /// One run of digits in a candidate.
@@ -72,7 +86,10 @@ fn glued_to_a_number(found: &Candidate<'_>) -> bool {
 fn groups_of(text: &str) -> Vec<Group<'_>> {
     let mut groups = Vec::new();
     let mut at = 0;
-    while let Some(start) = text[at..].find(|c: char| c.is_ascii_digit()).map(|n| at + n) {
+    while let Some(start) = text[at..]
+        .find(|c: char| c.is_ascii_digit())
+        .map(|n| at + n)
+    {
         let end = text[start..]
             .find(|c: char| !c.is_ascii_digit())
             .map_or(text.len(), |n| start + n);
@@ -105,6 +122,8 @@ fn national(groups: &[Group<'_>], found: &Candidate<'_>, labelled: bool) -> Opti
     let divided = !spaced_only || labelled;
     let american = match sizes[..] {
         [3, 3, 4] => america(area, groups[1].digits),
+        // "1.234.567.8901" is as often a version.
+        [1, 3, 3, 4] if groups[0].mark == "." && !labelled => false,
         [1, 3, 3, 4] => area == "1" && america(groups[1].digits, groups[2].digits),
         _ => false,
     };
@@ -115,7 +134,9 @@ fn national(groups: &[Group<'_>], found: &Candidate<'_>, labelled: bool) -> Opti
 /// Japan, whose beginning says it.
 fn undivided(digits: &str, size: usize, found: &Candidate<'_>, labelled: bool) -> Option<f32> {
     let mobile = size == 11
-        && ["070", "080", "090", "050"].iter().any(|start| digits.starts_with(start))
+        && ["070", "080", "090", "050"]
+            .iter()
+            .any(|start| digits.starts_with(start))
         && &digits[3..4] != "0";
     if mobile && !is_other_number(found) {
         return Some(if labelled { 0.98 } else { 0.75 });
@@ -165,16 +186,63 @@ fn america(area: &str, exchange: &str) -> bool {
 
 /// Country codes, with the fewest and the most digits that follow.
 const COUNTRIES: &[(&str, usize, usize)] = &[
-    ("1", 10, 10), ("7", 10, 10), ("20", 8, 10), ("27", 9, 9), ("30", 10, 10), ("31", 9, 9),
-    ("32", 8, 9), ("33", 9, 9), ("34", 9, 9), ("36", 8, 9), ("39", 8, 11), ("40", 9, 9),
-    ("41", 9, 9), ("43", 7, 11), ("44", 9, 10), ("45", 8, 8), ("46", 7, 9), ("47", 8, 8),
-    ("48", 9, 9), ("49", 7, 11), ("51", 8, 9), ("52", 10, 10), ("54", 10, 11), ("55", 10, 11),
-    ("56", 9, 9), ("57", 8, 10), ("60", 8, 10), ("61", 9, 9), ("62", 8, 11), ("63", 9, 10),
-    ("64", 8, 10), ("65", 8, 8), ("66", 8, 9), ("81", 9, 10), ("82", 8, 10), ("84", 9, 10),
-    ("86", 10, 11), ("90", 10, 10), ("91", 10, 10), ("92", 9, 10), ("94", 9, 9), ("234", 8, 10),
-    ("254", 9, 9), ("351", 9, 9), ("352", 6, 9), ("353", 7, 9), ("358", 6, 10), ("380", 9, 9),
-    ("420", 9, 9), ("421", 9, 9), ("852", 8, 8), ("853", 8, 8), ("855", 8, 9), ("886", 8, 9),
-    ("966", 8, 9), ("971", 8, 9), ("972", 8, 9),
+    ("1", 10, 10),
+    ("7", 10, 10),
+    ("20", 8, 10),
+    ("27", 9, 9),
+    ("30", 10, 10),
+    ("31", 9, 9),
+    ("32", 8, 9),
+    ("33", 9, 9),
+    ("34", 9, 9),
+    ("36", 8, 9),
+    ("39", 8, 11),
+    ("40", 9, 9),
+    ("41", 9, 9),
+    ("43", 7, 11),
+    ("44", 9, 10),
+    ("45", 8, 8),
+    ("46", 7, 9),
+    ("47", 8, 8),
+    ("48", 9, 9),
+    ("49", 7, 11),
+    ("51", 8, 9),
+    ("52", 10, 10),
+    ("54", 10, 11),
+    ("55", 10, 11),
+    ("56", 9, 9),
+    ("57", 8, 10),
+    ("60", 8, 10),
+    ("61", 9, 9),
+    ("62", 8, 11),
+    ("63", 9, 10),
+    ("64", 8, 10),
+    ("65", 8, 8),
+    ("66", 8, 9),
+    ("81", 9, 10),
+    ("82", 8, 10),
+    ("84", 9, 10),
+    ("86", 10, 11),
+    ("90", 10, 10),
+    ("91", 10, 10),
+    ("92", 9, 10),
+    ("94", 9, 9),
+    ("234", 8, 10),
+    ("254", 9, 9),
+    ("351", 9, 9),
+    ("352", 6, 9),
+    ("353", 7, 9),
+    ("358", 6, 10),
+    ("380", 9, 9),
+    ("420", 9, 9),
+    ("421", 9, 9),
+    ("852", 8, 8),
+    ("853", 8, 8),
+    ("855", 8, 9),
+    ("886", 8, 9),
+    ("966", 8, 9),
+    ("971", 8, 9),
+    ("972", 8, 9),
 ];
 
 fn international(groups: &[Group<'_>]) -> Option<f32> {

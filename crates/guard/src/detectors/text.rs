@@ -82,11 +82,15 @@ impl<'a> Tail<'a> {
 /// Whether a word stands in a text. One that begins with a letter of ASCII counts only where a
 /// word begins: `tel` is not in `hotel`.
 pub(super) fn has_word(text: &str, word: &str) -> bool {
-    text.match_indices(word).any(|(at, _)| starts_a_word(text, at, word))
+    text.match_indices(word)
+        .any(|(at, _)| starts_a_word(text, at, word))
 }
 
 fn starts_a_word(text: &str, at: usize, word: &str) -> bool {
-    let inside = text[..at].chars().next_back().is_some_and(|c| c.is_ascii_alphanumeric());
+    let inside = text[..at]
+        .chars()
+        .next_back()
+        .is_some_and(|c| c.is_ascii_alphanumeric());
     !inside || !word.starts_with(|c: char| c.is_ascii_alphanumeric())
 }
 
@@ -106,11 +110,54 @@ pub(super) fn digits(text: &str) -> Vec<u32> {
 
 /// Words that say that a number is something else than personal: an order, a product, a moment.
 const OTHER_NUMBERS: &[&str] = &[
-    "注文", "伝票", "追跡", "問い合わせ番号", "受付番号", "会員番号", "商品", "品番", "型番", "管理番号", "取引",
-    "製造番号", "シリアル", "チケット", "予約番号", "整理番号", "案件", "order", "tracking", "sku", "jan code", "janコード", "バーコード",
-    "isbn", "ean-13", "upc", "serial", "ticket", "transaction", "timestamp", "product", "part no",
-    "reference", "invoice no", "commit", "build", "arn:", "account id", "batch", "lot no", "lot #", "ロット", "model no",
-    "version", "shipment", "case no", "request id", "trace",
+    "注文",
+    "伝票",
+    "追跡",
+    "問い合わせ番号",
+    "受付番号",
+    "会員番号",
+    "商品",
+    "品番",
+    "型番",
+    "管理番号",
+    "取引",
+    "製造番号",
+    "シリアル",
+    "チケット",
+    "予約番号",
+    "整理番号",
+    "案件",
+    "order",
+    "tracking",
+    "sku",
+    "jan code",
+    "janコード",
+    "バーコード",
+    "isbn",
+    "ean-13",
+    "upc",
+    "serial",
+    "ticket",
+    "transaction",
+    "timestamp",
+    "product",
+    "part no",
+    "reference",
+    "invoice no",
+    "commit",
+    "build",
+    "arn:",
+    "account id",
+    "batch",
+    "lot no",
+    "lot #",
+    "ロット",
+    "model no",
+    "version",
+    "shipment",
+    "case no",
+    "request id",
+    "trace",
 ];
 
 /// Whether what stands before says that a number is something else than personal.
