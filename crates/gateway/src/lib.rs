@@ -59,8 +59,8 @@ pub use local::{
     LocalKind, LocalModel, LocalModels, LocalStream, TokenLogprob,
 };
 pub use plan::{
-    App, KeyProblem, Limits, PinnedPrompt, Plan, PriceRow, PriceTable, Principal, ProjectPlan,
-    Prompt, Protocol, Provider, Quirks, Release, Retry, Timeouts,
+    App, GuardPolicies, GuardPolicy, KeyProblem, Limits, PinnedPrompt, Plan, PriceRow, PriceTable,
+    Principal, ProjectPlan, Prompt, Protocol, Provider, Quirks, Release, Retry, Timeouts,
 };
 pub use problem::DocumentProblem;
 pub use prompt::{

@@ -74,7 +74,7 @@ pub struct Principal {
 }
 
 /// What one project owns.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct ProjectPlan {
     /// Connections by name; `NAME/model` is called through them. The name `local` is reserved.
     pub providers: BTreeMap<String, Arc<Provider>>,
@@ -82,6 +82,8 @@ pub struct ProjectPlan {
     pub prompts: BTreeMap<String, Arc<Prompt>>,
     /// Apps by name: what `model: "NAME"` calls.
     pub apps: BTreeMap<String, Arc<App>>,
+    /// Guard policies by name.
+    pub guards: BTreeMap<String, Arc<GuardPolicies>>,
     /// Experiments that run, by what they split.
     pub experiments: HashMap<Target, Arc<Experiment>>,
     /// What tokens cost here.
@@ -202,6 +204,29 @@ pub struct Prompt {
     pub versions: BTreeMap<i64, Arc<PromptVersion>>,
     /// Labels: name → version number.
     pub labels: BTreeMap<String, i64>,
+}
+
+/// The versions of a guard policy that hold somewhere.
+#[derive(Debug, Clone, Default)]
+pub struct GuardPolicies {
+    /// What holds where: a label, which is an environment's name, → the version.
+    pub labels: BTreeMap<String, Arc<GuardPolicy>>,
+}
+
+/// One version of a guard policy, ready to run.
+#[derive(Debug, Clone)]
+pub struct GuardPolicy {
+    /// Its name.
+    pub name: String,
+    /// The version's number.
+    pub number: i64,
+    /// The digest of its document.
+    pub digest: Digest,
+    /// The calls that it watches by itself.
+    pub applies_to: guard::AppliesTo,
+    /// The rules; or why they cannot run. A policy that cannot run refuses the calls that it
+    /// applies to: it is never skipped.
+    pub compiled: Result<Arc<guard::Compiled>, String>,
 }
 
 /// An app with every release that can be called.

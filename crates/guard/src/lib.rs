@@ -24,4 +24,4 @@ pub use decide::{
 };
 pub use detectors::{BEFORE_CHARS, Candidate, Detector, Verdict};
 pub use engine::{Compiled, Context, Problem, PromptIndex, Pseudonyms, Resources, Scorer, Stream};
-pub use policy::{Action, Check, Fold, OnFailure, Point, Policy, Rule, Tier, WordList};
+pub use policy::{Action, AppliesTo, Check, Fold, OnFailure, Point, Policy, Rule, Tier, WordList};

@@ -17,8 +17,29 @@ pub struct Policy {
     /// What the policy is for.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
+    /// Which calls it watches by itself. Apps and `guard` steps name policies beside that.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub applies_to: AppliesTo,
     /// The rules.
     pub rules: Vec<Rule>,
+}
+
+/// The calls that a policy watches by itself: those that any of these means.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AppliesTo {
+    /// Every call of the project.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub everything: bool,
+    /// Calls of these apps, what their steps ask models included.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub apps: Vec<String>,
+    /// Calls of these models, as they are written in requests; `PROVIDER/*` means all of one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<String>,
+    /// Calls with these API keys, by the ids that the page of keys shows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<String>,
 }
 
 /// One check at some points, and what is done about what it finds.

@@ -130,13 +130,7 @@ impl Rig {
     pub(crate) fn set_project(&self, change: impl FnOnce(&mut ProjectPlan)) {
         let old = self.gateway.plan();
         let mut project = match old.projects.get(&self.principal.project) {
-            Some(project) => ProjectPlan {
-                providers: project.providers.clone(),
-                prompts: project.prompts.clone(),
-                prices: project.prices.clone(),
-                apps: project.apps.clone(),
-                experiments: project.experiments.clone(),
-            },
+            Some(project) => ProjectPlan::clone(project),
             None => ProjectPlan {
                 prices: Arc::new(prices()),
                 ..ProjectPlan::default()

@@ -481,6 +481,9 @@ impl Ready {
             providers,
             prompts: self.prompts.clone(),
             apps: self.apps.clone(),
+            // What is measured is the candidate, with the guards that its release names: those that
+            // the project has around all calls may be others tomorrow.
+            guards: BTreeMap::new(),
             experiments: HashMap::new(),
             prices,
         };
