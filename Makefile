@@ -21,7 +21,7 @@ export MEGURI_BIN := $(CURDIR)/$(BIN)
 export MEGURI_MODELS := $(CURDIR)/target/models-data
 NEXTEST := $(shell command -v cargo-nextest >/dev/null 2>&1 && echo yes)
 
-.PHONY: help up test check ui bench build test-build test-rust test-ui test-oracle test-compat test-e2e test-models
+.PHONY: help up test check ui bench build test-build test-rust test-ui test-oracle test-compat test-e2e test-models guard-models
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,11 @@ ui: target ui/node_modules/.installed ## scripts and styles, into ui/dist
 
 bench: build test-models ## compare with peers, print a table (see docs/benchmarks.md)
 	bench/run
+
+guard-models: target ## gather texts, train the guard classifiers, print figures and digests
+	@scripts/need rust
+	scripts/guard-data
+	cargo run --release --locked -p guard --example train -- target/guard-data/texts.jsonl crates/guard/models
 
 target:
 	@mkdir -p $(SHARED_TARGET)

@@ -7,12 +7,16 @@
 //! | `policy.rs` | the document: rules, checks, actions |
 //! | `detectors/` | what is worth finding: patterns and functions that decide |
 //! | `engine/` | views of a text, scanning, streams |
+//! | `classify/` | classifiers trained here, their trainer and figures |
+//! | `bench.rs` | labelled texts in, a report per source out |
 //! | `decide.rs` | findings, questions, and what is done about them |
 //!
 //! One rule holds everywhere: **how a text was cut on its way here changes nothing**. A whole text
 //! is a stream of one push; findings, the text that leaves and the decision follow from the text
 //! alone. `tests/streaming.rs` holds this over a hundred thousand random cuts.
 
+pub mod bench;
+pub mod classify;
 mod decide;
 pub mod detectors;
 mod engine;

@@ -1,0 +1,261 @@
+//! Trains the built-in classifiers from the texts that `scripts/guard-data` gathered, measures
+//! them, and prints their digests (`make guard-models`):
+//! `cargo run -p guard --release --example train -- TEXTS.jsonl OUT [--task injection]
+//! [--without SOURCE] [--set NAME=VALUE]`. With `--without`, a source is left out of training and
+//! becomes a source that the model never saw; nothing is written then.
+
+#![expect(clippy::print_stdout, reason = "a command-line program")]
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::time::Instant;
+
+use guard::bench::{Outcome, report};
+use guard::classify::{Labelled, Linear, Task, TrainOptions, clusters, train};
+use serde::Deserialize;
+
+/// Two texts with half of their character 5-grams in common are the same text to us.
+const ALIKE: f64 = 0.5;
+/// Which part of the benign texts for tuning may reach the threshold. Under 1 %, because the
+/// texts that a model is used on are stranger than those that it is tuned on.
+const FALSE_POSITIVES: f64 = 0.005;
+
+type Failure = Box<dyn std::error::Error>;
+
+#[derive(Deserialize, Clone)]
+struct Row {
+    task: Task,
+    text: String,
+    label: u8,
+    source: String,
+    language: String,
+    licence: String,
+    r#use: Use,
+}
+
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[serde(rename_all = "snake_case")]
+enum Use {
+    Train,
+    Tune,
+    Test,
+}
+
+struct Arguments {
+    texts: String,
+    out: String,
+    task: Option<String>,
+    without: Option<String>,
+    set: Vec<(String, f64)>,
+}
+
+fn main() -> Result<(), Failure> {
+    let arguments = arguments()?;
+    let text = std::fs::read_to_string(&arguments.texts)?;
+    let rows: Vec<Row> = text
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()?;
+    for task in [Task::Injection, Task::Toxicity] {
+        if arguments
+            .task
+            .as_deref()
+            .is_none_or(|name| name == task.name())
+        {
+            let rows = rows
+                .iter()
+                .filter(|row| row.task == task)
+                .cloned()
+                .collect();
+            run(task, rows, &arguments)?;
+        }
+    }
+    Ok(())
+}
+
+fn arguments() -> Result<Arguments, Failure> {
+    let usage = "usage: train TEXTS.jsonl OUT [--task NAME] [--without SOURCE] [--set NAME=VALUE]";
+    let mut all = std::env::args().skip(1);
+    let mut out = Arguments {
+        texts: all.next().ok_or(usage)?,
+        out: all.next().ok_or(usage)?,
+        task: None,
+        without: None,
+        set: Vec::new(),
+    };
+    while let Some(flag) = all.next() {
+        let value = all.next().ok_or(usage)?;
+        match flag.as_str() {
+            "--task" => out.task = Some(value),
+            "--without" => out.without = Some(value),
+            "--set" => {
+                let (name, value) = value.split_once('=').ok_or(usage)?;
+                out.set.push((name.to_owned(), value.parse()?));
+            }
+            _ => return Err(usage.into()),
+        }
+    }
+    Ok(out)
+}
+
+fn run(task: Task, mut rows: Vec<Row>, arguments: &Arguments) -> Result<(), Failure> {
+    println!("\n## {}\n", task.name());
+    if let Some(without) = &arguments.without {
+        for row in &mut rows {
+            if row.source == *without {
+                row.r#use = Use::Test;
+                row.source.push('!');
+            }
+        }
+    }
+    let rows = keep_apart(rows);
+    let of = |wanted: Use| rows.iter().filter(move |row| row.r#use == wanted);
+    let options = options(task, &arguments.set)?;
+    let started = Instant::now();
+    let texts: Vec<Labelled> = of(Use::Train).map(labelled).collect();
+    let trained = train(&texts, &options);
+    let benign: Vec<String> = of(Use::Tune)
+        .filter(|row| row.label == 0)
+        .map(|row| row.text.clone())
+        .collect();
+    let bytes = trained.with_threshold(&benign, share(&arguments.set))?;
+    let seconds = started.elapsed().as_secs_f64();
+    let model = Linear::read(&bytes)?;
+    measure(&model, of(Use::Test));
+    println!(
+        "\n{}\t{}\tthreshold {}\t{} texts, {seconds:.0} s",
+        model.header().name,
+        model.digest(),
+        model.threshold(),
+        texts.len(),
+    );
+    if arguments.without.is_none() {
+        std::fs::write(
+            Path::new(&arguments.out).join(format!("{}.bin", task.name())),
+            &bytes,
+        )?;
+    }
+    Ok(())
+}
+
+/// The settings, with what `--set` changes of them.
+fn options(task: Task, set: &[(String, f64)]) -> Result<TrainOptions, Failure> {
+    let mut options = TrainOptions::new(task, &format!("{}-1", task.name()));
+    for (name, value) in set {
+        match name.as_str() {
+            "cost" => options.cost = *value,
+            "balance" => options.balance = *value,
+            "negative" => options.negative_weight = *value,
+            "rounds" => options.rounds = *value as usize,
+            "kept" => options.windows_kept = *value as usize,
+            "passes" => options.passes = *value as usize,
+            "many" => options.many_windows = *value,
+            "bits" => options.recipe.hash_bits = *value as u32,
+            "reach" => options.recipe.pair_reach = *value as usize,
+            "char_max" => options.recipe.char_max = *value as usize,
+            "share" => {}
+            _ => return Err(format!("what is the setting {name}?").into()),
+        }
+    }
+    Ok(options)
+}
+
+fn share(set: &[(String, f64)]) -> f64 {
+    let given = set.iter().find(|(name, _)| name == "share");
+    given.map_or(FALSE_POSITIVES, |(_, value)| *value)
+}
+
+fn labelled(row: &Row) -> Labelled {
+    Labelled {
+        text: row.text.clone(),
+        positive: row.label == 1,
+        source: row.source.clone(),
+        licence: row.licence.clone(),
+    }
+}
+
+/// Takes out of training what is nearly the same as a text for tuning or measuring, out of tuning
+/// what is nearly the same as one for measuring, and of texts for measuring that two sources have
+/// the second.
+fn keep_apart(rows: Vec<Row>) -> Vec<Row> {
+    let texts: Vec<&str> = rows.iter().map(|row| row.text.as_str()).collect();
+    let cluster_of = clusters(&texts, ALIKE);
+    let mut last_use: HashMap<usize, Use> = HashMap::new();
+    let mut owner: HashMap<usize, &str> = HashMap::new();
+    for (row, cluster) in rows.iter().zip(&cluster_of) {
+        let seen = last_use.entry(*cluster).or_insert(row.r#use);
+        *seen = (*seen).max(row.r#use);
+        if row.r#use == Use::Test && row.source.ends_with('!') {
+            owner.entry(*cluster).or_insert(&row.source);
+        }
+    }
+    let mut dropped: BTreeMap<(String, String), usize> = BTreeMap::new();
+    let kept = rows
+        .iter()
+        .zip(&cluster_of)
+        .filter(|(row, cluster)| {
+            let twin = row.r#use < last_use[*cluster]
+                || owner.get(*cluster).is_some_and(|owner| {
+                    row.r#use == Use::Test && row.source.ends_with('!') && *owner != row.source
+                });
+            if twin {
+                *dropped
+                    .entry((format!("{:?}", row.r#use), row.source.clone()))
+                    .or_default() += 1;
+            }
+            !twin
+        })
+        .map(|(row, _)| row.clone())
+        .collect();
+    for ((r#use, source), count) in dropped {
+        println!("twins left out\t{use}\t{source}\t{count}");
+    }
+    kept
+}
+
+fn measure<'a>(model: &Linear, rows: impl Iterator<Item = &'a Row>) {
+    let outcomes: Vec<Outcome> = rows.map(|row| outcome(model, row)).collect();
+    let (unseen, seen): (Vec<Outcome>, Vec<Outcome>) = outcomes
+        .into_iter()
+        .partition(|one| one.source.ends_with('!'));
+    println!(
+        "\nSources that were never trained on\n\n{}",
+        report(&unseen).markdown()
+    );
+    println!(
+        "Sources whose other texts were trained on\n\n{}",
+        report(&seen).markdown()
+    );
+    speed(model);
+}
+
+fn outcome(model: &Linear, row: &Row) -> Outcome {
+    let started = Instant::now();
+    let score = model.score(&row.text);
+    Outcome {
+        source: row.source.clone(),
+        language: row.language.clone(),
+        positive: row.label == 1,
+        found: score >= model.threshold(),
+        score,
+        micros: u64::try_from(started.elapsed().as_micros()).ok(),
+    }
+}
+
+/// How long 4 KB take.
+fn speed(model: &Linear) {
+    let text: String = "The invoice of last month is wrong, please look at it again. "
+        .chars()
+        .cycle()
+        .take(4096)
+        .collect();
+    let mut micros: Vec<u128> = (0..200)
+        .map(|_| {
+            let started = Instant::now();
+            std::hint::black_box(model.score(std::hint::black_box(&text)));
+            started.elapsed().as_micros()
+        })
+        .collect();
+    micros.sort_unstable();
+    println!("4 KB: p50 {} µs, p99 {} µs", micros[100], micros[197]);
+}
