@@ -9,6 +9,7 @@
 //! | `engine/` | views of a text, scanning, streams |
 //! | `classify/` | classifiers trained here, their trainer and figures |
 //! | `bench.rs` | labelled texts in, a report per source out |
+//! | `vault.rs` | which placeholder stands for which value, and putting values back |
 //! | `decide.rs` | findings, questions, and what is done about them |
 //!
 //! One rule holds everywhere: **how a text was cut on its way here changes nothing**. A whole text
@@ -21,6 +22,7 @@ mod decide;
 pub mod detectors;
 mod engine;
 mod policy;
+mod vault;
 
 pub use decide::{
     Answer, Decision, Ended, Finding, Outcome, Question, QuestionId, Reading, Scanned, Step,
@@ -29,3 +31,4 @@ pub use decide::{
 pub use detectors::{BEFORE_CHARS, Candidate, Detector, Verdict};
 pub use engine::{Compiled, Context, Problem, PromptIndex, Pseudonyms, Resources, Scorer, Stream};
 pub use policy::{Action, AppliesTo, Check, Fold, OnFailure, Point, Policy, Rule, Tier, WordList};
+pub use vault::{Form, Full, Restore, Room, Vault};

@@ -17,11 +17,14 @@ mod birth;
 mod email;
 mod ids;
 mod jp_address;
+pub mod language;
+pub mod links;
 mod money;
 mod names_en;
 mod names_ja;
 mod network;
 mod phone;
+mod refusal;
 mod secrets;
 
 use text::Tail;
@@ -153,11 +156,13 @@ pub static INJECTION: &[&Detector] = &[];
 /// Insults and threats, the rules tier of a `toxicity` check.
 pub static TOXICITY: &[&Detector] = &[];
 /// Phrases of refusal.
-pub static REFUSAL: &[&Detector] = &[];
+pub static REFUSAL: &[&Detector] = &[&refusal::REFUSAL];
 /// Links and images: every one is a candidate, the rule's list of hosts decides.
-pub static LINKS: &[&Detector] = &[];
+pub static LINKS: &[&Detector] = &[&links::LINK];
 
 /// A detector by its name.
 pub fn by_name(name: &str) -> Option<&'static Detector> {
-    PII.iter().copied().find(|detector| detector.name == name)
+    let lists = [PII, SECRETS, INJECTION, TOXICITY, REFUSAL, LINKS];
+    let mut all = lists.into_iter().flatten().copied();
+    all.find(|detector| detector.name == name)
 }

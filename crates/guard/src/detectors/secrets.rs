@@ -134,7 +134,7 @@ pub(super) static PRIVATE_KEY: Detector = Detector {
         "private_key",
         // The end may be missing: half a key is a leak as well. Newlines may be escaped.
         &[
-            r"-----BEGIN (?:[A-Z0-9]{1,10} ){0,3}PRIVATE KEY(?: BLOCK)?-----[A-Za-z0-9+/=\s\\:,.()-]{16,4000}",
+            r"-----BEGIN (?:[A-Z0-9]{1,10} ){0,3}PRIVATE KEY(?: BLOCK)?-----[A-Za-z0-9+/= \t\r\n\\:,.()-]{16,4000}",
         ],
         4_080,
         pem,
@@ -142,7 +142,7 @@ pub(super) static PRIVATE_KEY: Detector = Detector {
 };
 pub(super) static URL_PASSWORD: Detector = issued(
     "url_password",
-    &[r#"[a-z][a-z0-9+.-]{1,20}://[^\s:/@?#"'<>]{0,64}:[^\s/@"'<>]{3,128}@"#],
+    &[r#"[a-z][a-z0-9+.-]{1,20}://[!$-.0-9;=A-\[\]-~]{0,64}:[!#-&(-.0-;=?A-~]{3,128}@"#],
     220,
     in_url,
 );
