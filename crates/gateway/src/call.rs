@@ -31,6 +31,7 @@ use crate::embedded;
 use crate::error::ApiError;
 use crate::experiment;
 use crate::failure::{Again, Failure, Wait};
+use crate::guards::{self, Guarded, Watch};
 use crate::local::LocalKind;
 use crate::meter::Meter;
 use crate::plan::{Plan, Principal, ProjectPlan, Protocol, Provider, Timeouts};
@@ -418,6 +419,8 @@ struct Prepared {
     added: Map<String, Value>,
     stream: bool,
     wants_usage: bool,
+    /// A guard changed the conversation; the record's is the one that counts.
+    is_edited: bool,
 }
 
 impl Call<'_> {
@@ -428,7 +431,7 @@ impl Call<'_> {
         settler: &mut Settler,
     ) -> Result<Answer, Failure> {
         let Read { request, model } = read;
-        let prepared = self
+        let (mut prepared, context) = self
             .prepare(request, model.as_deref(), context, settler)
             .await?;
         let model = prompt::model_of_call(model, &prepared.prompt)?;
@@ -436,18 +439,83 @@ impl Call<'_> {
         if asked.is_empty() {
             asked.clone_from(&model);
         }
-        match self.resolve(&model)? {
+        let target = self.resolve(&model)?;
+        if self.kind == CallKind::Embedding {
+            return self.serve(target, &model, &prepared, settler).await;
+        }
+        let watch = Box::pin(guards::watch(self.caller(), &context, settler, &model)).await?;
+        let Some(mut watch) = watch else {
+            return self.serve(target, &model, &prepared, settler).await;
+        };
+        prepared.is_edited = watch.input(&mut settler.record_mut().input).await?;
+        let answer = self.serve(target, &model, &prepared, settler).await?;
+        Box::pin(self.guard(answer, watch, settler)).await
+    }
+
+    /// What guards let through of an answer.
+    async fn guard(
+        &self,
+        answer: Answer,
+        mut watch: Watch,
+        settler: &mut Settler,
+    ) -> Result<Answer, Failure> {
+        if !watch.looks_at_answers() {
+            return Ok(answer);
+        }
+        match answer {
+            Answer::Stream(stream) => {
+                let wanted = &settler.record_mut().parameters;
+                let wanted = wanted.get("n").and_then(Value::as_u64).unwrap_or(1);
+                let wanted = usize::try_from(wanted).unwrap_or(1);
+                let source = Guarded::new(stream.source, stream.held, watch, wanted);
+                Ok(Answer::Stream(Stream {
+                    source: Source::Guarded(Box::new(source)),
+                    held: VecDeque::new(),
+                    ..stream
+                }))
+            }
+            Answer::Whole { body, status } => {
+                // It was read as JSON before; anything else has no text that a client would show.
+                let Ok(mut answer) = serde_json::from_slice::<Value>(&body) else {
+                    return Ok(Answer::Whole { body, status });
+                };
+                if !watch.answer(&mut answer, settler.record_mut()).await {
+                    return Ok(Answer::Whole { body, status });
+                }
+                settler.meter.show_completion(&answer);
+                Ok(whole(answer.to_string()))
+            }
+        }
+    }
+
+    fn caller(&self) -> Caller<'_> {
+        Caller {
+            gateway: self.gateway,
+            plan: self.plan,
+            principal: self.principal,
+        }
+    }
+
+    /// Asks whoever has the model.
+    async fn serve(
+        &self,
+        target: Target,
+        model: &str,
+        prepared: &Prepared,
+        settler: &mut Settler,
+    ) -> Result<Answer, Failure> {
+        match target {
             Target::Local(name) => {
                 settler.set_target("local", "local", &name);
                 settler.record_mut().attempts = 1;
                 match self.kind {
-                    CallKind::Chat => self.local_chat(&model, &name, &prepared, settler).await,
-                    CallKind::Embedding => self.local_embed(&model, &name, settler).await,
+                    CallKind::Chat => self.local_chat(model, &name, prepared, settler).await,
+                    CallKind::Embedding => self.local_embed(model, &name, settler).await,
                 }
             }
             Target::Remote(provider, name) => {
                 settler.set_target(provider.protocol.as_str(), &provider.name, &name);
-                self.remote(&provider, &name, &prepared, settler).await
+                self.remote(&provider, &name, prepared, settler).await
             }
         }
     }
@@ -458,7 +526,7 @@ impl Call<'_> {
         model: Option<&str>,
         mut context: CallContext,
         settler: &mut Settler,
-    ) -> Result<Prepared, ApiError> {
+    ) -> Result<(Prepared, CallContext), ApiError> {
         let fields = attach(&request, model, &mut context, settler)?;
         if model.is_none_or(str::is_empty) && context.prompt.is_none() {
             return Err(ApiError::invalid("model", "\"model\" is missing"));
@@ -470,6 +538,7 @@ impl Call<'_> {
             added: Map::new(),
             stream: false,
             wants_usage: false,
+            is_edited: false,
         };
         match self.kind {
             CallKind::Chat => self.prepare_chat(&mut prepared, &context, settler).await?,
@@ -483,7 +552,7 @@ impl Call<'_> {
                 };
             }
         }
-        Ok(prepared)
+        Ok((prepared, context))
     }
 
     async fn prepare_chat(
@@ -561,11 +630,7 @@ impl Call<'_> {
         };
         let wanted = found.version.to_choose(&with());
         if !wanted.is_empty() {
-            let caller = Caller {
-                gateway: self.gateway,
-                plan: self.plan,
-                principal: self.principal,
-            };
+            let caller = self.caller();
             let part = Part {
                 parent: Some(span),
                 prompt: Some(found.used.clone()),
@@ -784,6 +849,7 @@ impl Call<'_> {
                     model,
                     before: &prepared.prompt.before,
                     after: &prepared.prompt.after,
+                    messages: prepared.is_edited.then_some(record.input.as_slice()),
                     added: Some(&prepared.added),
                     ask_usage,
                 }))

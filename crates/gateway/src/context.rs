@@ -41,6 +41,9 @@ pub struct CallContext {
     pub prompt: Option<PromptRef>,
     /// The inputs of the prompt or the app that is called.
     pub variables: Map<String, Value>,
+    /// No guard watches it: the server's own questions to models about texts, such as a judge's.
+    /// No request can say this.
+    pub unguarded: bool,
 }
 
 /// Names a prompt: `name`, `name@label`, `name@version`, `name@latest` or
@@ -118,6 +121,7 @@ impl CallContext {
             metadata: Map::new(),
             prompt: None,
             variables: Map::new(),
+            unguarded: false,
         }
     }
 

@@ -232,7 +232,7 @@ impl Caller<'_> {
     fn key_of(&self, wanted: &ToChoose) -> Result<Key, Failure> {
         let model = match &wanted.model {
             Some(model) => model.clone(),
-            None => self.default_model()?,
+            None => self.default_embedder()?,
         };
         let place = match model.split_once('/') {
             Some(("local", name)) => {
@@ -254,12 +254,13 @@ impl Caller<'_> {
         })
     }
 
-    fn default_model(&self) -> Result<String, Failure> {
+    /// The local embedding model that is used where none is named.
+    pub(crate) fn default_embedder(&self) -> Result<String, Failure> {
         let local = self.gateway.local.list().into_iter();
         let names = local.filter(|model| model.kind == LocalKind::Embedding);
         let first = names.map(|model| model.name).min();
         first.map(|name| format!("local/{name}")).ok_or_else(|| {
-            let message = "no local embedding model is installed, and the prompt names none";
+            let message = "no local embedding model is installed, and none is named";
             ApiError::new(StatusCode::NOT_FOUND, "no_embedding_model", message).into()
         })
     }

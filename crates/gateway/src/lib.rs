@@ -19,6 +19,7 @@ mod embedded;
 mod error;
 mod experiment;
 mod failure;
+mod guards;
 mod local;
 mod meter;
 mod plan;
@@ -72,8 +73,8 @@ pub use prompt::{
 pub use shape::read_shape;
 
 pub use record::{
-    AppUsed, Busy, CallError, CallKind, CallStatus, Permit, PromptUsed, Record, RecordKind,
-    Recorder,
+    AppUsed, Busy, CallError, CallKind, CallStatus, GuardUsed, Permit, PromptUsed, Record,
+    RecordKind, Recorder,
 };
 
 /// The data plane. Cheap to clone.

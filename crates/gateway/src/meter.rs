@@ -24,6 +24,9 @@ pub(crate) struct Meter {
     /// The answer went on after what is kept of it.
     cut: bool,
     estimated_tokens: f64,
+    /// The answer as guards let it through, where they changed or could change it: what the client
+    /// gets, and what is recorded. Counts are still of what the model made.
+    shown: Option<Box<Meter>>,
 }
 
 #[derive(Debug, Default)]
@@ -387,7 +390,7 @@ impl Meter {
 
     /// The text of the first choice so far.
     pub(crate) fn first_text(&self) -> &str {
-        self.choices
+        self.seen_choices()
             .first()
             .map_or("", |choice| choice.text.as_str())
     }
@@ -397,14 +400,38 @@ impl Meter {
         self.cut
     }
 
+    /// From now on only what guards let through counts as the answer.
+    pub(crate) fn show_only(&mut self) {
+        self.shown.get_or_insert_default();
+    }
+
+    /// A chunk that guards let through.
+    pub(crate) fn show(&mut self, chunk: &Value) {
+        if let Ok(chunk) = Chunk::deserialize(chunk) {
+            self.shown.get_or_insert_default().chunk(chunk);
+        }
+    }
+
+    /// A whole chat completion that guards let through.
+    pub(crate) fn show_completion(&mut self, answer: &Value) {
+        self.shown.insert(Box::default()).completion(answer);
+    }
+
+    fn seen_choices(&self) -> &[Choice] {
+        match &self.shown {
+            Some(shown) => &shown.choices,
+            None => &self.choices,
+        }
+    }
+
     /// One message per choice.
     pub(crate) fn messages(&self) -> Vec<Value> {
-        self.choices.iter().map(Choice::message).collect()
+        self.seen_choices().iter().map(Choice::message).collect()
     }
 
     /// One reason per finished choice.
     pub(crate) fn finish_reasons(&self) -> Vec<String> {
-        self.choices
+        self.seen_choices()
             .iter()
             .filter_map(|choice| choice.finish.clone())
             .collect()
@@ -412,7 +439,7 @@ impl Meter {
 
     /// The choices of a whole chat completion, for answers that are put together here.
     pub(crate) fn completion_choices(&self) -> Vec<Value> {
-        let choices = self.choices.iter().enumerate();
+        let choices = self.seen_choices().iter().enumerate();
         let whole = choices.map(|(index, choice)| {
             let logprobs = match choice.logprobs.as_slice() {
                 [] => Value::Null,

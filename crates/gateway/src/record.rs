@@ -127,6 +127,23 @@ impl CallStatus {
     }
 }
 
+/// What a guard policy found and did, in the record of a guard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuardUsed {
+    /// The policy's name.
+    pub policy: String,
+    /// The version's number.
+    pub version: i64,
+    /// The version's content.
+    pub digest: Digest,
+    /// The strongest thing that it did: `flagged`, `edited` or `blocked`.
+    pub decision: &'static str,
+    /// The rules that found something.
+    pub rules: Vec<String>,
+    /// How long its rules looked, without what models were asked, in microseconds.
+    pub took_us: u64,
+}
+
 /// Which prompt version stood before the caller's messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptUsed {
@@ -202,6 +219,8 @@ pub struct Record {
     pub app: Option<AppUsed>,
     /// The arm of an experiment that decided which version served this.
     pub arm: Option<ArmUsed>,
+    /// What a guard found, if this is the record of one.
+    pub guard: Option<GuardUsed>,
     /// The conversation.
     pub session: Option<String>,
     /// The position in the conversation, when the caller says it.

@@ -14,6 +14,7 @@ use http_body::{Body, Frame};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::failure::{Failure, Wait};
+use crate::guards::Guarded;
 use crate::meter::Meter;
 use crate::plan::Timeouts;
 use crate::providers::local::LocalSource;
@@ -25,6 +26,7 @@ use crate::settle::{Settled, Settler};
 pub(crate) enum Source {
     Http(Box<HttpSource>),
     Local(Box<LocalSource>),
+    Guarded(Box<Guarded>),
 }
 
 impl Source {
@@ -33,14 +35,24 @@ impl Source {
         cx: &mut Context<'_>,
         meter: &mut Meter,
     ) -> Poll<Option<Result<Piece, Failure>>> {
-        let polled = match self {
-            Self::Http(source) => source.poll_piece(cx, meter),
-            Self::Local(source) => source.poll_piece(cx, meter),
-        };
+        let polled = self.poll_unmetered(cx, meter);
         if let Poll::Ready(Some(Ok(piece))) = &polled {
             meter.generated_chunks += u64::from(piece.real);
         }
         polled
+    }
+
+    /// The next piece, not yet counted: what stands around a source counts what it lets through.
+    pub(crate) fn poll_unmetered(
+        &mut self,
+        cx: &mut Context<'_>,
+        meter: &mut Meter,
+    ) -> Poll<Option<Result<Piece, Failure>>> {
+        match self {
+            Self::Http(source) => source.poll_piece(cx, meter),
+            Self::Local(source) => source.poll_piece(cx, meter),
+            Self::Guarded(source) => source.poll_piece(cx, meter),
+        }
     }
 
     pub(crate) async fn next_piece(&mut self, meter: &mut Meter) -> Option<Result<Piece, Failure>> {

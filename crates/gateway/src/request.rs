@@ -57,6 +57,9 @@ pub(crate) struct Changes<'a> {
     pub before: &'a [Value],
     /// Messages to put after the caller's.
     pub after: &'a [Value],
+    /// The whole conversation, where it is another than what the caller wrote; then the two
+    /// before do not count.
+    pub messages: Option<&'a [Value]>,
     /// Fields to add; the caller's own bytes have none of them.
     pub added: Option<&'a Map<String, Value>>,
     /// Ask the provider for token counts at the end of the stream.
@@ -274,6 +277,14 @@ impl Request {
         splices: &mut Vec<(Range<usize>, String)>,
         added: &mut Vec<(&str, String)>,
     ) {
+        if let Some(messages) = changes.messages {
+            let text = Value::from(messages).to_string();
+            match self.member("messages") {
+                Some(member) => splices.push((member.value.clone(), text)),
+                None => added.push(("messages", text)),
+            }
+            return;
+        }
         if changes.before.is_empty() && changes.after.is_empty() {
             return;
         }

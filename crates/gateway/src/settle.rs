@@ -103,6 +103,7 @@ impl Settler {
             prompt: part.prompt.clone(),
             app: part.app.clone(),
             arm: part.arm.clone(),
+            guard: None,
             session: context.session.clone(),
             step: context.step,
             user: context.user.clone(),
@@ -140,6 +141,12 @@ impl Settler {
             plan: plan.clone(),
             model: String::new(),
         }
+    }
+
+    /// Gives the record's place back: there is nothing to tell.
+    pub(crate) fn discard(mut self) {
+        self.permit = None;
+        self.record = None;
     }
 
     /// The record that is being filled.

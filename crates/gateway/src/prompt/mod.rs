@@ -38,7 +38,7 @@ pub use version::{PromptLookup, PromptVersion, RenderWith, Rendered, render_prev
 /// What a call writes as its model to use a prompt's own: `prompt:NAME@LABEL`.
 pub(crate) const MODEL_PREFIX: &str = "prompt:";
 /// The label that is meant when nothing else says which.
-const PRODUCTION: &str = "production";
+pub(crate) const PRODUCTION: &str = "production";
 /// The newest version; never a label that can be moved.
 const LATEST: &str = "latest";
 

@@ -106,10 +106,12 @@ pub(super) fn span_of(mut record: Record) -> Span {
     span
 }
 
-/// A step is known by its id, an app and a tool by their names, a plain call by its model.
+/// A step is known by its id, an app, a tool and a guard by their names, a plain call by its model.
 fn name(record: &Record) -> String {
     let what = match &record.app {
-        Some(_) if record.kind == RecordKind::Tool => &record.request_model,
+        Some(_) if matches!(record.kind, RecordKind::Tool | RecordKind::Guard) => {
+            &record.request_model
+        }
         Some(app) => app.step.as_deref().unwrap_or(&app.name),
         None => &record.request_model,
     };
@@ -159,6 +161,10 @@ fn attributes(record: &Record) -> Value {
         "experiment": record.arm.as_ref().map(|arm| json!({
             "name": arm.experiment, "version": arm.version, "arm": arm.arm,
             "propensity": arm.propensity, "shadow": arm.shadow,
+        })),
+        "guard": record.guard.as_ref().map(|guard| json!({
+            "policy": guard.policy, "version": guard.version, "digest": guard.digest.to_string(),
+            "decision": guard.decision, "rules": guard.rules, "took_us": guard.took_us,
         })),
         "caller": record.caller.map(|user| user.to_string()),
         "http_status": record.http_status,

@@ -1,0 +1,385 @@
+//! Guards around model calls: which policies watch a call, and what they found.
+//!
+//! A call that no policy watches costs one look at a map. Where one does, the caller's messages
+//! are scanned before anything is sent (`text.rs`), and the answer on its way back: whole
+//! (`answer.rs`) or while it streams (`stream.rs`), always by the same engine, the crate `guard`.
+//! What only a model can tell is asked in `ask.rs`.
+//!
+//! Nothing is skipped in silence. A policy that cannot run refuses the calls that it watches, a
+//! tier that does not answer is a finding, and each policy that found something writes one
+//! record of its own below the call's. What is recorded of the answer is what the client got.
+
+mod answer;
+mod ask;
+mod stream;
+mod text;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use guard::{Ended, Finding, Point};
+use http::StatusCode;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::call::{Caller, begin};
+use crate::context::CallContext;
+use crate::error::ApiError;
+use crate::failure::Failure;
+use crate::plan::{GuardPolicy, ProjectPlan};
+use crate::prompt::PRODUCTION;
+use crate::record::{CallStatus, GuardUsed, RecordKind};
+use crate::settle::{About, Part, Settler};
+
+use ask::Host;
+pub(crate) use stream::Guarded;
+
+/// The policies that watch one call, and what they have found so far.
+pub(crate) struct Watch {
+    host: Host,
+    context: guard::Context,
+    noted: Vec<Noted>,
+}
+
+/// One policy at work. Its record is begun with the call, so that there is a place for what it
+/// finds at any later moment, and is written only if it found something.
+struct Noted {
+    policy: Arc<GuardPolicy>,
+    rules: Arc<guard::Compiled>,
+    settler: Option<Settler>,
+    findings: Vec<Value>,
+    rule_names: Vec<String>,
+    decision: Outcome,
+    took: Duration,
+}
+
+/// The strongest thing that a policy did to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Outcome {
+    Flagged,
+    Edited,
+    Blocked,
+}
+
+impl Outcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Flagged => "flagged",
+            Self::Edited => "edited",
+            Self::Blocked => "blocked",
+        }
+    }
+}
+
+/// Where a finding was made.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    point: Point,
+    /// The field, as in `messages[2].content`.
+    field: &'a str,
+}
+
+/// A text that was ended by a rule.
+#[derive(Clone, Debug)]
+pub(crate) struct Refusal {
+    policy: String,
+    rule: String,
+}
+
+impl Refusal {
+    fn new(policy: &GuardPolicy, ended: &Ended) -> Self {
+        Self {
+            policy: policy.name.clone(),
+            rule: ended.rule_name.clone(),
+        }
+    }
+
+    /// What stands in the answer instead of the rest.
+    fn sentence(&self) -> String {
+        format!(
+            "The rest of this answer was withheld by the rule {:?} of the guard {:?}.",
+            self.rule, self.policy
+        )
+    }
+}
+
+/// The policies that watch a call by themselves.
+fn policies<'p>(
+    project: &'p ProjectPlan,
+    call: &'p Watched<'_>,
+) -> impl Iterator<Item = &'p Arc<GuardPolicy>> {
+    project.guards.values().filter_map(|versions| {
+        let labels = &versions.labels;
+        let holds = labels.get(call.environment);
+        let policy = holds.or_else(|| labels.get(PRODUCTION))?;
+        call.is_of(policy).then_some(policy)
+    })
+}
+
+/// What decides which policies watch a call.
+pub(crate) struct Watched<'a> {
+    pub environment: &'a str,
+    pub key: Option<String>,
+    pub app: Option<&'a str>,
+    pub model: &'a str,
+}
+
+impl Watched<'_> {
+    fn is_of(&self, policy: &GuardPolicy) -> bool {
+        let to = &policy.applies_to;
+        let is_model = |wanted: &String| match wanted.strip_suffix("/*") {
+            Some(provider) => self
+                .model
+                .split_once('/')
+                .is_some_and(|(of, _)| of == provider),
+            None => wanted == self.model,
+        };
+        to.everything
+            || to.apps.iter().any(|app| Some(app.as_str()) == self.app)
+            || to.keys.iter().any(|key| Some(key) == self.key.as_ref())
+            || to.models.iter().any(is_model)
+    }
+}
+
+/// Begins to watch a call, if any policy does.
+///
+/// # Errors
+/// A policy that watches it cannot run, or there is no place for its record.
+pub(crate) async fn watch(
+    caller: Caller<'_>,
+    context: &CallContext,
+    settler: &mut Settler,
+    model: &str,
+) -> Result<Option<Watch>, Failure> {
+    let Some(project) = caller.plan.projects.get(&caller.principal.project) else {
+        return Ok(None);
+    };
+    if context.unguarded || project.guards.is_empty() {
+        return Ok(None);
+    }
+    let span = settler.span();
+    let record = settler.record_mut();
+    let call = Watched {
+        environment: &caller.principal.environment,
+        key: caller.principal.key_id.map(|key| key.to_string()),
+        app: record.app.as_ref().map(|app| app.name.as_str()),
+        model,
+    };
+    let mut noted = Vec::new();
+    for policy in policies(project, &call) {
+        let rules = policy
+            .compiled
+            .clone()
+            .map_err(|words| broken(policy, &words))?;
+        let part = Part {
+            parent: Some(span),
+            app: record.app.clone(),
+            ..Part::default()
+        };
+        let about = About {
+            kind: RecordKind::Guard,
+            principal: caller.principal,
+            context,
+            part,
+            request_bytes: 0,
+        };
+        let settler = begin(caller.gateway, caller.plan, &about).await?;
+        noted.push(Noted {
+            policy: policy.clone(),
+            rules,
+            settler: Some(settler),
+            findings: Vec::new(),
+            rule_names: Vec::new(),
+            decision: Outcome::Flagged,
+            took: Duration::ZERO,
+        });
+    }
+    if noted.is_empty() {
+        return Ok(None);
+    }
+    let host = Host::new(caller, context, span, model);
+    Ok(Some(Watch {
+        host,
+        context: guard::Context::default(),
+        noted,
+    }))
+}
+
+fn broken(policy: &GuardPolicy, words: &str) -> Failure {
+    let message = format!(
+        "the guard {:?} watches this call and cannot run, so the call is refused",
+        policy.name
+    );
+    let mut failure: Failure = ApiError::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "guard_unavailable",
+        message,
+    )
+    .into();
+    failure.detail = Some(words.into());
+    failure
+}
+
+impl Watch {
+    /// Scans what the caller sends. The messages may be changed; true says that they were.
+    ///
+    /// # Errors
+    /// A rule refuses the call.
+    pub(crate) async fn input(&mut self, messages: &mut [Value]) -> Result<bool, Failure> {
+        self.context.system = system_prompt(messages).map(|text| {
+            let index = guard::PromptIndex::new(&text);
+            Arc::new(index)
+        });
+        let mut edited = false;
+        for (at, message) in messages.iter_mut().enumerate() {
+            let point = match message["role"].as_str() {
+                Some("user") => Point::Input,
+                Some("tool" | "function") => Point::ToolResult,
+                _ => continue,
+            };
+            for (field, text) in texts_of(message, at) {
+                let place = Place {
+                    point,
+                    field: &field,
+                };
+                let scanned = self.scan(place, text).await;
+                if let Some(refusal) = scanned.ended {
+                    return Err(refused(&refusal, &field));
+                }
+                edited |= scanned.text != *text;
+                *text = scanned.text;
+            }
+        }
+        Ok(edited)
+    }
+
+    /// Whether any policy looks at the answer.
+    pub(crate) fn looks_at_answers(&self) -> bool {
+        [Point::Output, Point::ToolArguments]
+            .into_iter()
+            .any(|point| self.looks_at(point))
+    }
+
+    fn looks_at(&self, point: Point) -> bool {
+        self.noted.iter().any(|noted| noted.rules.looks_at(point))
+    }
+
+    fn note(&mut self, at: usize, place: Place<'_>, findings: &[Finding]) {
+        if let Some(noted) = self.noted.get_mut(at) {
+            noted.take(place, findings);
+        }
+    }
+
+    fn ended(&mut self, at: usize, ended: &Ended) -> Option<Refusal> {
+        let noted = self.noted.get_mut(at)?;
+        noted.decision = Outcome::Blocked;
+        Some(Refusal::new(&noted.policy, ended))
+    }
+
+    fn took(&mut self, at: usize, since: Instant) {
+        if let Some(noted) = self.noted.get_mut(at) {
+            noted.took += since.elapsed();
+        }
+    }
+}
+
+impl Noted {
+    fn take(&mut self, place: Place<'_>, findings: &[Finding]) {
+        use guard::Outcome as Done;
+        for finding in findings {
+            if matches!(
+                finding.outcome,
+                Done::Redacted | Done::Replaced | Done::Repaired
+            ) {
+                self.decision = self.decision.max(Outcome::Edited);
+            }
+            if !self.rule_names.contains(&finding.rule_name) {
+                self.rule_names.push(finding.rule_name.clone());
+            }
+            if self.findings.len() < KEPT_FINDINGS {
+                let mut shown = json!(finding);
+                shown["point"] = json!(place.point);
+                shown["field"] = place.field.into();
+                self.findings.push(shown);
+            }
+        }
+    }
+
+    /// Writes what was found, if anything was.
+    fn close(&mut self) {
+        let Some(mut settler) = self.settler.take() else {
+            return;
+        };
+        if self.rule_names.is_empty() {
+            settler.discard();
+            return;
+        }
+        let record = settler.record_mut();
+        record.request_model.clone_from(&self.policy.name);
+        record.guard = Some(GuardUsed {
+            policy: self.policy.name.clone(),
+            version: self.policy.number,
+            digest: self.policy.digest,
+            decision: self.decision.as_str(),
+            rules: std::mem::take(&mut self.rule_names),
+            took_us: u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX),
+        });
+        settler.output = std::mem::take(&mut self.findings);
+        settler.settle(CallStatus::Ok, None);
+    }
+}
+
+/// A text of a million card numbers is one record like another.
+const KEPT_FINDINGS: usize = 200;
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.noted.iter_mut().for_each(Noted::close);
+    }
+}
+
+fn refused(refusal: &Refusal, field: &str) -> Failure {
+    let message = format!(
+        "the request was refused by the rule {:?} of the guard {:?}",
+        refusal.rule, refusal.policy
+    );
+    let mut error = ApiError::new(StatusCode::BAD_REQUEST, "guard_blocked", message);
+    error.param = Some(field.to_owned());
+    error.into()
+}
+
+/// What the instructions of a conversation say, for rules about what may not leave.
+fn system_prompt(messages: &[Value]) -> Option<String> {
+    let told = messages
+        .iter()
+        .filter(|it| matches!(it["role"].as_str(), Some("system" | "developer")));
+    let texts: Vec<&str> = told
+        .flat_map(|message| match &message["content"] {
+            Value::String(text) => vec![text.as_str()],
+            Value::Array(parts) => parts.iter().filter_map(|it| it["text"].as_str()).collect(),
+            _ => Vec::new(),
+        })
+        .collect();
+    (!texts.is_empty()).then(|| texts.join("\n"))
+}
+
+/// The texts of a message, each with its place in the request.
+fn texts_of(message: &mut Value, at: usize) -> Vec<(String, &mut String)> {
+    match message.get_mut("content") {
+        Some(Value::String(text)) => vec![(format!("messages[{at}].content"), text)],
+        Some(Value::Array(parts)) => {
+            let texts =
+                parts
+                    .iter_mut()
+                    .enumerate()
+                    .filter_map(|(part, it)| match it.get_mut("text") {
+                        Some(Value::String(text)) => {
+                            Some((format!("messages[{at}].content[{part}].text"), text))
+                        }
+                        _ => None,
+                    });
+            texts.collect()
+        }
+        _ => Vec::new(),
+    }
+}
