@@ -122,7 +122,12 @@ fn validate_my_number(found: &Candidate<'_>) -> Option<Verdict> {
         return found.whole(0.99);
     }
     let is_licence = tail.has(20, LICENCE_LABELS);
-    if is_licence || is_other_number(found) || is_moment(&number) || !is_varied(&number) {
+    // Three groups of a longer row of them: a card, an IBAN.
+    let in_row = found
+        .before
+        .trim_end()
+        .ends_with(|c: char| c.is_ascii_digit());
+    if in_row || is_licence || is_other_number(found) || is_moment(&number) || !is_varied(&number) {
         return None;
     }
     found.whole(if found.text.len() > 12 { 0.8 } else { 0.6 })

@@ -11,6 +11,8 @@
 
 #[cfg(test)]
 pub(crate) mod check;
+#[cfg(test)]
+mod measure;
 mod text;
 
 mod birth;

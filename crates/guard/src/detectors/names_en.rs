@@ -64,7 +64,7 @@ hunter chase amber crystal ruth robin jordan madison virginia victoria georgia c
 stone west lane fox knight reed rose hunt hall mills price young king white black green brown long hill park field \
 washington lincoln jackson franklin hamilton hudson holland chapman carpenter baker butler cooper fisher gardner hunter \
 knight mason parker porter taylor turner walker ward weaver wright freeman newman sims berry cox day page bell banks \
-stanley wayne logan luna sofia diego yuki sakura ming oliver lee kim ali raj marco luca gordon scott tyler";
+stanley wayne logan luna sofia diego yuki sakura ming oliver lee kim russell ali raj marco luca gordon scott tyler";
 
 /// What makes the next capitalised words a person.
 const TITLES: &[&str] = &[
@@ -198,7 +198,7 @@ fn last_word(before: &str) -> String {
 
 fn is_name(words: &[String], after_title: bool, label: bool) -> Option<f32> {
     let (first, last) = (words.first()?, words.last()?);
-    if words.iter().any(|word| listed(NO_NAMES, word)) {
+    if TITLES.contains(&first.as_str()) || words.iter().any(|word| listed(NO_NAMES, word)) {
         return None;
     }
     // Anna-Maria is an Anna.

@@ -59,6 +59,7 @@ const HONORIFICS: &[&str] = &[
     "さま",
     "くん",
     "ちゃん",
+    "様方",
     "様",
     "氏",
     "君",
@@ -238,7 +239,7 @@ fn in_characters(found: &Candidate<'_>) -> Option<Verdict> {
         .previous()
         .is_some_and(|c| is_han(c) || is_katakana(c) || c == 'お' || c == 'ご');
     if !clear && !label {
-        return None;
+        return behind_a_word(found);
     }
     // The longest surname first: 佐々木, not 佐.
     (1..=3).rev().find_map(|size| {
@@ -248,6 +249,21 @@ fn in_characters(found: &Candidate<'_>) -> Option<Verdict> {
             return None;
         }
         full_name(found, end, label).or_else(|| surname_alone(found, surname, label))
+    })
+}
+
+/// A surname right behind another word (至急伊藤部長): only a long enough one with an honorific.
+fn behind_a_word(found: &Candidate<'_>) -> Option<Verdict> {
+    if found.previous().is_some_and(|c| !is_han(c)) {
+        return None;
+    }
+    (2..=3).rev().find_map(|size| {
+        let end = prefix_end(found.text, size)?;
+        let sure = ["さん", "様", "さま", "氏", "くん", "部長", "課長", "社長"];
+        let polite = sure
+            .iter()
+            .any(|word| follows(found, &found.text[end..], word));
+        (polite && NAMES.surnames.contains(&found.text[..end])).then_some(found.part(end, 0.7)?)
     })
 }
 
@@ -320,7 +336,12 @@ fn is_given(name: &str) -> bool {
         name.strip_suffix(*end)
             .is_some_and(|start| start.chars().count() == 1)
     };
-    NAMES.given.contains(name) || ENDS.iter().any(made)
+    // 由美子 is 由美 and an ending.
+    let lengthened = name.chars().count() == 3
+        && name
+            .strip_suffix(|c| "子代江恵香奈乃".contains(c))
+            .is_some_and(|start| NAMES.given.contains(start));
+    NAMES.given.contains(name) || lengthened || ENDS.iter().any(made)
 }
 
 /// Surnames that are an ordinary word before 様 or さん (奥様, 皆さん).
@@ -378,6 +399,40 @@ fn in_kana(found: &Candidate<'_>) -> Option<Verdict> {
     }
 }
 
+/// Words in katakana that stand in pairs and before さん without being names.
+const LOANWORDS: &[&str] = &[
+    "システム",
+    "エンジニア",
+    "マネージャー",
+    "サービス",
+    "ユーザー",
+    "スタッフ",
+    "メーカー",
+    "センター",
+    "グループ",
+    "チーム",
+    "パートナー",
+    "オーナー",
+    "デザイナー",
+    "ディレクター",
+    "カスタマー",
+    "サポート",
+    "ショップ",
+    "ストア",
+    "ホテル",
+    "レストラン",
+    "スーパー",
+    "コンサル",
+    "プロジェクト",
+    "ドライバー",
+    "アドバイザー",
+    "クリニック",
+    "スクール",
+    "ネット",
+    "カフェ",
+    "バイト",
+];
+
 fn two_parts(
     found: &Candidate<'_>,
     end: usize,
@@ -387,7 +442,11 @@ fn two_parts(
 ) -> Option<Verdict> {
     let japanese = NAMES.surname_readings.contains(hiragana(first).as_str())
         && NAMES.given_readings.contains(hiragana(second).as_str());
-    let foreign = found.text.contains('・') && second.chars().count() >= 2;
+    let foreign = found.text.contains('・')
+        && second.chars().count() >= 2
+        && !LOANWORDS
+            .iter()
+            .any(|word| first.contains(word) || second.contains(word));
     let told = label || around.honorific;
     match (japanese, foreign) {
         (true, _) => found.part(end, if told { 0.95 } else { 0.75 }),
