@@ -479,11 +479,14 @@ impl Call<'_> {
                 let Ok(mut answer) = serde_json::from_slice::<Value>(&body) else {
                     return Ok(Answer::Whole { body, status });
                 };
-                if !watch.answer(&mut answer, settler.record_mut()).await {
-                    return Ok(Answer::Whole { body, status });
+                let is_changed = watch.answer(&mut answer, settler.record_mut()).await;
+                if is_changed {
+                    settler.meter.show_completion(&answer);
                 }
-                settler.meter.show_completion(&answer);
-                Ok(whole(answer.to_string()))
+                if watch.restore(&mut answer) || is_changed {
+                    return Ok(whole(answer.to_string()));
+                }
+                Ok(Answer::Whole { body, status })
             }
         }
     }

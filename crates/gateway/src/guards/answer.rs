@@ -3,10 +3,10 @@
 //! Every text that a client could read goes through the policies. Where one is changed, what
 //! would still tell it (log probabilities, fields that we do not know) is taken out.
 
-use guard::Point;
+use guard::{Form, Point};
 use serde_json::{Map, Value, json};
 
-use super::{Place, Refusal, Watch};
+use super::{Place, Refusal, Watch, lock};
 use crate::record::Record;
 
 /// What becomes of a choice.
@@ -42,6 +42,26 @@ impl Watch {
             changed |= !matches!(guarded, Guarded::Same);
         }
         changed
+    }
+
+    /// Puts the values back that placeholders stand for. Who records the answer does so before.
+    pub(crate) fn restore(&self, answer: &mut Value) -> bool {
+        let vault = lock(&self.vault);
+        let choices = answer["choices"].as_array_mut();
+        let mut restored = false;
+        for choice in choices.into_iter().flatten() {
+            let Some(message) = choice.get_mut("message").and_then(Value::as_object_mut) else {
+                continue;
+            };
+            let mut texts = Vec::new();
+            collect("", message, &mut texts);
+            for (_, point, text) in texts.into_iter().filter(|_| !vault.is_empty()) {
+                let whole = vault.restore(text, form_of(point));
+                restored |= whole != *text;
+                *text = whole;
+            }
+        }
+        restored
     }
 
     /// A second answer could not be had: the first one is closed where the rule found something.
@@ -88,6 +108,14 @@ impl Watch {
         }
         choice["logprobs"] = Value::Null;
         Guarded::Changed
+    }
+}
+
+/// How values are put back at a point.
+pub(super) fn form_of(point: Point) -> Form {
+    match point {
+        Point::ToolArguments => Form::Json,
+        _ => Form::Plain,
     }
 }
 

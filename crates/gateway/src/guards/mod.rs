@@ -14,10 +14,10 @@ mod ask;
 mod stream;
 mod text;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use guard::{Ended, Finding, Point};
+use guard::{Ended, Finding, Point, Vault};
 use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -38,6 +38,9 @@ pub(crate) use stream::Guarded;
 pub(crate) struct Watch {
     host: Host,
     context: guard::Context,
+    /// What placeholders stand for in this call. The caller sends its whole conversation each
+    /// time, and the same values get the same placeholders each time: nothing need be kept.
+    vault: Arc<Mutex<Vault>>,
     noted: Vec<Noted>,
 }
 
@@ -197,12 +200,29 @@ pub(crate) async fn watch(
     if noted.is_empty() {
         return Ok(None);
     }
+    let vault = Arc::new(Mutex::new(Vault::default()));
     let host = Host::new(caller, context, span, model);
     Ok(Some(Watch {
         host,
-        context: guard::Context::default(),
+        context: guard::Context {
+            pseudonyms: Some(pseudonyms(&vault)),
+            ..guard::Context::default()
+        },
+        vault,
         noted,
     }))
+}
+
+fn pseudonyms(vault: &Arc<Mutex<Vault>>) -> guard::Pseudonyms {
+    let vault = vault.clone();
+    Arc::new(move |label, value| {
+        let mut vault = lock(&vault);
+        vault.placeholder(label, value).ok().map(str::to_owned)
+    })
+}
+
+fn lock(vault: &Mutex<Vault>) -> MutexGuard<'_, Vault> {
+    vault.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn broken(policy: &GuardPolicy, words: &str) -> Failure {
@@ -253,11 +273,10 @@ impl Watch {
         Ok(edited)
     }
 
-    /// Whether any policy looks at the answer.
+    /// Whether anything is to be done about the answer.
     pub(crate) fn looks_at_answers(&self) -> bool {
-        [Point::Output, Point::ToolArguments]
-            .into_iter()
-            .any(|point| self.looks_at(point))
+        let looked_at = [Point::Output, Point::ToolArguments];
+        !lock(&self.vault).is_empty() || looked_at.into_iter().any(|point| self.looks_at(point))
     }
 
     fn looks_at(&self, point: Point) -> bool {

@@ -15,11 +15,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use guard::{Answer, Point, QuestionId, Step};
+use guard::{Answer, Point, QuestionId, Restore, Step, Vault};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::{Place, Refusal, Watch};
+use super::answer::form_of;
+use super::{Place, Refusal, Watch, lock};
 use crate::failure::Failure;
 use crate::meter::Meter;
 use crate::providers::Piece;
@@ -64,6 +65,8 @@ struct LaneState {
     finished: bool,
     /// No more text will come out.
     done: bool,
+    /// Puts values back, where the call has a vault with something in it.
+    restore: Option<Restore>,
 }
 
 #[derive(Default)]
@@ -326,7 +329,7 @@ impl Guarded {
     fn finish_choice(&mut self, index: usize) {
         let keys: Vec<LaneKey> = self
             .lanes
-            .range((index, Lane::Text)..=(index, Lane::Function))
+            .range(lanes_of(index))
             .map(|(key, _)| *key)
             .collect();
         keys.into_iter().for_each(|key| self.finish_lane(key));
@@ -450,64 +453,56 @@ impl Guarded {
         let Some(choice) = self.choices.get_mut(&index).filter(|choice| !choice.over) else {
             return;
         };
-        let mut delta = Map::new();
+        // What is recorded has placeholders where the client gets values.
+        let (mut sent, mut shown) = (Delta::default(), Delta::default());
         if let Some(role) = choice.role.take() {
-            delta.insert("role".to_owned(), role);
+            sent.fields.insert("role".to_owned(), role);
         }
-        let mut calls = Vec::new();
         for head in std::mem::take(&mut choice.heads) {
-            match head.get("function_call") {
-                Some(call) => {
-                    delta.insert("function_call".to_owned(), call.clone());
-                }
-                None => calls.push(head),
-            }
+            sent.head(head.clone());
+            shown.head(head);
         }
-        let mut real = !calls.is_empty();
-        let lanes = self
-            .lanes
-            .range_mut((index, Lane::Text)..=(index, Lane::Function));
-        let (mut all_done, mut any) = (true, false);
-        for ((_, lane), state) in lanes {
-            any = true;
-            all_done &= state.done;
-            if state.out.is_empty() {
-                continue;
+        let is_refused = choice.refusal.is_some();
+        let mut all_done = true;
+        {
+            let vault = lock(&self.watch.vault);
+            for ((_, lane), state) in self.lanes.range_mut(lanes_of(index)) {
+                all_done &= state.done;
+                let text = std::mem::take(&mut state.out);
+                sent.put(*lane, state.restored(*lane, &vault, &text));
+                shown.put(*lane, text);
             }
-            real = true;
-            put(
-                *lane,
-                std::mem::take(&mut state.out),
-                &mut delta,
-                &mut calls,
-            );
         }
         let mut finish = Value::Null;
-        let is_refused = choice.refusal.is_some();
         // A lane that was ended closes its choice once what it released has gone down the chain.
-        let refused = is_refused && self.lanes_are_over(index);
+        let closes = is_refused && self.lanes_are_over(index);
         let choice = self.choices.entry(index).or_default();
-        if refused {
+        if closes {
             let sentence = choice.refusal.as_ref().map(Refusal::sentence);
-            delta.insert("refusal".to_owned(), json!(sentence));
+            for delta in [&mut sent, &mut shown] {
+                delta.fields.insert("refusal".to_owned(), json!(sentence));
+            }
             finish = "content_filter".into();
-        } else if choice.refusal.is_none() && (all_done || !any) {
+        } else if !is_refused && all_done {
             finish = choice.finish.take().unwrap_or_default();
         }
-        if !calls.is_empty() {
-            delta.insert("tool_calls".to_owned(), calls.into());
-        }
         choice.over |= !finish.is_null();
-        if delta.is_empty() && finish.is_null() {
-            return;
+        if !shown.is_empty() || !finish.is_null() {
+            meter.show(&self.chunk_of(index, shown, &finish));
         }
-        real |= !finish.is_null();
+        if !sent.is_empty() || !finish.is_null() {
+            let real = sent.is_real() || !finish.is_null();
+            let chunk = self.chunk_of(index, sent, &finish);
+            self.say(&chunk, real);
+        }
+    }
+
+    fn chunk_of(&self, index: usize, delta: Delta, finish: &Value) -> Value {
         let mut chunk = self.envelope.clone();
+        let delta = delta.into_value();
         let choices = json!([{"index": index, "delta": delta, "finish_reason": finish}]);
         chunk.insert("choices".to_owned(), choices);
-        let chunk = Value::Object(chunk);
-        meter.show(&chunk);
-        self.say(&chunk, real);
+        Value::Object(chunk)
     }
 
     /// Whether some lane of this choice came to its end by a rule, the chain after it included.
@@ -555,24 +550,87 @@ fn field_of((index, lane): LaneKey) -> String {
     format!("choices[{index}].message.{name}")
 }
 
-fn put(lane: Lane, text: String, delta: &mut Map<String, Value>, calls: &mut Vec<Value>) {
-    let name = match lane {
-        Lane::Text => "content",
-        Lane::ReasoningContent => "reasoning_content",
-        Lane::Reasoning => "reasoning",
-        Lane::Refusal => "refusal",
-        Lane::Tool(at) => {
-            match calls.iter_mut().find(|call| usize_of(&call["index"]) == at) {
-                Some(call) => call["function"]["arguments"] = text.into(),
-                None => calls.push(json!({"index": at, "function": {"arguments": text}})),
+fn lanes_of(index: usize) -> std::ops::RangeInclusive<LaneKey> {
+    (index, Lane::Text)..=(index, Lane::Function)
+}
+
+impl LaneState {
+    /// The text with values where placeholders stand; what may become one waits.
+    fn restored(&mut self, lane: Lane, vault: &Vault, text: &str) -> String {
+        if vault.is_empty() {
+            return text.to_owned();
+        }
+        let restore = self
+            .restore
+            .get_or_insert_with(|| Restore::new(form_of(point_of(lane))));
+        let mut out = restore.push(vault, text);
+        if self.done {
+            out.push_str(&restore.finish());
+        }
+        out
+    }
+}
+
+/// What one chunk says about a choice.
+#[derive(Default)]
+struct Delta {
+    fields: Map<String, Value>,
+    calls: Vec<Value>,
+}
+
+impl Delta {
+    fn head(&mut self, head: Value) {
+        match head.get("function_call") {
+            Some(call) => {
+                self.fields.insert("function_call".to_owned(), call.clone());
             }
+            None => self.calls.push(head),
+        }
+    }
+
+    fn put(&mut self, lane: Lane, text: String) {
+        if text.is_empty() {
             return;
         }
-        Lane::Function => {
-            let call = delta.entry("function_call").or_insert_with(|| json!({}));
-            call["arguments"] = text.into();
-            return;
+        let name = match lane {
+            Lane::Text => "content",
+            Lane::ReasoningContent => "reasoning_content",
+            Lane::Reasoning => "reasoning",
+            Lane::Refusal => "refusal",
+            Lane::Tool(at) => {
+                let mut known = self.calls.iter_mut();
+                match known.find(|call| usize_of(&call["index"]) == at) {
+                    Some(call) => call["function"]["arguments"] = text.into(),
+                    None => {
+                        let call = json!({"index": at, "function": {"arguments": text}});
+                        self.calls.push(call);
+                    }
+                }
+                return;
+            }
+            Lane::Function => {
+                let call = self.fields.entry("function_call");
+                call.or_insert_with(|| json!({}))["arguments"] = text.into();
+                return;
+            }
+        };
+        self.fields.insert(name.to_owned(), text.into());
+    }
+
+    fn is_empty(&self) -> bool {
+        self.fields.is_empty() && self.calls.is_empty()
+    }
+
+    /// Whether it carries something that the model made.
+    fn is_real(&self) -> bool {
+        !self.calls.is_empty() || self.fields.keys().any(|name| name != "role")
+    }
+
+    fn into_value(mut self) -> Value {
+        if !self.calls.is_empty() {
+            self.fields
+                .insert("tool_calls".to_owned(), self.calls.into());
         }
-    };
-    delta.insert(name.to_owned(), text.into());
+        self.fields.into()
+    }
 }

@@ -8,6 +8,7 @@ mod attachments;
 mod docs;
 mod egress;
 mod examples;
+mod guards;
 mod life_cycle;
 mod local;
 mod prompts;

@@ -1,0 +1,462 @@
+//! Guards around calls: what goes up, what comes down, whole and in any pieces.
+
+use std::sync::Arc;
+
+use base::Digest;
+use gateway::{GuardPolicies, GuardPolicy, Record, RecordKind};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use testkit::provider::{Answer, Fault};
+
+use crate::rig::{Rig, events};
+
+fn policy(name: &str, document: &Value) -> GuardPolicy {
+    let policy = guard::Policy::read(document).unwrap();
+    let compiled = guard::Compiled::new(&policy, &guard::Resources::default()).unwrap();
+    GuardPolicy {
+        name: name.to_owned(),
+        number: 1,
+        digest: Digest::of(name.as_bytes()),
+        applies_to: policy.applies_to,
+        compiled: Ok(Arc::new(compiled)),
+    }
+}
+
+fn install(rig: &Rig, label: &str, policy: GuardPolicy) {
+    rig.set_project(|project| {
+        let name = policy.name.clone();
+        let labels = [(label.to_owned(), Arc::new(policy))].into();
+        project
+            .guards
+            .insert(name, Arc::new(GuardPolicies { labels }));
+    });
+}
+
+fn guarded(rules: &Value) -> Rig {
+    let rig = Rig::new();
+    let document = json!({"applies_to": {"everything": true}, "rules": rules});
+    install(&rig, "dev", policy("safe", &document));
+    rig
+}
+
+fn mail(at: &[&str], action: &Value) -> Value {
+    json!([{"name": "mail", "at": at, "check": {"type": "pii", "kinds": ["email"]}, "action": action}])
+}
+
+fn word(at: &[&str], word: &str, action: &Value) -> Value {
+    json!([{"name": "word", "at": at, "check": {"type": "words", "list": [word]}, "action": action}])
+}
+
+fn ask(text: &str) -> Value {
+    json!({"model": "open/fake-large", "messages": [{"role": "user", "content": text}]})
+}
+
+fn streamed(mut request: Value) -> Value {
+    request["stream"] = true.into();
+    request
+}
+
+fn said_in(pieces: &[&str]) -> Answer {
+    Answer {
+        text: pieces.iter().map(|piece| (*piece).to_owned()).collect(),
+        ..Answer::default()
+    }
+}
+
+/// The record of the call and that of the guard, if one was written.
+fn records(rig: &Rig) -> (Record, Option<Record>) {
+    let records = rig.sink.records.lock().unwrap().clone();
+    let of = |kind: RecordKind| records.iter().rev().find(|it| it.kind == kind).cloned();
+    (of(RecordKind::Chat).unwrap(), of(RecordKind::Guard))
+}
+
+/// What a client puts together from a stream: text, refusal, finish reason, tool arguments.
+#[derive(Debug, Default, PartialEq)]
+struct Heard {
+    text: String,
+    refusal: Option<String>,
+    finish: Option<String>,
+    arguments: String,
+    done: bool,
+}
+
+async fn hear(rig: &Rig, request: Value) -> Heard {
+    let (status, text) = rig.chat_text(streamed(request).to_string()).await;
+    assert_eq!(status, 200, "{text}");
+    let mut heard = Heard::default();
+    for event in events(&text) {
+        assert!(!heard.done, "nothing comes after [DONE]: {text}");
+        if event == "[DONE]" {
+            heard.done = true;
+            continue;
+        }
+        let chunk: Value = serde_json::from_str(&event).unwrap();
+        for choice in chunk["choices"].as_array().into_iter().flatten() {
+            let delta = &choice["delta"];
+            heard.text += delta["content"].as_str().unwrap_or_default();
+            if let Some(refusal) = delta["refusal"].as_str() {
+                heard.refusal = Some(refusal.to_owned());
+            }
+            for call in delta["tool_calls"].as_array().into_iter().flatten() {
+                heard.arguments += call["function"]["arguments"].as_str().unwrap_or_default();
+            }
+            if let Some(finish) = choice["finish_reason"].as_str() {
+                heard.finish = Some(finish.to_owned());
+            }
+        }
+    }
+    heard
+}
+
+#[tokio::test]
+async fn what_goes_up_is_redacted_there_and_in_the_record() {
+    let rig = guarded(&mail(&["input"], &json!({"type": "redact"})));
+    rig.provider.always(Answer::text("Done."));
+    let mut request = ask("write to ann@example.com");
+    request["temperature"] = json!(0.5);
+    let (status, answer) = rig.chat_json(&request).await;
+    assert_eq!(status, 200, "{answer}");
+    let seen = rig.provider.seen().remove(0).json();
+    assert_eq!(seen["messages"][0]["content"], "write to <EMAIL_1>");
+    assert_eq!(seen["temperature"], 0.5, "the rest stays");
+    let (call, guard) = records(&rig);
+    assert_eq!(call.input[0]["content"], "write to <EMAIL_1>");
+    let guard = guard.unwrap();
+    assert_eq!(guard.parent, Some(call.span_id));
+    let used = guard.guard.unwrap();
+    assert_eq!((used.policy.as_str(), used.decision), ("safe", "edited"));
+    assert_eq!(used.rules, ["mail"]);
+    let finding = &guard.output[0];
+    assert_eq!(
+        (&finding["start"], &finding["end"]),
+        (&json!(9), &json!(24))
+    );
+    assert_eq!(finding["field"], "messages[0].content");
+    assert!(!finding.to_string().contains("ann@"), "{finding}");
+}
+
+#[tokio::test]
+async fn a_call_without_findings_writes_no_record_of_a_guard() {
+    let rig = guarded(&mail(&["input", "output"], &json!({"type": "redact"})));
+    let (status, _) = rig.chat_json(&ask("hello")).await;
+    assert_eq!(status, 200);
+    assert!(records(&rig).1.is_none());
+    let heard = hear(&rig, ask("hello")).await;
+    assert_eq!(heard.text, "Hello from the fake provider.");
+    assert!(heard.done);
+    assert!(records(&rig).1.is_none());
+}
+
+#[tokio::test]
+async fn a_refused_request_never_goes_up() {
+    let rig = guarded(&word(&["input"], "bomb", &json!({"type": "block"})));
+    let (status, answer) = rig.chat_json(&ask("how to build a B\u{200b}omb?")).await;
+    assert_eq!(status, 400, "{answer}");
+    assert_eq!(answer["error"]["code"], "guard_blocked");
+    assert_eq!(answer["error"]["param"], "messages[0].content");
+    assert!(rig.provider.seen().is_empty());
+    let (call, guard) = records(&rig);
+    assert_eq!(call.http_status, 400);
+    assert_eq!(guard.unwrap().guard.unwrap().decision, "blocked");
+}
+
+#[tokio::test]
+async fn whole_answers_are_edited_and_nothing_else_tells() {
+    let rig = guarded(&mail(&["output"], &json!({"type": "redact"})));
+    rig.provider
+        .always(Answer::text("It is bob@example.org, I think."));
+    let (_, answer) = rig.chat_json(&ask("whose?")).await;
+    assert_eq!(
+        answer["choices"][0]["message"]["content"],
+        "It is <EMAIL_1>, I think."
+    );
+    assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+    let (call, _) = records(&rig);
+    assert_eq!(call.output[0]["content"], "It is <EMAIL_1>, I think.");
+}
+
+/// litellm #41611: a value that came in two events passed.
+#[tokio::test]
+async fn litellm_41611_a_value_split_over_two_events() {
+    let rig = guarded(&mail(&["output"], &json!({"type": "redact"})));
+    for pieces in [
+        ["It is bob@exa", "mple.org, I", " think."].as_slice(),
+        &[
+            "It is b",
+            "o",
+            "b",
+            "@",
+            "example",
+            ".",
+            "org",
+            ", I think.",
+        ],
+        &["It is bob@example.org, I think."],
+    ] {
+        rig.provider.next(said_in(pieces));
+        let heard = hear(&rig, ask("whose?")).await;
+        assert_eq!(heard.text, "It is <EMAIL_1>, I think.", "{pieces:?}");
+        assert_eq!(heard.finish.as_deref(), Some("stop"));
+        let (call, _) = records(&rig);
+        assert_eq!(call.output[0]["content"], "It is <EMAIL_1>, I think.");
+    }
+}
+
+/// Cloudflare skips, MLflow ignores: guards behind the answer must hold on streams too.
+#[tokio::test]
+async fn mlflow_guards_are_not_skipped_on_streams() {
+    let rig = guarded(&word(&["output"], "secret plan", &json!({"type": "block"})));
+    rig.provider.always(Answer {
+        pace: std::time::Duration::from_millis(20),
+        ..said_in(&[
+            "Here is the ",
+            "sec",
+            "ret pl",
+            "an",
+            ": first",
+            " we",
+            " go",
+        ])
+    });
+    let heard = hear(&rig, ask("what?")).await;
+    assert_eq!(heard.text, "Here is the ");
+    assert_eq!(heard.finish.as_deref(), Some("content_filter"));
+    assert!(heard.refusal.unwrap().contains("\"word\""));
+    assert!(heard.done);
+    rig.provider_is_idle().await;
+    let (call, guard) = records(&rig);
+    assert_eq!(call.output[0]["content"], "Here is the ");
+    assert_eq!(call.finish_reasons, ["content_filter"]);
+    assert_eq!(guard.unwrap().guard.unwrap().decision, "blocked");
+
+    // The same words as a whole.
+    let (_, answer) = rig.chat_json(&ask("what?")).await;
+    assert_eq!(answer["choices"][0]["message"]["content"], "Here is the ");
+    assert_eq!(answer["choices"][0]["finish_reason"], "content_filter");
+}
+
+/// MLflow logs a guard that cannot be loaded and goes on without it.
+#[tokio::test]
+async fn mlflow_a_guard_that_cannot_run_is_not_skipped() {
+    let rig = Rig::new();
+    let document = json!({"applies_to": {"everything": true}, "rules": []});
+    let mut broken = policy("broken", &document);
+    broken.compiled = Err("the list \"gone\" does not exist".to_owned());
+    install(&rig, "dev", broken);
+    let (status, answer) = rig.chat_json(&ask("hello")).await;
+    assert_eq!(status, 503, "{answer}");
+    assert_eq!(answer["error"]["code"], "guard_unavailable");
+    assert!(rig.provider.seen().is_empty());
+}
+
+#[tokio::test]
+async fn policies_watch_what_they_say_and_where_they_hold() {
+    let rules = word(&["input"], "bomb", &json!({"type": "block"}));
+    let key = Rig::new().principal.key_id.unwrap().to_string();
+    for (applies_to, label, refused) in [
+        (json!({"everything": true}), "dev", true),
+        (json!({"everything": true}), "production", true),
+        (json!({"everything": true}), "staging", false),
+        (json!({}), "dev", false),
+        (json!({"models": ["open/fake-large"]}), "dev", true),
+        (json!({"models": ["open/*"]}), "dev", true),
+        (json!({"models": ["claude/*", "open/other"]}), "dev", false),
+        (json!({"apps": ["helper"]}), "dev", false),
+        (json!({"keys": [key]}), "dev", false),
+    ] {
+        let rig = Rig::new();
+        let document = json!({"applies_to": applies_to, "rules": rules});
+        install(&rig, label, policy("p", &document));
+        let (status, _) = rig.chat_json(&ask("a bomb")).await;
+        assert_eq!(status == 400, refused, "{applies_to} at {label}");
+    }
+    let rig = Rig::new();
+    let key = rig.principal.key_id.unwrap().to_string();
+    let document = json!({"applies_to": {"keys": [key]}, "rules": rules});
+    install(&rig, "dev", policy("p", &document));
+    assert_eq!(rig.chat_json(&ask("a bomb")).await.0, 400);
+}
+
+#[tokio::test]
+async fn values_go_up_as_pseudonyms_and_come_back_as_themselves() {
+    let action = json!({"type": "redact", "reversible": true});
+    let rig = guarded(&mail(&["input"], &action));
+    rig.provider.always(said_in(&[
+        "I wrote to <EMA",
+        "IL_1> and ",
+        "<EMAIL_2",
+        ">.",
+    ]));
+    let request = ask("write to ann@example.com, then bob@example.org, then ann@example.com");
+    let heard = hear(&rig, request.clone()).await;
+    assert_eq!(
+        heard.text,
+        "I wrote to ann@example.com and bob@example.org."
+    );
+    let seen = rig.provider.seen().remove(0).json();
+    assert_eq!(
+        seen["messages"][0]["content"],
+        "write to <EMAIL_1>, then <EMAIL_2>, then <EMAIL_1>"
+    );
+    let (call, _) = records(&rig);
+    assert_eq!(
+        call.output[0]["content"], "I wrote to <EMAIL_1> and <EMAIL_2>.",
+        "values are not recorded"
+    );
+    let (_, answer) = rig.chat_json(&request).await;
+    assert_eq!(
+        answer["choices"][0]["message"]["content"],
+        "I wrote to ann@example.com and bob@example.org."
+    );
+}
+
+#[tokio::test]
+async fn arguments_of_tools_and_their_results_are_looked_at() {
+    let rig = guarded(&mail(
+        &["tool_arguments", "tool_result"],
+        &json!({"type": "redact"}),
+    ));
+    rig.provider.always(Answer {
+        tools: vec![("send".to_owned(), json!({"to": "ann@example.com"}))],
+        text: Vec::new(),
+        ..Answer::default()
+    });
+    let heard = hear(&rig, ask("send it")).await;
+    let arguments: Value = serde_json::from_str(&heard.arguments).unwrap();
+    assert_eq!(arguments, json!({"to": "<EMAIL_1>"}));
+    assert_eq!(heard.finish.as_deref(), Some("tool_calls"));
+
+    rig.provider.always(Answer::text("ok"));
+    let mut request = ask("read it");
+    let list = request["messages"].as_array_mut().unwrap();
+    list.push(json!({"role": "assistant", "content": null, "tool_calls": [
+        {"id": "c", "type": "function", "function": {"name": "read", "arguments": "{}"}}]}));
+    list.push(json!({"role": "tool", "tool_call_id": "c", "content": "from eve@example.net"}));
+    rig.chat_json(&request).await;
+    let seen = rig.provider.seen().pop().unwrap().json();
+    assert_eq!(seen["messages"][2]["content"], "from <EMAIL_1>");
+}
+
+#[tokio::test]
+async fn other_protocols_and_local_models_are_watched_too() {
+    let rig = guarded(&word(
+        &["output"],
+        "fake",
+        &json!({"type": "replace", "with": "real"}),
+    ));
+    let mut request = ask("hello");
+    request["model"] = "claude/fake-large".into();
+    request["max_tokens"] = 50.into();
+    let heard = hear(&rig, request.clone()).await;
+    assert_eq!(heard.text, "Hello from the real provider.");
+    let (_, answer) = rig.chat_json(&request).await;
+    assert_eq!(
+        answer["choices"][0]["message"]["content"],
+        "Hello from the real provider."
+    );
+    let rig = guarded(&word(
+        &["output"],
+        "fake",
+        &json!({"type": "replace", "with": "real"}),
+    ));
+    let mut request = ask("say fake things");
+    request["model"] = "local/parrot".into();
+    let plain = {
+        let rig = Rig::new();
+        hear(&rig, request.clone()).await.text
+    };
+    assert!(plain.contains("fake"), "{plain}");
+    assert_eq!(
+        hear(&rig, request).await.text,
+        plain.replace("fake", "real")
+    );
+}
+
+fn judged(on_failure: &str) -> Value {
+    json!([{"name": "kind", "at": ["output"], "on_failure": on_failure, "deadline_ms": 3000,
+        "check": {"type": "judge", "rubric": "Score how rude it is.", "model": "open/judge"},
+        "action": {"type": "block"}}])
+}
+
+#[tokio::test]
+async fn a_judge_decides_and_one_that_is_down_is_never_silent() {
+    for (verdict, on_failure, blocked) in [
+        (Answer::text(r#"{"score": 0.9}"#), "open", true),
+        (Answer::text(r#"{"score": 0.1}"#), "closed", false),
+        (Answer::text("I would rather not."), "open", false),
+        (Answer::text("I would rather not."), "closed", true),
+        (
+            Answer::faulty(Fault::Status(400, Vec::new(), "{}".to_owned())),
+            "closed",
+            true,
+        ),
+    ] {
+        let rig = guarded(&judged(on_failure));
+        rig.provider.when("Score how rude", verdict.clone());
+        rig.provider.always(Answer::text("You are a fool."));
+        let heard = hear(&rig, ask("who am I?")).await;
+        let case = format!("{verdict:?} {on_failure}");
+        assert_eq!(
+            heard.finish.as_deref() == Some("content_filter"),
+            blocked,
+            "{case}"
+        );
+        assert_eq!(heard.text.is_empty(), blocked, "{case}: {heard:?}");
+        let (_, answer) = rig.chat_json(&ask("who am I?")).await;
+        let finish = &answer["choices"][0]["finish_reason"];
+        assert_eq!(finish == "content_filter", blocked, "{case}: {answer}");
+        let silent = verdict.text == [r#"{"score": 0.1}"#];
+        assert_eq!(records(&rig).1.is_none(), silent, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn the_model_is_asked_again_where_a_rule_wants_it() {
+    let action = json!({"type": "rewrite", "instruction": "Say it without the word."});
+    let rig = guarded(&word(&["output"], "fool", &action));
+    rig.provider.next(Answer::text("You are a fool."));
+    rig.provider
+        .when("Say it without", Answer::text("You are dear."));
+    let (_, answer) = rig.chat_json(&ask("who am I?")).await;
+    assert_eq!(answer["choices"][0]["message"]["content"], "You are dear.");
+    // Only once.
+    let rig = guarded(&word(&["output"], "fool", &action));
+    rig.provider.always(Answer::text("You are a fool."));
+    let (_, answer) = rig.chat_json(&ask("who am I?")).await;
+    assert_eq!(answer["choices"][0]["finish_reason"], "content_filter");
+    assert_eq!(rig.provider.seen().len(), 2);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    /// However a provider cuts its answer, the client and the record get the same.
+    #[test]
+    fn any_cut_of_an_answer_is_the_same(
+        parts in prop::collection::vec(prop_oneof![
+            Just("ann@example.com"), Just(" "), Just("secret plan"), Just("secret"), Just(" plan"),
+            Just("が"), Just("か\u{3099}"), Just("090-1234-5678"), Just("。"), Just("x@y"), Just("\u{200d}"),
+        ], 1..12),
+        cuts in prop::collection::vec(0_usize..80, 0..12),
+    ) {
+        let text = parts.concat();
+        let mut at: Vec<usize> = cuts.into_iter().filter(|cut| text.is_char_boundary((*cut).min(text.len()))).map(|cut| cut.min(text.len())).collect();
+        at.extend([0, text.len()]);
+        at.sort_unstable();
+        let pieces: Vec<&str> = at.windows(2).map(|pair| &text[pair[0]..pair[1]]).filter(|piece| !piece.is_empty()).collect();
+        let rules = json!([
+            {"name": "pii", "at": ["output"], "check": {"type": "pii"}, "action": {"type": "redact"}},
+            {"name": "plan", "at": ["output"], "check": {"type": "words", "list": ["secret plan"]}, "action": {"type": "block"}},
+        ]);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let rig = guarded(&rules);
+            rig.provider.always(said_in(&pieces));
+            let heard = hear(&rig, ask("x")).await;
+            let (_, answer) = rig.chat_json(&ask("x")).await;
+            let whole = &answer["choices"][0];
+            assert_eq!(whole["message"]["content"].as_str().unwrap_or_default(), heard.text, "{pieces:?}");
+            assert_eq!(whole["finish_reason"].as_str(), heard.finish.as_deref(), "{pieces:?}");
+        });
+    }
+}
