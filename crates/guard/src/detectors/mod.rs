@@ -14,10 +14,12 @@ pub(crate) mod check;
 #[cfg(test)]
 mod measure;
 mod text;
+mod toxicity;
 
 mod birth;
 mod email;
 mod ids;
+mod injection;
 mod jp_address;
 pub mod language;
 pub mod links;
@@ -154,9 +156,14 @@ pub static SECRETS: &[&Detector] = &[
     &secrets::PASSWORD,
 ];
 /// Phrases of prompt injection, the rules tier of an `injection` check.
-pub static INJECTION: &[&Detector] = &[];
+pub static INJECTION: &[&Detector] = &[
+    &injection::OVERRIDE,
+    &injection::REVEAL,
+    &injection::ROLE,
+    &injection::COVERT,
+];
 /// Insults and threats, the rules tier of a `toxicity` check.
-pub static TOXICITY: &[&Detector] = &[];
+pub static TOXICITY: &[&Detector] = &[&toxicity::THREAT, &toxicity::INSULT];
 /// Phrases of refusal.
 pub static REFUSAL: &[&Detector] = &[&refusal::REFUSAL];
 /// Links and images: every one is a candidate, the rule's list of hosts decides.

@@ -68,22 +68,26 @@ stanley wayne logan luna sofia diego yuki sakura ming oliver lee kim russell ali
 
 /// What makes the next capitalised words a person.
 const TITLES: &[&str] = &[
-    "mr",
-    "mr.",
-    "mrs",
-    "mrs.",
-    "ms",
-    "ms.",
-    "miss",
-    "mx",
-    "mx.",
-    "dr",
-    "dr.",
-    "prof",
-    "prof.",
-    "professor",
-    "sir",
-    "madam",
+    "Mr",
+    "Mr.",
+    "Mrs",
+    "Mrs.",
+    "Ms",
+    "Ms.",
+    "Miss",
+    "Mx",
+    "Mx.",
+    "Dr",
+    "Dr.",
+    "Prof",
+    "Prof.",
+    "Professor",
+    "Sir",
+    "Madam",
+    "MR",
+    "MRS",
+    "MS",
+    "DR",
 ];
 
 /// What says that a name comes.
@@ -184,7 +188,8 @@ fn parts_of(text: &str) -> Vec<(&str, usize)> {
     parts
 }
 
-/// The last word before a candidate, in lower case, if only a space is between.
+/// The last word before a candidate, if only a space is between. In its case: `3.5 ms. No` has
+/// no title in it.
 fn last_word(before: &str) -> String {
     let Some(before) = before.strip_suffix(' ') else {
         return String::new();
@@ -193,12 +198,13 @@ fn last_word(before: &str) -> String {
     near.rsplit(|c: char| !(is_word(c) || c == '.'))
         .next()
         .unwrap_or_default()
-        .to_lowercase()
+        .to_owned()
 }
 
 fn is_name(words: &[String], after_title: bool, label: bool) -> Option<f32> {
     let (first, last) = (words.first()?, words.last()?);
-    if TITLES.contains(&first.as_str()) || words.iter().any(|word| listed(NO_NAMES, word)) {
+    let is_title = TITLES.iter().any(|title| title.eq_ignore_ascii_case(first));
+    if is_title || words.iter().any(|word| listed(NO_NAMES, word)) {
         return None;
     }
     // Anna-Maria is an Anna.
@@ -227,6 +233,7 @@ mod tests {
             "I met ⟦James Smith⟧ yesterday.",
             "My name is ⟦Sarah Connor⟧.",
             "Dear ⟦Emily⟧, thank you",
+            "it took 3.5 ms. No answer came",
             "Mr. ⟦Bond⟧ and Dr ⟦Jane Doe⟧ agreed",
             "⟦John Q. Wilson⟧ called",
             "Contact: ⟦Mary O'Brien⟧, ext. 5",

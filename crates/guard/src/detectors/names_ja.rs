@@ -227,10 +227,11 @@ fn follows(found: &Candidate<'_>, rest: &str, word: &str) -> bool {
         return !(word.ends_with(is_han) && next.is_some_and(is_han));
     }
     // The candidate may end within the honorific: what is after it tells the next character.
-    let mut seen: String = rest.to_owned();
-    seen.extend(found.after);
-    !rest.is_empty() && rest.chars().count() < word.chars().count() && word.starts_with(&seen)
-        || rest.is_empty() && found.after.is_some_and(|c| word.chars().eq([c]))
+    let Some(after) = found.after.filter(|_| word.starts_with(rest)) else {
+        return false;
+    };
+    let seen = format!("{rest}{after}");
+    word == seen || (seen.chars().count() >= 2 && word.starts_with(&seen))
 }
 
 fn in_characters(found: &Candidate<'_>) -> Option<Verdict> {
@@ -345,7 +346,10 @@ fn is_given(name: &str) -> bool {
 }
 
 /// Surnames that are an ordinary word before 様 or さん (奥様, 皆さん).
-const NO_SURNAMES: &str = "奥皆神王仏姫客娘嫁孫主宮堂殿何";
+const NO_SURNAMES: &str = "奥皆神王仏姫客娘嫁孫主宮堂殿何今";
+
+/// What makes a surname of one character a name: 南殿 and 北部長 are places and posts.
+const AFTER_SHORT: &[&str] = &["さん", "さま", "くん", "ちゃん", "様", "氏", "先生"];
 
 fn surname_alone(found: &Candidate<'_>, surname: &str, label: bool) -> Option<Verdict> {
     let around = around(found, surname.len());
@@ -353,7 +357,9 @@ fn surname_alone(found: &Candidate<'_>, surname: &str, label: bool) -> Option<Ve
     if NO_SURNAMES.contains(surname) {
         return None;
     }
-    if around.honorific {
+    let rest = &found.text[surname.len()..];
+    let polite = || AFTER_SHORT.iter().any(|word| follows(found, rest, word));
+    if around.honorific && (!short || polite()) {
         return found.part(surname.len(), 0.9);
     }
     // "氏名：山田" and "担当: 佐藤", but not "の妻は" nor "課長林".

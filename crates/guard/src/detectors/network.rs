@@ -82,8 +82,9 @@ fn version_4(found: &Candidate<'_>, labelled: bool) -> Option<Verdict> {
     if found.after.is_some_and(|c| is_word(c) || c == '-') {
         return None;
     }
-    let everybodys = address.is_loopback() || address.is_unspecified() || address.is_broadcast();
-    let is_mask = address.octets()[0] == 255;
+    let everybodys = address.is_loopback();
+    // Nothing is reached at 0.x.y.z nor 255.x.y.z: a version or a mask.
+    let is_mask = matches!(address.octets()[0], 0 | 255);
     if everybodys || is_mask || (!labelled && found.tail().has(16, VERSIONS)) {
         return None;
     }
