@@ -1,11 +1,48 @@
 //! The engine: compiles a policy once, then runs streams over it.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `plan.rs` | from a policy to what runs; what is wrong with a policy |
+//! | `stream.rs` | one text: order of finds, edits, questions, release |
+//! | `layer.rs` | a text and its readings, down to what was decoded from what was decoded |
+//! | `cluster.rs`, `fold.rs`, `spans.rs` | readings: cuts, foldings, the way back |
+//! | `decode.rs`, `arguments.rs` | base64 and its like; JSON of tool calls |
+//! | `scan.rs`, `pattern.rs` | the anchored scanner; what patterns may be |
+//! | `sentences.rs`, `languages.rs`, `gibberish.rs` | passages, and what is judged in place |
+//! | `loops.rs`, `leak.rs`, `schema.rs`, `repair.rs` | circles, the system prompt, JSON |
+
+mod arguments;
+mod cluster;
+mod decode;
+mod fold;
+mod gibberish;
+mod languages;
+mod layer;
+mod leak;
+mod loops;
+mod pattern;
+mod plan;
+mod repair;
+mod scan;
+mod schema;
+mod sentences;
+mod spans;
+mod stream;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::decide::{Answer, QuestionId, Scanned, Step};
+pub use leak::PromptIndex;
+pub use stream::Stream;
+
+use crate::decide::{Answer, Decision, Outcome, Scanned, Step};
 use crate::policy::{Point, Policy};
+
+/// How much text before a position is kept for what looks back: 64 characters of any script.
+const CONTEXT_BYTES: usize = 256;
+/// Forgetting is done in steps of this much, because it moves what is kept.
+const SLACK_BYTES: usize = 4_096;
 
 /// Where a policy is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +63,14 @@ impl Problem {
     }
 }
 
+impl fmt::Display for Problem {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}: {}", self.path, self.message)
+    }
+}
+
 /// What a policy refers to by name.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Resources {
     /// Word lists.
     pub lists: BTreeMap<String, Vec<String>>,
@@ -50,7 +93,7 @@ impl fmt::Debug for Scorer {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Scorer")
             .field("name", &self.name)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -61,83 +104,96 @@ pub type Pseudonyms = Arc<dyn Fn(&str, &str) -> Option<String> + Send + Sync>;
 /// What a scan knows beside the text.
 #[derive(Clone, Default)]
 pub struct Context {
-    /// The system prompt, for `prompt_leak`.
+    /// The system prompt, for `prompt_leak`. Without one that check has nothing to find.
     pub system: Option<Arc<PromptIndex>>,
-    /// Marks that were hidden in the prompt, for `canary`.
+    /// Marks that were hidden in the prompt, for `canary`. Without one that check has nothing to
+    /// find.
     pub canaries: Vec<String>,
     /// The conversation's vault, for reversible redaction. Without one, placeholders are numbered
     /// within the text and nothing is kept.
     pub pseudonyms: Option<Pseudonyms>,
 }
 
-/// A system prompt, prepared for finding passages of it. Built once per prompt, shared by streams.
-#[derive(Debug)]
-pub struct PromptIndex {}
-
-impl PromptIndex {
-    /// Prepares a prompt.
-    pub fn new(_prompt: &str) -> Self {
-        PromptIndex {}
+impl fmt::Debug for Context {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Context").finish_non_exhaustive()
     }
 }
 
 /// A policy that was checked and is ready to run. Shared by all streams.
 #[derive(Debug)]
-pub struct Compiled {}
+pub struct Compiled {
+    rules: Vec<plan::RuleFacts>,
+    points: BTreeMap<Point, Arc<plan::Plan>>,
+}
 
 impl Compiled {
     /// Checks and prepares a policy.
     ///
     /// # Errors
     /// Every problem that it has, with its place.
-    pub fn new(_policy: &Policy, _resources: &Resources) -> Result<Compiled, Vec<Problem>> {
-        Ok(Compiled {})
+    pub fn new(policy: &Policy, resources: &Resources) -> Result<Compiled, Vec<Problem>> {
+        plan::compile(policy, resources)
     }
 
     /// Whether any rule looks at this point.
-    pub fn looks_at(&self, _point: Point) -> bool {
-        false
+    pub fn looks_at(&self, point: Point) -> bool {
+        self.points.contains_key(&point)
     }
 
-    /// A whole text. Tiers that would have to be asked count as failed: hosts that have them use
-    /// a stream.
-    pub fn scan(self: &Arc<Self>, _point: Point, text: &str, _context: &Context) -> Scanned {
+    /// Whether nothing leaves a stream at this point before its end: a rule asks for a rewrite or
+    /// for JSON.
+    pub fn holds_all(&self, point: Point) -> bool {
+        self.points.get(&point).is_some_and(|plan| plan.holds_all)
+    }
+
+    /// A whole text. Tiers that would have to be asked count as failed, each by its rule's
+    /// `on_failure`: hosts that have them use a stream.
+    pub fn scan(self: &Arc<Self>, point: Point, text: &str, context: &Context) -> Scanned {
+        let mut stream = self.stream(point, context.clone());
+        let mut whole = Step::default();
+        let mut asked = Vec::new();
+        for step in [stream.push(text), stream.finish()] {
+            asked.extend(join(&mut whole, step));
+        }
+        while let Some(id) = asked.pop() {
+            let failed = Answer::Failed("there is no model to ask here".to_owned());
+            let step = stream.answer(id, failed);
+            asked.extend(join(&mut whole, step));
+        }
         Scanned {
-            text: text.to_owned(),
-            findings: Vec::new(),
-            decision: crate::Decision::Pass,
+            decision: decision(&whole),
+            text: whole.release,
+            findings: whole.findings,
         }
     }
 
     /// A text that comes in parts.
-    pub fn stream(self: &Arc<Self>, _point: Point, _context: Context) -> Stream {
-        Stream {}
+    pub fn stream(self: &Arc<Self>, point: Point, context: Context) -> Stream {
+        Stream::new(self.clone(), point, context)
     }
 }
 
-/// A text that comes in parts: see [`Step`].
-#[derive(Debug)]
-pub struct Stream {}
+/// Adds a step to those before it; what it asks.
+fn join(whole: &mut Step, step: Step) -> Vec<crate::QuestionId> {
+    whole.release.push_str(&step.release);
+    whole.findings.extend(step.findings);
+    whole.ended = whole.ended.take().or(step.ended);
+    whole.done |= step.done;
+    step.ask.iter().map(|question| question.id).collect()
+}
 
-impl Stream {
-    /// The next part.
-    pub fn push(&mut self, text: &str) -> Step {
-        Step {
-            release: text.to_owned(),
-            ..Step::default()
-        }
-    }
-
-    /// There is no more.
-    pub fn finish(&mut self) -> Step {
-        Step {
-            done: true,
-            ..Step::default()
-        }
-    }
-
-    /// What a model tier said.
-    pub fn answer(&mut self, _question: QuestionId, _answer: Answer) -> Step {
-        Step::default()
+fn decision(whole: &Step) -> Decision {
+    let edited = |outcome: Outcome| {
+        matches!(
+            outcome,
+            Outcome::Redacted | Outcome::Replaced | Outcome::Repaired
+        )
+    };
+    match &whole.ended {
+        Some(ended) if ended.rewrite.is_some() => Decision::Rewrite(ended.clone()),
+        Some(ended) => Decision::Blocked(ended.clone()),
+        None if whole.findings.iter().any(|found| edited(found.outcome)) => Decision::Edited,
+        None => Decision::Pass,
     }
 }

@@ -1,0 +1,248 @@
+//! How fast the rules are: every built-in detector and check of the rules tier over 4 KB of
+//! English and of Japanese, whole and as a stream of frames of about four tokens.
+//!
+//! `cargo run --release -p guard --example guard_speed`. Prints wall time per text (p50, p99) and
+//! per frame, CPU time per text, and how much text waits on average. The figures are in
+//! `docs/guardrails.md`.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Instant;
+
+use guard::{
+    Action, Check, Compiled, Context, Fold, Point, Policy, PromptIndex, Resources, Rule, Scorer,
+    Tier, WordList,
+};
+
+const TEXT_BYTES: usize = 4_096;
+const ROUNDS: usize = 2_000;
+const FRAME_CHARS: usize = 14;
+
+const ENGLISH: &str = "Thanks for writing in about the delivery of your order, which left our \
+warehouse in Rotterdam on the 14th of March at 9:30. If the parcel has not arrived by Friday, \
+call 020 7946 0958 or write to support@example.com and mention invoice 20391-B; we will send \
+a second one. The manual at https://docs.example.com/setup?step=3 explains how the sensor is \
+mounted, which needs about 25 minutes and a 5 mm key. Several readers asked whether the battery \
+lasts through a winter: in our tests it held 143 days at minus ten degrees. ";
+
+const JAPANESE: &str = "お問い合わせいただきありがとうございます。ご注文の商品は三月十四日の午前九時\
+半に倉庫を出荷いたしました。金曜日までに届かない場合は、０３－１２３４－５６７８までお電話いただくか、\
+support@example.com までご連絡ください。担当の田中が折り返しご説明いたします。設置の手順は\
+https://docs.example.com/setup をご覧ください。作業には約２５分かかります。電池は冬の間ずっと持つのかと\
+いうご質問を多くいただきますが、マイナス十度の試験で百四十三日間動作しました。";
+
+fn main() {
+    let policy = policy();
+    let resources = resources();
+    let started = Instant::now();
+    let compiled = match Compiled::new(&policy, &resources) {
+        Ok(compiled) => Arc::new(compiled),
+        Err(problems) => {
+            for problem in problems {
+                say(&problem.to_string());
+            }
+            return;
+        }
+    };
+    say(&format!(
+        "policy compiled in {} ms",
+        started.elapsed().as_millis()
+    ));
+    for (name, piece) in [("English", ENGLISH), ("Japanese", JAPANESE)] {
+        let mut text = piece.repeat(TEXT_BYTES / piece.len() + 1);
+        let mut end = TEXT_BYTES;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        measure_whole(name, &compiled, &text);
+        measure_stream(name, &compiled, &text);
+    }
+    for rule in &policy.rules {
+        measure_rule(rule, &resources);
+    }
+}
+
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    // Nobody reads on: nothing to do about it.
+    let _ = writeln!(out, "{line}");
+}
+
+fn measure_whole(name: &str, compiled: &Arc<Compiled>, text: &str) {
+    let context = context();
+    let mut times: Vec<u128> = Vec::with_capacity(ROUNDS);
+    let mut found = 0;
+    for _ in 0..50 {
+        found = compiled.scan(Point::Output, text, &context).findings.len();
+    }
+    let cpu = cpu_ns();
+    for _ in 0..ROUNDS {
+        let started = Instant::now();
+        std::hint::black_box(compiled.scan(Point::Output, text, &context));
+        times.push(started.elapsed().as_nanos());
+    }
+    let cpu_us = (cpu_ns() - cpu) / ROUNDS as u64 / 1_000;
+    let (p50, p99) = percentiles(&mut times);
+    say(&format!(
+        "{name:9} whole {} bytes: p50 {p50} us, p99 {p99} us, CPU {cpu_us} us, {found} findings",
+        text.len()
+    ));
+}
+
+fn measure_stream(name: &str, compiled: &Arc<Compiled>, text: &str) {
+    let chars: Vec<char> = text.chars().collect();
+    let frames: Vec<String> = chars
+        .chunks(FRAME_CHARS)
+        .map(|c| c.iter().collect())
+        .collect();
+    let mut times: Vec<u128> = Vec::new();
+    let (mut waiting, mut pushed, mut released) = (0, 0, 0);
+    for _ in 0..ROUNDS / 20 {
+        let mut stream = compiled.stream(Point::Output, context());
+        (pushed, released) = (0, 0);
+        for frame in &frames {
+            let started = Instant::now();
+            let step = stream.push(frame);
+            times.push(started.elapsed().as_nanos());
+            pushed += frame.len();
+            released += step.release.len();
+            waiting += pushed.saturating_sub(released);
+        }
+        released += stream.finish().release.len();
+    }
+    let mean = waiting / times.len().max(1);
+    let frames = times.len();
+    let (p50, p99) = percentiles(&mut times);
+    say(&format!(
+        "{name:9} {frames} frames: p50 {p50} us, p99 {p99} us per frame, {mean} bytes wait on \
+         average ({pushed} in, {released} out)"
+    ));
+}
+
+fn measure_rule(rule: &Rule, resources: &Resources) {
+    let policy = Policy {
+        rules: vec![rule.clone()],
+        ..Policy::default()
+    };
+    let Ok(compiled) = Compiled::new(&policy, resources) else {
+        return;
+    };
+    let compiled = Arc::new(compiled);
+    let context = context();
+    let mut shown = format!("  {:14}", rule.name);
+    for piece in [ENGLISH, JAPANESE] {
+        let text = piece.repeat(TEXT_BYTES / piece.len() + 1);
+        let mut times: Vec<u128> = Vec::new();
+        for _ in 0..200 {
+            let started = Instant::now();
+            std::hint::black_box(compiled.scan(Point::Output, &text, &context));
+            times.push(started.elapsed().as_nanos());
+        }
+        let (p50, p99) = percentiles(&mut times);
+        shown += &format!("  p50 {p50:4} us  p99 {p99:4} us");
+    }
+    say(&shown);
+}
+
+fn percentiles(times: &mut [u128]) -> (u128, u128) {
+    times.sort_unstable();
+    let at = |share: usize| times.get(times.len() * share / 100).copied().unwrap_or(0) / 1_000;
+    (at(50), at(99))
+}
+
+/// CPU time of this process so far; 0 where there is no such file.
+fn cpu_ns() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
+    let first = stat.split_whitespace().next();
+    first.and_then(|ns| ns.parse().ok()).unwrap_or(0)
+}
+
+fn policy() -> Policy {
+    let words = ["competitor", "project nightingale", "社外秘", "ライバル社"];
+    let checks = [
+        ("pii", Check::Pii { kinds: Vec::new() }),
+        ("secrets", Check::Secrets { kinds: Vec::new() }),
+        (
+            "words",
+            Check::Words {
+                list: WordList::Inline(words.iter().map(|word| (*word).to_owned()).collect()),
+                fold: Fold::Loose,
+                inside: false,
+            },
+        ),
+        (
+            "pattern",
+            Check::Pattern {
+                pattern: r"\b[A-Z]{2,5}-[0-9]{3,8}\b".to_owned(),
+                fold: Fold::Exact,
+            },
+        ),
+        (
+            "injection",
+            Check::Injection {
+                threshold: None,
+                tiers: vec![Tier::Rules],
+            },
+        ),
+        (
+            "toxicity",
+            Check::Toxicity {
+                threshold: None,
+                tiers: vec![Tier::Rules],
+            },
+        ),
+        (
+            "links",
+            Check::Links {
+                allow: vec!["*.example.com".to_owned()],
+            },
+        ),
+        ("canary", Check::Canary {}),
+        ("prompt_leak", Check::PromptLeak { min_chars: 40 }),
+        ("refusal", Check::Refusal {}),
+        ("empty", Check::Empty {}),
+        ("size", Check::Size { max_chars: 100_000 }),
+        ("repetition", Check::Repetition { min_chars: 2_000 }),
+        ("gibberish", Check::Gibberish { threshold: None }),
+    ];
+    let rules = checks.into_iter().map(|(name, check)| {
+        let action = match check {
+            Check::Pii { .. } | Check::Secrets { .. } => Action::Redact { reversible: false },
+            _ => Action::Flag {},
+        };
+        Rule {
+            name: name.to_owned(),
+            at: vec![Point::Output],
+            check,
+            action,
+            shadow: false,
+            on_failure: guard::OnFailure::Open,
+            deadline_ms: None,
+            hold: true,
+        }
+    });
+    Policy {
+        rules: rules.collect(),
+        ..Policy::default()
+    }
+}
+
+fn resources() -> Resources {
+    let scorers: BTreeMap<String, Scorer> = BTreeMap::new();
+    Resources {
+        scorers,
+        ..Resources::default()
+    }
+}
+
+fn context() -> Context {
+    let prompt = "You are the assistant of a shop for sensors. Answer in the customer's language, \
+                  never promise a date, and do not speak about unreleased products.";
+    Context {
+        system: Some(Arc::new(PromptIndex::new(prompt))),
+        canaries: vec!["mk-7f3a91c2".to_owned()],
+        pseudonyms: None,
+    }
+}
