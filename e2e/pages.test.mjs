@@ -69,6 +69,8 @@ async function choose(server) {
   await server.call("/api/v1/datasets", { name: "本/棚", examples });
   const models = ["acme/echo", "acme/japanese", "acme/echo-small", "acme/status-400"];
   for (const [i, model] of models.entries()) await server.call("/api/v1/prices", { provider: "acme", model: model.split("/")[1], input_usd: 4 - i, output_usd: 9 - 2 * i }, "PUT");
+  const card = { model: "acme/echo", title: "こだま Echo", vendor: "Acme", licence: "Apache-2.0", open: true, languages: ["en", "ja"], input: ["text", "point cloud"], notes: "Says it again.", sources: ["https://example.com/echo"], read_on: "2026-11-21" };
+  assert.equal((await server.call("/api/v1/catalog/model_card/acme%2Fecho/versions", { content: card })).status, 201);
   const contains = { name: "contains", evaluator: { type: "metric", metric: { id: "contains" } } };
   const similar = { name: "exact", evaluator: { type: "metric", metric: { id: "exact-match" } } };
   const task = { dataset: "dataset:本/棚@latest", models, evaluators: [contains, similar], description: "Which model knows the shelves?", finalists: 3 };
@@ -112,6 +114,8 @@ async function experiment(server) {
   assert.equal((await server.call("/api/public/scores", scores)).status, 202);
 }
 
+const GUIDELINES = "# Be fair 公平に\nRead **all** of it, then *decide*:\n\n1. Is it true? See [our rules](https://example.com/rules).\n   - Only what the answer says counts.\n2. Is it kind?\n\n> 迷ったら `skip` を選んでください。\n\n```\nSELECT shelf FROM books;\n```\n<script>alert(1)</script>";
+
 /** A review queue that is half done, with an item on which raters differ, and a judge beside people. */
 async function judge(server) {
   const questions = [
@@ -119,7 +123,7 @@ async function judge(server) {
     { name: "quality", type: "rating" }, { name: "facts", type: "spans", options: ["place", "name"], required: false },
     { name: "answer", type: "correction", required: false },
   ];
-  await server.call("/api/v1/catalog/review_queue/shop/versions", { content: { description: "Answers of the shop", guidelines: "Be fair.\n公平に。", raters: 1, blind: true, questions } });
+  await server.call("/api/v1/catalog/review_queue/shop/versions", { content: { description: "Answers of the shop", guidelines: GUIDELINES, raters: 1, blind: true, questions } });
   await server.call("/api/v1/review/queues/shop/fill", { source: { traces: {} }, limit: 6, random: 2 });
   for (const verdict of ["good", "bad"]) {
     const { item } = (await server.call("/api/v1/review/inbox/shop/next", {})).json;
@@ -233,6 +237,7 @@ const pages = [
   ["experiments-empty", () => [empty, "/experiments"]],
   ["experiments", () => [full, "/experiments"]],
   ["experiments-new", () => [full, "/experiments/new"]],
+  ["experiments-new-known", () => [full, "/experiments/new?kind=prompt&target=support%2Fanswer&control=1&candidate=2"]],
   ["experiment", () => [full, "/experiments/show?name=greeting"]],
   ["datasets-empty", () => [empty, "/datasets"]],
   ["datasets", () => [full, "/datasets"]],
@@ -259,6 +264,8 @@ const pages = [
   ["choices-empty", () => [empty, "/choices"]],
   ["choices", () => [full, "/choices"]],
   ["choices-models", () => [full, "/choices/models?sort=context"]],
+  ["choices-card", () => [full, "/choices/models/edit?name=acme%2Fecho"]],
+  ["choices-card-new", () => [full, "/choices/models/edit?model=claude-sonnet-4-5"]],
   ["choices-new", () => [full, "/choices/new"]],
   ["choices-again", () => [full, paths.choiceLike]],
   ["choice", () => [full, paths.choice]],

@@ -11,6 +11,7 @@
 //! | `cite.rs` | evidence for a release or a prompt |
 //! | `chart.rs` | where the marks of the chart stand |
 //! | `api.rs`, `pages.rs`, `view.rs` | JSON routes, pages, what templates are given |
+//! | `card_page.rs` | the form of a project's own entry |
 //!
 //! A choice asks no model itself: each round is an evaluation, which measures, pays, is
 //! held and goes on after a kill as evaluations do, and whose cache makes a larger sample
@@ -18,6 +19,7 @@
 //! holds a lease and a fence as theirs do.
 
 mod api;
+mod card_page;
 mod chart;
 mod cite;
 mod document;

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::api::{give_evidence, holds, page as page_of, start_choice};
+use super::card_page;
 use super::properties::{ModelTask, Wanted};
 use super::view::{encode, list_row, model_row, number, show_href, show_view};
 use super::{Choice, ChoiceLimits, Desk, KnownModel, Subject, Weights, names};
@@ -34,6 +35,7 @@ type Fields = BTreeMap<String, String>;
 pub(super) fn routes() -> Vec<Route> {
     let read = Access::Needs(Permission::ReadEvaluations);
     let run = Access::Needs(Permission::RunEvaluations);
+    let write = Access::Needs(Permission::WriteCatalog);
     vec![
         Route::get("/{project}/choices", read, list),
         Route::post("/{project}/choices", run, create),
@@ -42,6 +44,8 @@ pub(super) fn routes() -> Vec<Route> {
             Access::Needs(Permission::ReadModels),
             models,
         ),
+        Route::get("/{project}/choices/models/edit", write, card_page::edit),
+        Route::post("/{project}/choices/models/edit", write, card_page::save),
         Route::get("/{project}/choices/new", run, new),
         Route::get("/{project}/choices/show", read, show),
         Route::post("/{project}/choices/change", run, change),
@@ -53,7 +57,7 @@ pub(super) fn routes() -> Vec<Route> {
     ]
 }
 
-fn field<'a>(fields: &'a Fields, name: &str) -> Option<&'a str> {
+pub(super) fn field<'a>(fields: &'a Fields, name: &str) -> Option<&'a str> {
     let value = fields.get(name).map(|value| value.trim());
     value.filter(|value| !value.is_empty())
 }
@@ -87,8 +91,8 @@ fn flag(fields: &Fields, name: &str) -> Option<bool> {
     }
 }
 
-fn words(fields: &Fields, name: &str) -> Vec<String> {
-    let texts = field(fields, name).unwrap_or_default().split(',');
+pub(super) fn words(fields: &Fields, name: &str) -> Vec<String> {
+    let texts = field(fields, name).unwrap_or_default().split([',', '、']);
     let words = texts.map(str::trim).filter(|word| !word.is_empty());
     words.map(str::to_owned).collect()
 }

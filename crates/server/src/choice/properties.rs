@@ -242,6 +242,13 @@ static SHIPPED: LazyLock<Vec<ModelCard>> = LazyLock::new(|| {
         .unwrap_or_default()
 });
 
+/// What comes with the program about a model, or about the family that a pattern names.
+pub(super) fn shipped(model: &str) -> Option<ModelCard> {
+    let whole = |card: &&ModelCard| card.model == model;
+    let found = SHIPPED.iter().find(whole);
+    found.or_else(|| best(SHIPPED.iter(), model)).cloned()
+}
+
 /// What a model costs, in US dollars per million tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 pub struct ModelPrice {

@@ -67,6 +67,7 @@ pub(super) fn model_row(page: &PageContext, model: &KnownModel, chosen: bool) ->
         "languages": card.languages, "input": card.input, "tunable": yes_no(card.tunable), "regions": card.regions,
         "notes": card.notes, "sources": card.sources, "read_on": card.read_on,
         "own_entry": entry,
+        "edit_href": super::card_page::edit_href(page, &model.id, entry.map(String::as_str)),
         "input_usd": model.price.map(|price| format!("${}", price.input_usd)),
         "output_usd": model.price.map(|price| format!("${}", price.output_usd)),
         "try_href": (model.callable && card.task != Some(ModelTask::Embedding))

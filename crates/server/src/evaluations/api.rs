@@ -194,7 +194,7 @@ impl EvaluationJson {
             created_at: evaluation.created_at,
             started_at: evaluation.started_at,
             ended_at: evaluation.ended_at,
-            warnings: evaluation.pinned.warnings.clone(),
+            warnings: super::Warning::all_english(&evaluation.pinned.warnings),
             gates: evaluation.gates.clone(),
         }
     }

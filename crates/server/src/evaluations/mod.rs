@@ -40,6 +40,7 @@ mod plots;
 mod results;
 mod store;
 mod view;
+mod warning;
 mod work;
 
 use std::collections::{BTreeMap, HashMap};
@@ -75,6 +76,7 @@ pub use results::{
 pub use store::{
     AnswerRow, CallProblem, Cell, Counters, Evaluation, JudgedAnswer, Outcome, ScoreRow, State,
 };
+pub use warning::Warning;
 
 /// More of the calling code, for features that ask candidates: the same traces, the same way
 /// not to pay twice.

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 use super::document::{Candidate, EvaluatorUse, PromptUse, SuiteDocument};
 use super::local::References;
+use super::warning::Warning;
 use crate::app::App;
 use crate::error::{AppError, Result};
 use crate::evaluators::{self, EvaluatorDocument, judge};
@@ -93,7 +94,7 @@ pub struct Pinned {
     pub evaluators: Vec<PinnedEvaluator>,
     /// What to know before believing the result.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
 }
 
 fn wrong(at: impl Into<String>, message: impl Into<String>) -> AppError {
@@ -117,11 +118,10 @@ pub(crate) async fn pin(app: &App, scope: Scope, suite: &SuiteDocument) -> Resul
     let mut warnings = Vec::new();
     for evaluator in &evaluators {
         if let Some(data) = evaluator.document.data().filter(|data| !app.data.has(data)) {
-            let name = &evaluator.name;
-            warnings.push(format!(
-                "the evaluator {name:?} needs data that is not installed and will score nothing; on the \
-                 server, run: meguri data pull {data}"
-            ));
+            warnings.push(Warning::NoData {
+                evaluator: evaluator.name.clone(),
+                data: data.to_owned(),
+            });
         }
     }
     check_families(suite, &candidates, &evaluators, &mut warnings)?;
@@ -278,34 +278,14 @@ async fn pin_evaluator(
     })
 }
 
-/// A judge and a candidate of one family.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Family {
+/// A judge of the family that it judges.
+struct Family {
     /// The evaluator's index.
     evaluator: usize,
     /// Whether the evaluator's document allows it.
     is_known: bool,
-    /// The judging model.
-    pub(super) judge: String,
-    /// The candidate's name.
-    pub(super) candidate: String,
-    /// Its model.
-    pub(super) model: String,
-}
-
-impl Family {
-    /// The sentence of the API.
-    pub(super) fn english(&self) -> String {
-        format!(
-            "the judge {} and the candidate {:?} ({}) are of one family, and judges prefer their own",
-            self.judge, self.candidate, self.model
-        )
-    }
-}
-
-/// Every judge that judges its own family.
-pub(super) fn families(suite: &SuiteDocument, pinned: &Pinned) -> Vec<Family> {
-    families_of(suite, &pinned.candidates, &pinned.evaluators)
+    /// What to tell.
+    warning: Warning,
 }
 
 fn families_of(
@@ -326,9 +306,11 @@ fn families_of(
                 found.extend(own.map(|model| Family {
                     evaluator: index,
                     is_known,
-                    judge: juror.to_owned(),
-                    candidate: named.name.clone(),
-                    model: model.clone(),
+                    warning: Warning::SameFamily {
+                        judge: juror.to_owned(),
+                        candidate: named.name.clone(),
+                        model: model.clone(),
+                    },
                 }));
             }
         }
@@ -342,14 +324,14 @@ fn check_families(
     suite: &SuiteDocument,
     candidates: &[PinnedCandidate],
     evaluators: &[PinnedEvaluator],
-    warnings: &mut Vec<String>,
+    warnings: &mut Vec<Warning>,
 ) -> Result<()> {
     for family in families_of(suite, candidates, evaluators) {
         if family.is_known {
-            warnings.push(family.english());
+            warnings.push(family.warning);
             continue;
         }
-        return Err(AppError::invalid(family.english())
+        return Err(AppError::invalid(family.warning.english())
             .code("same_family")
             .at(format!("/evaluators/{}", family.evaluator))
             .hint("take a judge of another family, or set allow_same_family in its document"));

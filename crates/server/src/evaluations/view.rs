@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::api::left_s;
 use super::results::{CellFigures, ComparisonJson, DifferenceRow, EvaluatorFigures, Slice};
-use super::{Evaluation, ExampleDetail, Outcome, Results, gate, pin};
+use super::{Evaluation, ExampleDetail, Outcome, Results, gate};
 use crate::datasets::Example;
 use crate::evaluators::text_of;
 use crate::ui::PageContext;
@@ -146,7 +146,7 @@ pub(super) fn show_view(
         "spent": evaluation.spent.0, "unpriced": evaluation.unpriced,
         "budget": evaluation.document.budget_usd.map(|usd| format!("${usd}")), "left_s": left_s(evaluation),
         "created_at": evaluation.created_at, "started_at": evaluation.started_at, "ended_at": evaluation.ended_at,
-        "worked_us": evaluation.worked_us, "warnings": warnings(page, evaluation), "baseline": results.baseline,
+        "worked_us": evaluation.worked_us, "warnings": super::Warning::all_words(page, &evaluation.pinned.warnings), "baseline": results.baseline,
         "repeats": evaluation.document.repeats, "clustered": evaluation.document.cluster_by,
         "candidates": results.candidates.iter().map(|one| json!({
             "name": one.name, "baseline": one.name == results.baseline, "answers": one.answers, "errors": one.errors,
@@ -185,26 +185,6 @@ fn why(page: &PageContext, result: &gate::GateResult) -> String {
         .map(|(name, value)| (*name, value.as_str()))
         .collect();
     page.t_with(key, &arguments)
-}
-
-/// What to know before believing the result, in the reader's language.
-fn warnings(page: &PageContext, evaluation: &Evaluation) -> Vec<String> {
-    let known = pin::families(&evaluation.document, &evaluation.pinned);
-    let shown = evaluation.pinned.warnings.iter().map(|warning| {
-        let family = known.iter().find(|family| family.english() == *warning);
-        family.map_or_else(
-            || warning.clone(),
-            |family| {
-                let arguments = [
-                    ("judge", family.judge.as_str()),
-                    ("candidate", family.candidate.as_str()),
-                    ("model", family.model.as_str()),
-                ];
-                page.t_with("evaluations-warn-family", &arguments)
-            },
-        )
-    });
-    shown.collect()
 }
 
 #[expect(

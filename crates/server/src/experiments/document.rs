@@ -102,6 +102,14 @@ impl TargetKind {
             Self::App => "app",
         }
     }
+
+    /// The catalog's kind of what its arms are versions of.
+    pub fn arm_kind(self) -> &'static str {
+        match self {
+            Self::Prompt => crate::prompts::KIND,
+            Self::App => super::RELEASE,
+        }
+    }
 }
 
 /// One side.
@@ -312,10 +320,7 @@ impl ExperimentDocument {
 
     /// The catalog's kind of what the arms are versions of.
     pub fn arm_kind(&self) -> &'static str {
-        match self.target.kind {
-            TargetKind::Prompt => crate::prompts::KIND,
-            TargetKind::App => super::RELEASE,
-        }
+        self.target.kind.arm_kind()
     }
 
     /// The target as one text: `prompt:support/answer@production`.

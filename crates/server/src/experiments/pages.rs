@@ -1,16 +1,18 @@
 //! The pages of experiments. Names hold slashes, so a page is `experiments/show?name=…`.
 
+use std::collections::BTreeMap;
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use base::Cursor;
-use db::PageRequest;
+use db::{NameFilter, PageRequest};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::api::{promote_arm, stop_run};
 use super::view::{document_view, encode, list_row, run_view, show_href};
-use super::{Desk, Promoted, RunState};
+use super::{Desk, Promoted, RunState, TargetKind};
 use crate::app::App;
 use crate::auth::{Identity, Permission};
 use crate::error::{AppError, Result};
@@ -20,6 +22,9 @@ use crate::ui::{PageContext, redirect};
 
 /// Rows of the list: each reads a document.
 const ROWS: u32 = 50;
+/// Names and versions that the form offers; others can be typed.
+const OFFERED: u32 = 200;
+const MESSAGE_CHARS: usize = 60;
 
 pub(super) fn routes() -> Vec<Route> {
     let read = Access::Needs(Permission::ReadCatalog);
@@ -263,34 +268,103 @@ fn whole(at: &'static str, text: &str) -> Result<u64> {
     })
 }
 
-#[derive(Deserialize)]
-struct NewQuery {
-    kind: Option<String>,
-    target: Option<String>,
-    pointer: Option<String>,
-    control: Option<String>,
-    candidate: Option<String>,
-}
-
-async fn new(page: PageContext, Query(query): Query<NewQuery>) -> Result<Response> {
-    let mut form = NewForm::empty();
-    form.kind = query.kind.unwrap_or(form.kind);
-    form.target = query.target.unwrap_or_default();
-    form.pointer = query.pointer.unwrap_or(form.pointer);
-    form.control = query.control.unwrap_or_default();
-    form.candidate = query.candidate.unwrap_or_default();
-    render_new(&page, StatusCode::OK, &form, json!({})).await
+/// The form, with what the address says in it: a link from a prompt says which, and the
+/// form asks for itself again when its target changes, to offer that one's versions.
+async fn new(
+    State(app): State<App>,
+    page: PageContext,
+    identity: Identity,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> Result<Response> {
+    let mut values = NewForm::empty().values();
+    for (name, value) in query.iter().filter(|(_, value)| !value.is_empty()) {
+        if let Some(field) = values.get_mut(name) {
+            *field = json!(value);
+        }
+    }
+    let form = NewForm::deserialize(values).map_err(anyhow::Error::from)?;
+    render_new(&app, &page, &identity, StatusCode::OK, &form, json!({})).await
 }
 
 async fn render_new(
+    app: &App,
     page: &PageContext,
+    identity: &Identity,
     status: StatusCode,
     form: &NewForm,
     errors: Value,
 ) -> Result<Response> {
-    let view = json!({"values": form.values(), "errors": errors});
+    let scope = identity.scope();
+    let target = if form.kind == "app" {
+        crate::apps::APP
+    } else {
+        crate::prompts::KIND
+    };
+    let request = PageRequest {
+        cursor: None,
+        limit: OFFERED,
+    };
+    let filter = NameFilter::default();
+    let names = app
+        .catalog
+        .list_names(scope, target, &filter, &request)
+        .await?;
+    let targets: Vec<&str> = names
+        .items
+        .iter()
+        .map(|one| one.latest.name.as_str())
+        .collect();
+    let versions = versions(app, identity, form).await?;
+    // One that is not offered stands among the others, so that nothing typed is lost.
+    let offer = |chosen: &str| {
+        let is_there = chosen.is_empty() || versions.iter().any(|(value, _)| value == chosen);
+        let own = (!is_there).then(|| (chosen.to_owned(), chosen.to_owned()));
+        let all = versions.iter().chain(own.as_ref());
+        all.map(|(value, label)| json!({"value": value, "label": label}))
+            .collect::<Vec<_>>()
+    };
+    let view = json!({
+        "values": form.values(), "errors": errors, "targets": targets, "known": !versions.is_empty(),
+        "controls": offer(form.control.trim()), "candidates": offer(form.candidate.trim()),
+    });
     page.render_with_status(status, "experiments/new.html", view)
         .await
+}
+
+/// What arms can be: labels, then the newest versions, each as the form sends it and as
+/// people read it. Nothing where the target is not known.
+async fn versions(app: &App, identity: &Identity, form: &NewForm) -> Result<Vec<(String, String)>> {
+    let Ok(name) = form.target.trim().parse::<db::Name>() else {
+        return Ok(Vec::new());
+    };
+    let scope = identity.scope();
+    let kind = match form.kind.as_str() {
+        "app" => TargetKind::App,
+        _ => TargetKind::Prompt,
+    };
+    let kind = kind.arm_kind();
+    let request = PageRequest {
+        cursor: None,
+        limit: OFFERED,
+    };
+    let versions = app
+        .catalog
+        .list_versions(scope, kind, &name, &request)
+        .await?;
+    let pointers = app.catalog.pointers(scope, kind, &name).await?;
+    let labels = pointers.iter().map(|pointer| {
+        let label = format!("{} → v{}", pointer.label, pointer.number);
+        (pointer.label.clone(), label)
+    });
+    let numbers = versions.items.iter().map(|version| {
+        let mut label = format!("v{}", version.number);
+        if !version.message.is_empty() {
+            let message = base::text::reveal(&version.message);
+            label = format!("{label} · {}", base::text::preview(&message, MESSAGE_CHARS));
+        }
+        (version.number.to_string(), label)
+    });
+    Ok(labels.chain(numbers).collect())
 }
 
 async fn create(
@@ -303,7 +377,15 @@ async fn create(
         Ok(name) => Ok(redirect(show_href(&page, name.as_str())).into_response()),
         Err(error) if error.status == StatusCode::BAD_REQUEST => {
             let errors = json!({field_of(error.at.as_deref()): error.message});
-            render_new(&page, StatusCode::UNPROCESSABLE_ENTITY, &form, errors).await
+            render_new(
+                &app,
+                &page,
+                &identity,
+                StatusCode::UNPROCESSABLE_ENTITY,
+                &form,
+                errors,
+            )
+            .await
         }
         Err(error) => Err(error),
     }

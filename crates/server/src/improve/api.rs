@@ -171,7 +171,7 @@ impl ImprovementJson {
             created_at: improvement.created_at,
             started_at: improvement.started_at,
             ended_at: improvement.ended_at,
-            warnings: improvement.pinned.warnings.clone(),
+            warnings: crate::evaluations::Warning::all_english(&improvement.pinned.warnings),
             verdict: improvement.verdict.clone(),
         }
     }

@@ -16,8 +16,8 @@ use super::document::{ImproveDocument, Shares};
 use crate::app::App;
 use crate::datasets::{Example, alike_pairs};
 use crate::error::{AppError, Result};
-use crate::evaluations::Pinned as PinnedSuite;
 use crate::evaluations::calling::{PinnedVersion, pin};
+use crate::evaluations::{Pinned as PinnedSuite, Warning};
 use crate::evaluators::{EvaluatorDocument, JudgeMode};
 
 /// The most examples that a split is made of here.
@@ -39,7 +39,7 @@ pub struct Pinned {
     /// Calls for one answer and all its scores, as far as they are known beforehand.
     pub calls_per_row: i64,
     /// What to know before believing the result.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
 }
 
 /// Which examples are for what, by their places in the dataset.
@@ -217,7 +217,7 @@ async fn draw_rows(
     scope: Scope,
     document: &ImproveDocument,
     pinned: &PinnedSuite,
-    warnings: &mut Vec<String>,
+    warnings: &mut Vec<Warning>,
 ) -> Result<Rows> {
     let dataset = crate::evaluations::dataset_document(app, scope.project, pinned).await?;
     let wanted = |example: &Example| match &document.splits {
@@ -272,7 +272,7 @@ async fn draw_rows(
 }
 
 /// Which examples are for what, and warnings of examples that stand on both sides.
-fn assign(document: &ImproveDocument, found: &[(i64, Example)]) -> (Rows, Vec<String>) {
+fn assign(document: &ImproveDocument, found: &[(i64, Example)]) -> (Rows, Option<Warning>) {
     let examples: Vec<Example> = found.iter().map(|(_, example)| example.clone()).collect();
     let pairs = alike_pairs(&examples);
     let mut rows = match &document.splits {
@@ -379,7 +379,7 @@ fn root(parent: &mut [usize], mut index: usize) -> usize {
 }
 
 /// What was held out and stands, nearly the same, in what the search sees.
-fn leaks(rows: &Rows, found: &[(i64, Example)], pairs: &[(usize, usize, f64)]) -> Vec<String> {
+fn leaks(rows: &Rows, found: &[(i64, Example)], pairs: &[(usize, usize, f64)]) -> Option<Warning> {
     let held: BTreeSet<i64> = rows.held_out.iter().copied().collect();
     let seen: BTreeSet<i64> = rows.train.iter().chain(&rows.selection).copied().collect();
     let mut leaking: Vec<(i64, String)> = Vec::new();
@@ -398,20 +398,18 @@ fn leaks(rows: &Rows, found: &[(i64, Example)], pairs: &[(usize, usize, f64)]) -
     leaking.sort();
     leaking.dedup_by_key(|(place, _)| *place);
     if leaking.is_empty() {
-        return Vec::new();
+        return None;
     }
     let named: Vec<&str> = leaking
         .iter()
         .take(NAMED)
         .map(|(_, text)| text.as_str())
         .collect();
-    vec![format!(
-        "{} of {} examples that are held out are nearly the same as ones that the search sees ({}); \
-         the final number may be too good",
-        leaking.len(),
-        rows.held_out.len(),
-        named.join(", ")
-    )]
+    Some(Warning::Leak {
+        leaking: leaking.len(),
+        held_out: rows.held_out.len(),
+        examples: named.join(", "),
+    })
 }
 
 /// The same for two improvements that hold out the same examples of the same data.

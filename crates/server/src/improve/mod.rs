@@ -45,6 +45,7 @@ use tokio::sync::watch;
 
 use crate::app::App;
 use crate::error::{AppError, Result};
+use crate::evaluations::Warning;
 use crate::http::Route;
 
 pub use api::{ExampleCounts, ImprovementJson, StepJson};
@@ -141,10 +142,9 @@ pub async fn start(desk: Desk<'_>, scope: Scope, content: &Value) -> Result<Impr
     let held_out = begin::held_out_key(&pinned);
     let before = store::with_held_out(desk.db(), scope.project, &held_out).await?;
     if before > 0 {
-        pinned.warnings.push(format!(
-            "{before} improvements before were judged on the same examples that are held out here; \
-             each of them tells a little about these, and the number means less every time"
-        ));
+        pinned
+            .warnings
+            .push(Warning::HeldOutBefore { times: before });
     }
     let improvement = Improvement {
         id: store::new_id(desk.db()),

@@ -93,7 +93,7 @@ pub(super) fn show_view(
         "spent": usd(improvement.spent.0), "unpriced": improvement.unpriced,
         "budget": improvement.document.budget_usd.map(|usd| format!("${usd}")),
         "created_at": improvement.created_at, "worked_us": improvement.worked_us,
-        "warnings": improvement.pinned.warnings, "started_by": improvement.started_by,
+        "warnings": crate::evaluations::Warning::all_words(page, &improvement.pinned.warnings), "started_by": improvement.started_by,
         "again_href": format!("{root}/improvements/new?like={}", encode(id)),
         "steps_count": progress.steps.len() - 1, "accepted": counted(StepState::Accepted),
         "refused": counted(StepState::Refused), "best": progress.best,

@@ -242,6 +242,26 @@ pub(crate) fn guest_cookie<'a>(app: &App, headers: &'a HeaderMap) -> Option<&'a 
     crate::ui::cookie(headers, cookie_name(app))
 }
 
+/// Ends a guest's visit in this browser: it forgets the link, and what they hold goes to
+/// others. The link itself works until it is over. Gives whether there was a guest.
+///
+/// # Errors
+/// The database cannot be written.
+pub async fn leave_guest(app: &App, headers: &HeaderMap, response: &mut Response) -> Result<bool> {
+    let Some(token) = guest_cookie(app, headers) else {
+        return Ok(false);
+    };
+    if let Some(guest) = find_guest(app, token).await? {
+        let mut tx = app.db.begin_write().await?;
+        tx.serialise().await?;
+        let rater = format!("guest:{}", guest.id);
+        store::release_all(&mut tx, guest.project, None, &rater).await?;
+        tx.commit().await?;
+    }
+    crate::ui::set_cookie(app, response, cookie_name(app), "", Some(0));
+    Ok(true)
+}
+
 /// Lets a browser in: from now on it is this guest, until the link is over. Gives the guest
 /// and the path of the queue's page.
 ///

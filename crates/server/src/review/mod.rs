@@ -55,7 +55,7 @@ pub use gold::{GoldMade, GoldRequest, gold};
 pub(crate) use guests::guest_cookie;
 pub use guests::{
     Guest, GuestMade, LINK_PATH, NewGuest, enter_guest, find_guest, guests, identify_guest,
-    is_guest_token, make_guest, revoke_guest,
+    is_guest_token, leave_guest, make_guest, revoke_guest,
 };
 pub use results::{
     Agreement, ItemDetail, ItemPage, PairAgreement, QueueRow, QueueShown, RaterFigures, item,

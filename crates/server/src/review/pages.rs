@@ -55,9 +55,16 @@ struct EnterQuery {
     token: Option<String>,
 }
 
-/// A guest comes in by their link. The token leaves the address bar at once.
-async fn enter(State(app): State<App>, Query(query): Query<EnterQuery>) -> Result<Response> {
-    let token = query.token.unwrap_or_default();
+/// A guest comes in by their link. The token leaves the address bar at once. Without one
+/// this is where a guest is after signing out.
+async fn enter(
+    State(app): State<App>,
+    page: PageContext,
+    Query(query): Query<EnterQuery>,
+) -> Result<Response> {
+    let Some(token) = query.token.filter(|token| !token.is_empty()) else {
+        return page.render("review/left.html", json!({})).await;
+    };
     // The cookie is set on a response whose address is only known behind it.
     let mut cookies = ().into_response();
     let entered = super::enter_guest(&app, &token, &mut cookies).await;

@@ -82,16 +82,19 @@ async fn sign_in(
     }
 }
 
+/// Ends whatever this browser was: a person's session and a guest's visit. A guest has no
+/// account to sign in to, so they are told that their link opens the review again.
 async fn sign_out(State(app): State<App>, headers: HeaderMap) -> Result<Response> {
-    if let Some(cookie) = cookie(&app, &headers) {
-        store::revoke(
-            &app.db,
-            &hex(&auth::hash_token(&cookie)),
-            app.clock.now_us(),
-        )
-        .await?;
+    let session = cookie(&app, &headers);
+    if let Some(cookie) = &session {
+        store::revoke(&app.db, &hex(&auth::hash_token(cookie)), app.clock.now_us()).await?;
     }
-    let mut response = redirect("/sign-in").into_response();
+    let mut response = redirect(match session {
+        None if crate::review::guest_cookie(&app, &headers).is_some() => crate::review::LINK_PATH,
+        _ => "/sign-in",
+    })
+    .into_response();
     crate::ui::set_cookie(&app, &mut response, super::cookie_name(&app), "", Some(0));
+    crate::review::leave_guest(&app, &headers, &mut response).await?;
     Ok(response)
 }

@@ -13,6 +13,9 @@ pub(super) fn add_filters(environment: &mut Environment<'static>) {
     environment.add_filter("datetime", |micros: i64| datetime(micros));
     environment.add_filter("bytes", |count: i64| bytes(count));
     environment.add_filter("percent", |ratio: f64| percent(ratio));
+    environment.add_filter("markdown", |text: String| {
+        minijinja::Value::from_safe_string(super::markdown::html(&text))
+    });
     environment.add_filter("reveal", |text: String| base::text::reveal(&text));
 }
 

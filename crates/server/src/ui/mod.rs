@@ -7,6 +7,7 @@
 mod assets;
 mod format;
 mod locales;
+mod markdown;
 mod nav;
 mod page;
 

@@ -180,6 +180,7 @@ impl PageContext {
             project,
             projects,
             user,
+            guest => identity.and_then(|identity| identity.guest.as_ref().map(|guest| guest.name.clone())),
             nav => Value::from(Serde(nav)),
             can,
             flash => Value::from(Serde(flash)),

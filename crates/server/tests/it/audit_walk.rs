@@ -1130,6 +1130,10 @@ fn choices(walk: &Walk, place: &Place, program: &Client, browser: &Client) {
     let fields = [("id", id.as_str()), ("subject", "prompt:chooser")];
     walk.form(One, route, browser, "/default/choices/evidence", &fields);
 
+    let route = "POST /{project}/choices/models/edit";
+    let fields = [("name", "walked/card"), ("model", "fake/fake-large")];
+    walk.form(One, route, browser, "/default/choices/models/edit", &fields);
+
     // The provider says nothing, so that a choice can be held and goes on. Holding one
     // holds its evaluation too.
     place.fake.always(Answer::faulty(Fault::StallBeforeHeaders));

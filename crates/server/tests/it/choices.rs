@@ -14,6 +14,7 @@ on_both_databases!(
     limits_leave_out_and_drop,
     a_budget_holds_a_choice_and_a_larger_one_lets_it_go_on,
     a_killed_server_goes_on_where_it_was,
+    an_own_entry_is_written_in_a_form,
     mistakes_are_said_before_anything_is_asked
 );
 
@@ -557,4 +558,84 @@ fn mistakes_are_said_before_anything_is_asked(place: Place) {
     let shares = shown["result"]["finalists"].as_array().unwrap().iter();
     let sum: f64 = shares.map(|one| one["probability"].as_f64().unwrap()).sum();
     assert!((sum - 1.0).abs() < 1e-9, "{sum}");
+}
+
+/// What a form says of a model stands over the catalog that comes with the program.
+fn an_own_entry_is_written_in_a_form(place: Place) {
+    let place = place.add_fake().with_key("editor");
+    let live = place.start();
+    let editor = live.browser_of(&place.add_person("default", "editor"));
+    let at = "/default/choices/models/edit";
+    let fields = [
+        ("name", "fake/large"),
+        ("model", "fake/fake-large"),
+        ("vendor", "夢工房"),
+        ("open", "no"),
+        ("task", "chat"),
+        ("context_tokens", "128,000"),
+        ("languages", "en, ja"),
+        ("input.text", "on"),
+        ("input.image", "on"),
+        ("input.other", "point cloud"),
+        ("regions", "japan-east"),
+        ("notes", "</textarea><script>alert(1)</script>"),
+        (
+            "sources",
+            "https://example.test/a\r\nhttps://example.test/b",
+        ),
+        ("read_on", "2026-11-21"),
+    ];
+    let saved = editor.form(at, &fields);
+    assert_eq!(saved.status, 303, "{saved:?}");
+    let listed = live.get("/api/v1/model-catalog?limit=200").json();
+    let listed = listed["items"].as_array().unwrap();
+    let model = listed.iter().find(|model| model["id"] == "fake/fake-large");
+    let model = model.unwrap();
+    assert_eq!(model["own_entry"], "fake/large", "{model}");
+    let properties = &model["properties"];
+    assert_eq!(
+        (
+            &properties["vendor"],
+            &properties["open"],
+            &properties["context_tokens"]
+        ),
+        (&json!("夢工房"), &json!(false), &json!(128_000)),
+        "{model}"
+    );
+    assert_eq!(properties["input"], json!(["text", "image", "point cloud"]));
+    assert_eq!(properties["sources"][1], "https://example.test/b");
+
+    // The form shows what was saved, and saving it again changes nothing.
+    let shown = editor.get(&format!("{at}?name=fake%2Flarge")).text();
+    for text in [
+        "夢工房",
+        "point cloud",
+        "https://example.test/b",
+        "2026-11-21",
+    ] {
+        assert!(shown.contains(text), "{text}: {shown}");
+    }
+    assert!(!shown.contains("<script>alert"), "{shown}");
+    assert_eq!(editor.form(at, &fields).status, 303);
+    let versions = live
+        .get("/api/v1/catalog/model_card/fake%2Flarge/versions")
+        .json();
+    assert_eq!(versions["items"].as_array().unwrap().len(), 1, "{versions}");
+
+    // What is wrong is said where it is, and nothing that was typed is lost.
+    let wrong = editor.form(
+        at,
+        &[
+            ("name", "a card"),
+            ("model", "*"),
+            ("vendor", "Kept"),
+            ("context_tokens", "many"),
+        ],
+    );
+    assert_eq!(wrong.status, 422);
+    let text = wrong.text();
+    for part in ["h-name", "h-context_tokens", "Kept", "many"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(editor.get(&format!("{at}?name=nobody")).status, 404);
 }

@@ -16,6 +16,8 @@ on_both_databases!(
     labels_are_scores_and_can_be_taken_back,
     a_label_survives_a_kill,
     guests_see_one_queue_for_a_time,
+    a_guest_leaves,
+    guidelines_are_markdown_and_no_more,
 );
 
 const QUEUE: &str = "support";
@@ -634,6 +636,101 @@ fn guests_see_one_queue_for_a_time(place: Place) {
             (reply.status, reply.json()["error"]["at"].as_str()),
             (400, Some(at))
         );
+    }
+}
+
+/// Signing out ends a guest's visit: the browser forgets the link, what was held goes round.
+fn a_guest_leaves(place: Place) {
+    let place = place.with_key("editor");
+    let live = place.start();
+    make_queue(&live, &json!({"questions": [good()]}));
+    make_dataset(&live, "asked", &numbered(1));
+    fill(&live, &of_dataset("asked"));
+    let made = live
+        .post(&queue("/guests"), &json!({"name": "花子"}))
+        .json();
+    let link = format!("/guest?token={}", made["token"].as_str().unwrap());
+    let guest = live.browser();
+    let page = guest.get(&link).header("location").unwrap();
+    let shown = guest.get(&page);
+    assert_eq!(shown.status, 200, "{shown:?}");
+    // They are named, and can leave.
+    let text = shown.text();
+    assert!(
+        text.contains("花子") && text.contains("/sign-out"),
+        "{text}"
+    );
+    let left = guest.form("/sign-out", &[]);
+    assert_eq!(left.header("location").as_deref(), Some("/guest"));
+    assert_eq!(guest.get("/guest").status, 200);
+    let to = guest.get(&page).header("location").unwrap_or_default();
+    assert!(to.starts_with("/sign-in"), "{to}");
+    // Their only item is free, and the link still opens the review.
+    next(&labeller(&place, &live));
+    assert_eq!(
+        guest.get(&link).header("location").as_deref(),
+        Some(page.as_str())
+    );
+    assert_eq!(guest.get(&page).status, 200);
+}
+
+/// Guidelines are shown as Markdown. Nothing in them becomes markup of its own.
+fn guidelines_are_markdown_and_no_more(place: Place) {
+    let place = place.with_key("editor");
+    let live = place.start();
+    let text = [
+        "# Judging <b>well</b>",
+        "Read **all** of it, then *decide*: `a < b`.",
+        "",
+        "1. First",
+        "   - nested",
+        "2. Second",
+        "",
+        "> quoted",
+        "",
+        "```html",
+        "<script>alert(1)</script>",
+        "```",
+        "[our rules](https://example.test/rules?a=1&b=2) and https://example.test/x.",
+        "[a](javascript:alert(2)) [b](data:text/html,x) ![c](https://example.test/p.gif)",
+        "[d](https://example.test/\"onmouseover=alert(3)) <img src=x onerror=alert(4)>",
+        "hidden \u{202e}txet &lt;i&gt;",
+    ];
+    make_queue(
+        &live,
+        &json!({"questions": [good()], "guidelines": text.join("\n")}),
+    );
+    make_dataset(&live, "asked", &numbered(1));
+    fill(&live, &of_dataset("asked"));
+    let person = live.browser_of(&place.add_person("default", "labeller"));
+    let page = person.get("/default/review/support").text();
+    let from = page.find("review-guidelines\">").unwrap();
+    let shown = &page[from..from + page[from..].find("</details>").unwrap()];
+    for part in [
+        "<h3>Judging &lt;b&gt;well&lt;/b&gt;</h3>",
+        "<p>Read <strong>all</strong> of it, then <em>decide</em>: <code>a &lt; b</code>.</p>",
+        "<ol><li><p>First</p><ul><li><p>nested</p></li></ul></li><li><p>Second</p></li></ol>",
+        "<blockquote><p>quoted</p></blockquote>",
+        "&lt;script&gt;alert(1)&lt;/script&gt;",
+        "rel=\"noopener noreferrer nofollow\" href=\"https://example.test/rules?a=1&amp;b=2\">our rules</a> <span class=\"small muted\">(example.test)</span>",
+        "href=\"https://example.test/x\">https://example.test/x</a>.",
+        "[a](javascript:alert(2)) [b](data:text/html,x) <a ",
+        "href=\"https://example.test/&quot;onmouseover=alert(3\">d</a>",
+        "&lt;img src=x onerror=alert(4)&gt;",
+        "hidden \\u{202e}txet &amp;lt;i&amp;gt;",
+    ] {
+        assert!(shown.contains(part), "{part}\n{shown}");
+    }
+    for part in [
+        "<script",
+        "<img",
+        "<b>",
+        "<i>",
+        "href=\"javascript",
+        "href=\"data",
+        " onmouseover",
+    ] {
+        assert!(!shown.contains(part), "{part}\n{shown}");
     }
 }
 

@@ -492,6 +492,8 @@ const EXPECTED: &[(&str, &str, &str)] = &[
         "/{project}/choices/models",
         "admin editor product_owner auditor viewer",
     ),
+    ("GET", "/{project}/choices/models/edit", "admin editor"),
+    ("POST", "/{project}/choices/models/edit", "admin editor"),
     ("GET", "/{project}/choices/new", "admin editor"),
     (
         "GET",
