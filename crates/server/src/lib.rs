@@ -42,6 +42,7 @@ pub mod prompts;
 pub mod providers;
 pub mod releases;
 pub mod review;
+pub mod runs;
 pub mod scores;
 pub mod sdk;
 pub mod secrets;

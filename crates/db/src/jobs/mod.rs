@@ -357,6 +357,35 @@ pub async fn extend(db: &Db, lease: &mut Lease, ttl_us: i64) -> Result<LeaseChec
     })
 }
 
+/// Whether a lease is still the one that counts, in a transaction that is to write what only
+/// its holder may.
+///
+/// # Errors
+/// The statement failed; the transaction cannot be used further.
+pub async fn is_held_in(tx: &mut WriteTx, lease: &Lease) -> Result<bool, DbError> {
+    let row = sqlx::query("SELECT id FROM jobs WHERE id = $1 AND fence = $2 AND state = 'leased'")
+        .bind(lease.job.id.to_string())
+        .bind(lease.fence)
+        .fetch_optional(tx.conn())
+        .await?;
+    Ok(row.is_some())
+}
+
+/// Whether a project's job waits or runs, in the caller's transaction.
+///
+/// # Errors
+/// The statement failed; the transaction cannot be used further.
+pub async fn is_open_in(tx: &mut WriteTx, project: ProjectId, id: JobId) -> Result<bool, DbError> {
+    let row = sqlx::query(
+        "SELECT id FROM jobs WHERE id = $1 AND project = $2 AND state IN ('ready', 'leased')",
+    )
+    .bind(id.to_string())
+    .bind(project.to_string())
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(row.is_some())
+}
+
 /// Marks the job done, in the transaction that writes its result. False means
 /// that the lease was lost: roll back, somebody else does the job.
 ///

@@ -5,7 +5,7 @@
 //! | `document.rs` | the document of a suite: data, candidates, evaluators, gates |
 //! | `pin.rs` | what its references mean when an evaluation starts; the plan of its calls |
 //! | `store.rs` | evaluations, answers, scores and the cache in the database |
-//! | `work.rs` | the worker: what comes next, budget, writing under a fence |
+//! | `work.rs` | the worker: what comes next, budget, what is written down |
 //! | `ask.rs`, `call.rs` | what a candidate is asked; one call that is never paid for twice |
 //! | `meter.rs` | limits on calls and money, asked before each attempt |
 //! | `judging.rs` | scoring one answer |
@@ -18,9 +18,7 @@
 //! | `api.rs`, `pages.rs`, `view.rs` | JSON routes, pages, what templates are given |
 //!
 //! A **suite** is a document of the catalog; an **evaluation** is one run of it. An
-//! evaluation pins everything when it starts. It is worked on by a job with a lease;
-//! each worker that takes it has a higher fence than the one before, and no write
-//! without it counts. Clocks decide when a lease may be taken, never whose result counts.
+//! evaluation pins everything when it starts. It is a durable run, as [`crate::runs`] says.
 
 mod api;
 mod ask;
@@ -45,20 +43,19 @@ mod work;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use base::ProjectId;
 use db::catalog::{Name, Selector};
-use db::jobs::{NewJob, Worker, WorkerSettings};
+use db::jobs::Worker;
 use db::{Db, Kind, Scope, WriteTx};
 use serde_json::{Value, json};
-use tokio::sync::watch;
 
 use crate::app::App;
 use crate::datasets::{DatasetDocument, Example};
 use crate::error::{AppError, Result};
 use crate::evaluators::EvaluatorDocument;
 use crate::http::Route;
+use crate::runs::{Logged, News, Runs, Successor};
 
 pub(crate) use call::{Caller, Halted, Lanes, Plain, message_text, stable_id};
 pub(crate) use judging::{About, Judged, Look, judge};
@@ -74,9 +71,11 @@ pub use results::{
     CandidateFigures, CellFigures, ComparisonJson, DifferenceRow, EvaluatorFigures, Results, Slice,
 };
 pub use store::{
-    AnswerRow, CallProblem, Cell, Counters, Evaluation, JudgedAnswer, Outcome, ScoreRow, State,
+    AnswerRow, CallProblem, Cell, Counters, Evaluation, JudgedAnswer, Outcome, ScoreRow,
 };
 pub use warning::Warning;
+
+pub use crate::runs::State;
 
 /// More of the calling code, for features that ask candidates: the same traces, the same way
 /// not to pay twice.
@@ -90,14 +89,15 @@ pub(crate) mod calling {
 
 /// The catalog's word for suites.
 pub const KIND: &str = "suite";
-/// The queue's word for the work on an evaluation.
-const JOB: &str = "evaluation";
-/// A worker's losses before its job is given up: each kill of the server is one.
-const MOST_LOSSES: i64 = 1000;
-/// How long a worker may be silent before another takes over.
-const LEASE: Duration = Duration::from_secs(10);
-/// Evaluations that run at once in this process.
-const AT_ONCE: usize = 4;
+/// Evaluations as durable runs.
+static RUNS: Runs = Runs {
+    table: "evaluations",
+    noun: "evaluation",
+    not_found,
+    keeps_start: true,
+    at_once: 4,
+    changed: |app| app.evaluations.news.changed(),
+};
 /// How long an answer or score may stand in for a call, in microseconds: a provider changes
 /// what is behind a model's name, and nobody asks the same for longer.
 const CACHED_US: i64 = 90 * 24 * 3600 * 1_000_000;
@@ -147,14 +147,10 @@ pub async fn drop_old_cache(app: &App) -> anyhow::Result<()> {
 
 /// What evaluations share in this process: who waits for news, and figures that were
 /// computed before. Clones share it.
-#[derive(Debug, Clone)]
-pub struct Live(Arc<LiveInner>);
-
-#[derive(Debug)]
-struct LiveInner {
-    /// Counts the news of all evaluations; those who wait look at theirs.
-    news: watch::Sender<u64>,
-    results: Mutex<HashMap<String, Remembered>>,
+#[derive(Debug, Clone, Default)]
+pub struct Live {
+    news: News,
+    results: Arc<Mutex<HashMap<String, Remembered>>>,
 }
 
 type SlicesByField = HashMap<(usize, String), Vec<Slice>>;
@@ -171,31 +167,9 @@ struct Remembered {
     used: u64,
 }
 
-impl Default for Live {
-    fn default() -> Self {
-        Self(Arc::new(LiveInner {
-            news: watch::Sender::new(0),
-            results: Mutex::default(),
-        }))
-    }
-}
-
 impl Live {
-    /// Tells those who wait that an evaluation changed.
-    pub(crate) fn changed(&self, _id: &str) {
-        self.0.news.send_modify(|count| *count += 1);
-    }
-
-    fn subscribe(&self) -> watch::Receiver<u64> {
-        self.0.news.subscribe()
-    }
-
     fn known(&self, evaluation: &Evaluation) -> Option<Remembered> {
-        let mut results = self
-            .0
-            .results
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
         let used = results.values().map(|known| known.used).max().unwrap_or(0) + 1;
         let known = results.get_mut(&evaluation.id)?;
         if known.counters != evaluation.counters {
@@ -211,11 +185,7 @@ impl Live {
         facts: &Arc<results::Facts>,
         computed: &Arc<Results>,
     ) {
-        let mut results = self
-            .0
-            .results
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
         let used = results.values().map(|known| known.used).max().unwrap_or(0) + 1;
         if results.len() >= REMEMBERED && !results.contains_key(&evaluation.id) {
             let oldest = results.iter().min_by_key(|(_, known)| known.used);
@@ -254,28 +224,9 @@ impl<'a> Desk<'a> {
     }
 }
 
-/// The worker that works on evaluations, apart from the one for other jobs: an
-/// evaluation may take hours, and its lease is short, so that another server goes on
-/// soon after this one was killed.
+/// The worker that works on evaluations.
 pub fn worker(app: &App) -> Worker {
-    let owner = format!(
-        "evaluations-{}-{}",
-        std::process::id(),
-        app.ids.make::<base::JobId>()
-    );
-    let settings = WorkerSettings {
-        concurrency: AT_ONCE,
-        lease_ttl: LEASE,
-        poll: Duration::from_millis(500),
-        ..WorkerSettings::new(owner)
-    };
-    let mut worker = Worker::new(app.db.clone(), settings);
-    let app = app.clone();
-    worker.register(JOB, move |context| {
-        let app = app.clone();
-        async move { Box::pin(work::run(app, context)).await }
-    });
-    worker
+    RUNS.worker(app, work::run)
 }
 
 /// A suite to run: by its name and version, or written out.
@@ -318,7 +269,7 @@ pub async fn start(desk: Desk<'_>, scope: Scope, source: &SuiteSource) -> Result
         examples,
     } = examine(desk, scope, &content).await?;
     let evaluation = Evaluation {
-        id: store::new_id(desk.db()),
+        id: RUNS.new_id(desk.db()),
         project: scope.project,
         suite,
         suite_version,
@@ -327,7 +278,6 @@ pub async fn start(desk: Desk<'_>, scope: Scope, source: &SuiteSource) -> Result
         pinned,
         state: State::Queued,
         reason: String::new(),
-        holder: None,
         started_by: scope.actor.to_string(),
         created_at: desk.db().now_us(),
         started_at: None,
@@ -339,27 +289,13 @@ pub async fn start(desk: Desk<'_>, scope: Scope, source: &SuiteSource) -> Result
     };
     let mut tx = desk.db().begin_write().await?;
     store::insert(&mut tx, &evaluation).await?;
-    let job = enqueue(&mut tx, scope.project, &evaluation.id).await?;
-    store::set_holder(&mut tx, scope.project, &evaluation.id, &job).await?;
     let detail = json!({
         "suite": evaluation.suite, "dataset": evaluation.pinned.dataset.name, "examples": examples,
         "candidates": evaluation.document.candidates.iter().map(|one| &one.name).collect::<Vec<_>>(),
     });
-    audit(
-        &mut tx,
-        scope,
-        "evaluation.start",
-        &evaluation.id,
-        "",
-        detail,
-    )
-    .await?;
-    tx.commit().await?;
-    let evaluation = Evaluation {
-        holder: Some(job),
-        ..evaluation
-    };
-    desk.app.evaluations.changed(&evaluation.id);
+    let object = evaluation.id.as_str();
+    let logged = Logged { object, detail };
+    RUNS.start(desk.app, tx, scope, object, logged).await?;
     Ok(evaluation)
 }
 
@@ -400,27 +336,6 @@ pub async fn examine(desk: Desk<'_>, scope: Scope, content: &Value) -> Result<Ex
         pinned,
         examples,
     })
-}
-
-async fn enqueue(tx: &mut WriteTx, project: ProjectId, id: &str) -> Result<String> {
-    let job = NewJob {
-        project: Some(project),
-        max_attempts: MOST_LOSSES,
-        ..NewJob::new(JOB, json!({"evaluation": id}))
-    };
-    Ok(db::jobs::enqueue(tx, job).await?.to_string())
-}
-
-async fn audit(
-    tx: &mut WriteTx,
-    scope: Scope,
-    action: &str,
-    id: &str,
-    reason: &str,
-    detail: Value,
-) -> Result<()> {
-    let line = db::audit::Line::new(scope, action, id);
-    Ok(line.detail(detail).reason(reason).write(tx).await?)
 }
 
 fn examples_of(document: &SuiteDocument, dataset: &DatasetDocument) -> u64 {
@@ -526,16 +441,9 @@ pub async fn list(
 /// # Errors
 /// It has ended, or is held already.
 pub async fn pause(desk: Desk<'_>, scope: Scope, id: &str, reason: &str) -> Result<Evaluation> {
-    change(
-        desk,
-        scope,
-        id,
-        &[State::Queued, State::Running],
-        State::Paused,
-        "evaluation.pause",
-        reason,
-    )
-    .await
+    RUNS.pause(desk.app, scope, id, reason, Logged::of(id))
+        .await?;
+    find(desk, scope, id).await
 }
 
 /// Ends an evaluation before its end; what was answered stays.
@@ -543,41 +451,8 @@ pub async fn pause(desk: Desk<'_>, scope: Scope, id: &str, reason: &str) -> Resu
 /// # Errors
 /// It has ended.
 pub async fn stop(desk: Desk<'_>, scope: Scope, id: &str, reason: &str) -> Result<Evaluation> {
-    let from = [State::Queued, State::Running, State::Paused];
-    change(
-        desk,
-        scope,
-        id,
-        &from,
-        State::Stopped,
-        "evaluation.stop",
-        reason,
-    )
-    .await
-}
-
-async fn change(
-    desk: Desk<'_>,
-    scope: Scope,
-    id: &str,
-    from: &[State],
-    to: State,
-    action: &str,
-    reason: &str,
-) -> Result<Evaluation> {
-    let reason: String = reason.trim().chars().take(2000).collect();
-    let mut tx = desk.db().begin_write().await?;
-    tx.serialise().await?;
-    if !store::set_state(&mut tx, scope.project, id, from, to, &reason).await? {
-        let found = store::find_in(&mut tx, scope.project, id)
-            .await?
-            .ok_or_else(not_found)?;
-        let message = format!("the evaluation is {} already", found.state.name());
-        return Err(AppError::conflict(message).code("wrong_state"));
-    }
-    audit(&mut tx, scope, action, id, &reason, json!({})).await?;
-    tx.commit().await?;
-    desk.app.evaluations.changed(id);
+    RUNS.stop(desk.app, scope, id, reason, Logged::of(id))
+        .await?;
     find(desk, scope, id).await
 }
 
@@ -591,58 +466,34 @@ pub async fn resume(
     id: &str,
     budget_usd: Option<f64>,
 ) -> Result<Evaluation> {
-    let mut tx = desk.db().begin_write().await?;
-    tx.serialise().await?;
-    let found = store::find_in(&mut tx, scope.project, id)
-        .await?
-        .ok_or_else(not_found)?;
-    if found.state != State::Paused {
-        let message = format!(
-            "the evaluation is {}; only a paused one can go on",
-            found.state.name()
-        );
-        return Err(AppError::conflict(message).code("wrong_state"));
-    }
-    if let Some(budget) = budget_usd {
-        let document = SuiteDocument {
-            budget_usd: Some(budget),
-            ..found.document.clone()
-        };
-        SuiteDocument::parse(&document.to_value()).map_err(db::CatalogError::Invalid)?;
-        store::set_document(&mut tx, scope.project, id, &document).await?;
-    }
-    // A worker that still ends its calls goes on by itself, unless it must read the document again.
-    let held = match &found.holder {
-        Some(job) if budget_usd.is_none() => is_alive(&mut tx, job).await?,
-        _ => false,
+    let mut tx = RUNS.begin_resume(desk.app, scope, id).await?;
+    let successor = match budget_usd {
+        None => Successor::SameWorker,
+        Some(budget) => {
+            raise_budget(&mut tx, scope.project, id, budget).await?;
+            Successor::NewWorker
+        }
     };
-    let to = if held { State::Running } else { State::Queued };
-    store::set_state(&mut tx, scope.project, id, &[State::Paused], to, "").await?;
-    if !held {
-        let job = enqueue(&mut tx, scope.project, id).await?;
-        store::set_holder(&mut tx, scope.project, id, &job).await?;
-    }
-    audit(
-        &mut tx,
-        scope,
-        "evaluation.resume",
-        id,
-        "",
-        json!({"budget_usd": budget_usd}),
-    )
-    .await?;
-    tx.commit().await?;
-    desk.app.evaluations.changed(id);
+    let detail = json!({"budget_usd": budget_usd});
+    let logged = Logged { object: id, detail };
+    RUNS.resume(desk.app, tx, scope, id, successor, logged)
+        .await?;
     find(desk, scope, id).await
 }
 
-async fn is_alive(tx: &mut WriteTx, job: &str) -> Result<bool> {
-    let row = db::sqlx::query("SELECT id FROM jobs WHERE id = $1 AND state IN ('ready', 'leased')")
-        .bind(job)
-        .fetch_optional(tx.conn())
-        .await
-        .map_err(db::DbError::from)?;
-    Ok(row.is_some())
+async fn raise_budget(
+    tx: &mut WriteTx,
+    project: ProjectId,
+    id: &str,
+    budget_usd: f64,
+) -> Result<()> {
+    let found = store::find_in(tx, project, id).await?;
+    let document = SuiteDocument {
+        budget_usd: Some(budget_usd),
+        ..found.ok_or_else(not_found)?.document
+    };
+    SuiteDocument::parse(&document.to_value()).map_err(db::CatalogError::Invalid)?;
+    Ok(store::set_document(tx, project, id, &document).await?)
 }
 
 /// The figures of an evaluation as far as it is.

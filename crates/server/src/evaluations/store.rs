@@ -1,10 +1,9 @@
 //! Evaluations, their answers and scores in the database.
 //!
-//! Whoever works on an evaluation holds a fence; each of its writes changes the
-//! evaluation's row under that fence first, so that a worker that was thought dead
-//! changes nothing any more. People's changes go by the state alone.
+//! Whose an evaluation is, and what state it is in, [`crate::runs`] knows; what a worker
+//! writes here, it writes in a transaction of its [`Hold`].
 
-use base::{MoveId, NanoUsd, ProjectId};
+use base::{NanoUsd, ProjectId};
 use db::sqlx::any::AnyRow;
 use db::sqlx::{Row as _, query};
 use db::{Db, DbError, WriteTx};
@@ -15,61 +14,8 @@ use serde_json::Value;
 use super::document::SuiteDocument;
 use super::pin::Pinned;
 use crate::error::{AppError, Result};
+use crate::runs::{Hold, State};
 use crate::store::id;
-
-/// Where an evaluation is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// Waits for a worker.
-    Queued,
-    /// Calls are made.
-    Running,
-    /// Somebody, or its budget, holds it; it can go on.
-    Paused,
-    /// Ended before its end.
-    Stopped,
-    /// Everything is answered and scored as far as it can be.
-    Done,
-    /// It cannot go on; the reason says why.
-    Failed,
-}
-
-impl State {
-    /// The word of the API and the database.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Queued => "queued",
-            Self::Running => "running",
-            Self::Paused => "paused",
-            Self::Stopped => "stopped",
-            Self::Done => "done",
-            Self::Failed => "failed",
-        }
-    }
-
-    /// The state that a word of the database means.
-    pub(crate) fn of(text: &str) -> Self {
-        match text {
-            "queued" => Self::Queued,
-            "running" => Self::Running,
-            "paused" => Self::Paused,
-            "stopped" => Self::Stopped,
-            "done" => Self::Done,
-            _ => Self::Failed,
-        }
-    }
-
-    /// Whether it will not change any more.
-    pub fn is_final(self) -> bool {
-        matches!(self, Self::Stopped | Self::Done | Self::Failed)
-    }
-
-    /// Whether calls may be made.
-    pub fn is_active(self) -> bool {
-        matches!(self, Self::Queued | Self::Running)
-    }
-}
 
 /// How far an evaluation is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -113,8 +59,6 @@ pub struct Evaluation {
     pub state: State,
     /// Why.
     pub reason: String,
-    /// The job that works on it.
-    pub holder: Option<String>,
     /// Who started it.
     pub started_by: String,
     /// When it was asked for.
@@ -249,7 +193,7 @@ impl Outcome {
 macro_rules! select {
     ($rest:literal) => {
         concat!(
-            "SELECT id, project, suite, suite_version, document, pinned, state, reason, holder, started_by, created_at, \
+            "SELECT id, project, suite, suite_version, document, pinned, state, reason, started_by, created_at, \
              started_at, ended_at, worked_us, examples, answers_total, answers_ok, answers_failed, answers_cached, \
              scores_total, scores_ok, scores_error, scores_unscored, spent, unpriced, gates FROM evaluations ",
             $rest
@@ -257,18 +201,13 @@ macro_rules! select {
     };
 }
 
-pub(super) fn new_id(db: &Db) -> String {
-    // Sorts by time, like every id.
-    db.ids().make::<MoveId>().to_string()
-}
-
 pub(super) async fn insert(tx: &mut WriteTx, new: &Evaluation) -> Result<()> {
     let pinned = serde_json::to_string(&new.pinned).map_err(anyhow::Error::from)?;
     query(
-        "INSERT INTO evaluations (id, project, suite, suite_version, document, pinned, state, reason, holder, fence, \
+        "INSERT INTO evaluations (id, project, suite, suite_version, document, pinned, state, reason, fence, \
          started_by, created_at, worked_us, examples, answers_total, answers_ok, answers_failed, answers_cached, \
          scores_total, scores_ok, scores_error, scores_unscored, spent, unpriced) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, '', $8, 0, $9, $10, 0, $11, $12, 0, 0, 0, $13, 0, 0, 0, 0, 0)",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, '', 0, $8, $9, 0, $10, $11, 0, 0, 0, $12, 0, 0, 0, 0, 0)",
     )
     .bind(&new.id)
     .bind(new.project.to_string())
@@ -277,7 +216,6 @@ pub(super) async fn insert(tx: &mut WriteTx, new: &Evaluation) -> Result<()> {
     .bind(new.document.to_value().to_string())
     .bind(pinned)
     .bind(new.state.name())
-    .bind(&new.holder)
     .bind(&new.started_by)
     .bind(new.created_at)
     .bind(new.counters.examples)
@@ -340,129 +278,6 @@ pub(super) async fn list(
     rows.iter().map(read).collect()
 }
 
-/// A person's change of state. False when it was in none of these states any more.
-pub(super) async fn set_state(
-    tx: &mut WriteTx,
-    project: ProjectId,
-    id: &str,
-    from: &[State],
-    to: State,
-    reason: &str,
-) -> Result<bool> {
-    let now = tx.db().now_us();
-    let mut changed = 0;
-    for from in from {
-        changed += query(
-            "UPDATE evaluations SET state = $1, reason = $2, \
-                ended_at = CASE WHEN $3 = 1 THEN $4 ELSE ended_at END \
-             WHERE project = $5 AND id = $6 AND state = $7",
-        )
-        .bind(to.name())
-        .bind(reason)
-        .bind(i64::from(to.is_final()))
-        .bind(now)
-        .bind(project.to_string())
-        .bind(id)
-        .bind(from.name())
-        .execute(tx.conn())
-        .await
-        .map_err(DbError::from)?
-        .rows_affected();
-        if changed > 0 {
-            break;
-        }
-    }
-    Ok(changed == 1)
-}
-
-/// Hands an evaluation that nobody holds to a job.
-pub(super) async fn set_holder(
-    tx: &mut WriteTx,
-    project: ProjectId,
-    id: &str,
-    job: &str,
-) -> Result<(), DbError> {
-    query("UPDATE evaluations SET holder = $1 WHERE project = $2 AND id = $3")
-        .bind(job)
-        .bind(project.to_string())
-        .bind(id)
-        .execute(tx.conn())
-        .await?;
-    Ok(())
-}
-
-/// Who holds an evaluation, as every write shows it.
-#[derive(Debug, Clone)]
-pub(super) struct Hold {
-    pub project: ProjectId,
-    pub id: String,
-    pub fence: i64,
-}
-
-/// What taking an evaluation over found.
-pub(super) enum Taken {
-    /// It is ours.
-    Held(Hold),
-    /// It is paused or over: there is nothing to do.
-    Idle,
-    /// The job is not ours any more, or never was this evaluation's.
-    Lost,
-}
-
-/// Takes an evaluation for a job, if the job still has its lease: a worker that slept
-/// through the end of its lease must not throw out the one that came after it.
-pub(super) async fn take(
-    db: &Db,
-    project: ProjectId,
-    id: &str,
-    lease: &db::jobs::Lease,
-) -> Result<Taken> {
-    let job = lease.job.id.to_string();
-    let mut tx = db.begin_write().await?;
-    let held = query("SELECT id FROM jobs WHERE id = $1 AND fence = $2 AND state = 'leased'")
-        .bind(&job)
-        .bind(lease.fence)
-        .fetch_optional(tx.conn())
-        .await
-        .map_err(DbError::from)?;
-    if held.is_none() {
-        return Ok(Taken::Lost);
-    }
-    let row = query(
-        "UPDATE evaluations SET fence = fence + 1, state = CASE WHEN state = 'queued' THEN 'running' ELSE state END, \
-             started_at = COALESCE(started_at, $1) \
-         WHERE project = $2 AND id = $3 AND holder = $4 RETURNING fence, state",
-    )
-    .bind(db.now_us())
-    .bind(project.to_string())
-    .bind(id)
-    .bind(&job)
-    .fetch_optional(tx.conn())
-    .await
-    .map_err(DbError::from)?;
-    let Some(row) = row else {
-        return Ok(Taken::Lost);
-    };
-    let fence: i64 = row.try_get(0).map_err(DbError::from)?;
-    let state: String = row.try_get(1).map_err(DbError::from)?;
-    if State::of(&state) != State::Running {
-        query("UPDATE evaluations SET holder = NULL WHERE project = $1 AND id = $2")
-            .bind(project.to_string())
-            .bind(id)
-            .execute(tx.conn())
-            .await
-            .map_err(DbError::from)?;
-        tx.commit().await?;
-        return Ok(Taken::Idle);
-    }
-    tx.commit().await?;
-    Ok(Taken::Held(Hold {
-        project,
-        id: id.to_owned(),
-        fence,
-    }))
-}
-
 /// What one write adds.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Gain {
@@ -493,13 +308,15 @@ pub(super) async fn write(db: &Db, hold: &Hold, gain: &Gain) -> Result<Option<St
             .filter(|s| s.outcome.name() == name)
             .count())
     };
-    let mut tx = db.begin_write().await?;
-    let row = query(
+    let Some((mut tx, state)) = hold.write(db).await? else {
+        return Ok(None);
+    };
+    query(
         "UPDATE evaluations SET answers_ok = answers_ok + $1, answers_failed = answers_failed + $2, \
              answers_cached = answers_cached + $3, scores_ok = scores_ok + $4, scores_error = scores_error + $5, \
              scores_unscored = scores_unscored + $6, spent = spent + $7, unpriced = unpriced + $8, \
              worked_us = worked_us + $9 \
-         WHERE project = $10 AND id = $11 AND fence = $12 RETURNING state",
+         WHERE project = $10 AND id = $11",
     )
     .bind(count(|row| row.answer.is_ok()))
     .bind(count(|row| row.answer.is_err()))
@@ -512,14 +329,9 @@ pub(super) async fn write(db: &Db, hold: &Hold, gain: &Gain) -> Result<Option<St
     .bind(gain.worked_us)
     .bind(hold.project.to_string())
     .bind(&hold.id)
-    .bind(hold.fence)
-    .fetch_optional(tx.conn())
+    .execute(tx.conn())
     .await
     .map_err(DbError::from)?;
-    let Some(row) = row else {
-        return Ok(None);
-    };
-    let state: String = row.try_get(0).map_err(DbError::from)?;
     for answer in &gain.answers {
         insert_answer(&mut tx, hold, answer).await?;
     }
@@ -530,7 +342,7 @@ pub(super) async fn write(db: &Db, hold: &Hold, gain: &Gain) -> Result<Option<St
         insert_cache(&mut tx, hold.project, key, content).await?;
     }
     tx.commit().await?;
-    Ok(Some(State::of(&state)))
+    Ok(Some(state))
 }
 
 fn of(count: usize) -> i64 {
@@ -657,40 +469,25 @@ pub(super) async fn cached(db: &Db, project: ProjectId, key: &str) -> Result<Opt
     Ok(serde_json::from_str(&text).ok())
 }
 
-/// Lets an evaluation go, in the state that it should be in now. False when it is
-/// somebody else's, or in another state than `seen` meanwhile.
-pub(super) async fn let_go(
-    db: &Db,
-    hold: &Hold,
-    seen: State,
-    to: State,
-    reason: &str,
-    gates: Option<&Value>,
-) -> Result<bool> {
-    let now = db.now_us();
+/// Ends an evaluation with how its gates stand. False when it is somebody else's, or held or
+/// stopped meanwhile.
+pub(super) async fn conclude(db: &Db, hold: &Hold, gates: &Value) -> Result<bool> {
     let mut tx = db.begin_write().await?;
-    let changed = query(
-        "UPDATE evaluations SET holder = NULL, state = $1, \
-             reason = CASE WHEN $2 = '' THEN reason ELSE $3 END, gates = COALESCE($4, gates), \
-             ended_at = CASE WHEN $5 = 1 THEN COALESCE(ended_at, $6) ELSE ended_at END \
-         WHERE project = $7 AND id = $8 AND fence = $9 AND state = $10",
-    )
-    .bind(to.name())
-    .bind(reason)
-    .bind(reason)
-    .bind(gates.map(ToString::to_string))
-    .bind(i64::from(to.is_final()))
-    .bind(now)
-    .bind(hold.project.to_string())
-    .bind(&hold.id)
-    .bind(hold.fence)
-    .bind(seen.name())
-    .execute(tx.conn())
-    .await
-    .map_err(DbError::from)?
-    .rows_affected();
+    if !hold
+        .let_go_in(&mut tx, State::Running, State::Done, "")
+        .await?
+    {
+        return Ok(false);
+    }
+    query("UPDATE evaluations SET gates = $1 WHERE project = $2 AND id = $3")
+        .bind(gates.to_string())
+        .bind(hold.project.to_string())
+        .bind(&hold.id)
+        .execute(tx.conn())
+        .await
+        .map_err(DbError::from)?;
     tx.commit().await?;
-    Ok(changed == 1)
+    Ok(true)
 }
 
 /// Answers, by place; of these places only, where a range is given.
@@ -868,7 +665,6 @@ fn read_row(row: &AnyRow) -> std::result::Result<Evaluation, DbError> {
         pinned: pinned.map_err(|error| decode("pinned", error))?,
         state: State::of(&state),
         reason: row.try_get("reason")?,
-        holder: row.try_get("holder")?,
         started_by: row.try_get("started_by")?,
         created_at: row.try_get("created_at")?,
         started_at: row.try_get("started_at")?,

@@ -9,95 +9,42 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use base::{Digest, Id as _, ScoreId};
 use db::Scope;
-use db::jobs::{JobContext, JobError};
 use serde_json::{Value, json};
 use telemetry::{Batch, Score, Source};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
 use super::ask::Asker;
 use super::call::{Bill, Caller, Halted, Lanes, lane_of, principal, stable_id, tags};
 use super::judging::{About, Judged, Look, judge};
 use super::local::References;
 use super::pin::Ready;
-use super::store::{
-    self, AnswerRow, Cell, Evaluation, Gain, Hold, Outcome, ScoreRow, State, Taken,
-};
-use super::{Desk, gate};
+use super::store::{self, AnswerRow, Cell, Evaluation, Gain, Outcome, ScoreRow};
+use super::{Desk, RUNS, gate};
 use crate::app::App;
 use crate::datasets::{Example, Reading};
 use crate::error::{AppError, Result};
 use crate::evaluators::{EvaluatorDocument, metric::Measure};
+use crate::runs::{End, Hold, Looks, State, Trouble};
 
-/// How often the loop looks whether somebody paused or stopped the evaluation.
-const LOOK: Duration = Duration::from_millis(300);
 /// How many examples beyond those that are worked on are kept ready.
 const AHEAD: usize = 8;
 /// Until a call has shown what one costs, and as a margin afterwards.
 const HOLD_MARGIN: f64 = 1.5;
 
-/// Runs the evaluation that a job names, to its end, or until it is held.
-pub(super) async fn run(app: App, context: JobContext) -> std::result::Result<(), JobError> {
-    let payload = &context.lease.job.payload;
-    let id = payload["evaluation"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned();
-    let Some(project) = context.lease.job.project else {
-        return Err(JobError::Fatal("the job names no project".to_owned()));
-    };
-    let retry = |error: AppError| JobError::Retry(explain(&error));
-    let taken = store::take(&app.db, project, &id, &context.lease)
-        .await
-        .map_err(retry)?;
-    let hold = match taken {
-        Taken::Held(hold) => hold,
-        Taken::Idle | Taken::Lost => return Ok(()),
-    };
-    let found = store::find(&app.db, project, &id).await.map_err(retry)?;
+/// Works on an evaluation to its end, or until it is held.
+pub(super) async fn run(app: App, hold: Hold) -> std::result::Result<End, Trouble> {
+    let found = store::find(&app.db, hold.project, &hold.id).await?;
     let Some(evaluation) = found else {
-        return Ok(());
+        return Ok(End::Finished);
     };
     let (stop, stopped) = watch::channel(false);
-    let worker = match Worker::new(&app, evaluation, hold.clone(), stop, stopped).await {
-        Ok(worker) => worker,
-        // What was pinned cannot be read: no later attempt will.
-        Err(error) if error.status.is_client_error() => {
-            let reason = explain(&error);
-            store::let_go(&app.db, &hold, State::Running, State::Failed, &reason, None)
-                .await
-                .map_err(retry)?;
-            return Ok(());
-        }
-        Err(error) => return Err(retry(error)),
-    };
-    match worker.run().await {
-        Ok(End::Finished) => Ok(()),
-        Ok(End::ServerStops) => {
-            // Given back untried: the next server goes on at once.
-            let _ = db::jobs::release(&app.db, &context.lease).await;
-            Ok(())
-        }
-        Err(error) => Err(retry(error)),
-    }
-}
-
-fn explain(error: &AppError) -> String {
-    match &error.source {
-        Some(source) => format!("{}: {source:#}", error.message),
-        None => error.message.clone(),
-    }
-}
-
-enum End {
-    /// Done, held, stopped or somebody else's: nothing more to do for this job.
-    Finished,
-    ServerStops,
+    let worker = Worker::new(&app, evaluation, hold, stop, stopped).await;
+    Ok(worker.map_err(Trouble::of_pinned)?.run().await?)
 }
 
 /// Something to do.
@@ -281,7 +228,7 @@ impl Worker {
             created_at: evaluation.created_at,
             ready,
             plan: Mutex::default(),
-            is_takeover: hold.fence > 1,
+            is_takeover: hold.is_takeover(),
             attempts: evaluation.document.attempts,
             lanes: Lanes::default(),
             plain: Arc::default(),
@@ -325,11 +272,9 @@ impl Worker {
         let mut state = State::Running;
         // Why the worker holds the evaluation itself, and what state that leads to.
         let mut held_for: Option<String> = None;
-        let mut looks = tokio::time::interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut stopping = self.app.stopping.subscribe();
+        let mut looks = Looks::new(&self.app);
         loop {
-            let stops = *stopping.borrow();
+            let stops = looks.server_stops();
             let may_begin = state == State::Running && held_for.is_none() && !stops;
             let _ = self.stop.send(!may_begin);
             if may_begin {
@@ -369,11 +314,10 @@ impl Worker {
                         None => return Ok(End::Finished),
                     }
                 }
-                _ = looks.tick() => match self.write().await? {
+                () = looks.next() => match self.write().await? {
                     Some(now) => state = now,
                     None => return Ok(End::Finished),
                 },
-                _ = stopping.changed() => {}
             }
         }
     }
@@ -493,7 +437,7 @@ impl Worker {
             asked: HashSet::new(),
             pending: 0,
         };
-        if self.hold.fence > 1 {
+        if self.hold.is_takeover() {
             let (project, id) = (self.hold.project, self.hold.id.clone());
             let here = Some((place, place));
             for row in store::answers(&self.app.db, project, &id, here).await? {
@@ -761,8 +705,7 @@ impl Worker {
         let state = store::write(&self.app.db, &self.hold, &self.gain).await?;
         self.counted_to = now;
         if !self.gain.is_empty() {
-            let id = self.hold.id.clone();
-            self.app.evaluations.changed(&id);
+            (RUNS.changed)(&self.app);
         }
         let places: HashSet<i64> = self.gain.scores.iter().map(|row| row.cell.place).collect();
         let answered: HashSet<i64> = self.gain.answers.iter().map(|row| row.cell.place).collect();
@@ -834,8 +777,8 @@ impl Worker {
     /// Lets the evaluation go. False when its state has changed again meanwhile.
     async fn let_go(&mut self, seen: State, to: State, reason: &str) -> Result<bool> {
         self.write().await?;
-        let gone = store::let_go(&self.app.db, &self.hold, seen, to, reason, None).await?;
-        self.app.evaluations.changed(&self.hold.id);
+        let gone = self.hold.let_go(&self.app.db, seen, to, reason).await?;
+        (RUNS.changed)(&self.app);
         // Either it was resumed, which the next look finds out, or it is somebody else's.
         Ok(gone)
     }
@@ -845,16 +788,8 @@ impl Worker {
             return Ok(true);
         }
         let gates = gate::conclude(Desk::of(&self.app), &self.hold.id, self.hold.project).await?;
-        let gone = store::let_go(
-            &self.app.db,
-            &self.hold,
-            State::Running,
-            State::Done,
-            "",
-            Some(&gates),
-        )
-        .await?;
-        self.app.evaluations.changed(&self.hold.id);
+        let gone = store::conclude(&self.app.db, &self.hold, &gates).await?;
+        (RUNS.changed)(&self.app);
         Ok(gone)
     }
 }
