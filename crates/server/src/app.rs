@@ -85,7 +85,7 @@ pub struct Inner {
     /// News and figures of evaluations.
     pub evaluations: crate::evaluations::Live,
     /// News of improvements.
-    pub improvements: crate::improve::Live,
+    pub improvements: crate::runs::News,
     /// Turns true when the server begins to stop: answers without an end of their own end then.
     pub stopping: watch::Sender<bool>,
     plan_memory: tokio::sync::Mutex<crate::plan::Memory>,
@@ -193,7 +193,7 @@ impl App {
             experiments: crate::experiments::Cache::default(),
             data: Arc::new(crate::data::Library::of(&config.data_dir)),
             evaluations: crate::evaluations::Live::default(),
-            improvements: crate::improve::Live::default(),
+            improvements: crate::runs::News::default(),
             stopping: watch::Sender::new(false),
             plan_memory: tokio::sync::Mutex::default(),
             config,

@@ -8,7 +8,7 @@
 //! | `reflect.rs` | what the reflecting model is asked, and when its proposal may be tried |
 //! | `merge.rs` | merging the changes of two texts |
 //! | `answer.rs` | one answer to one example, with its scores |
-//! | `work.rs` | the worker: from step to step, under a fence |
+//! | `work.rs` | the worker: from step to step |
 //! | `verdict.rs` | the final comparison on what was held out |
 //! | `store.rs` | improvements, steps, results and calls in the database |
 //! | `events.rs` | progress as server-sent events |
@@ -16,8 +16,9 @@
 //!
 //! The search never reads an example that is held out, and each of its decisions follows from
 //! what is in the database and the seed, so that a worker which takes it over goes on as if
-//! nothing had happened. Calls are those of [`crate::evaluations`]: their traces' ids follow
-//! from what is asked, and none is paid for twice.
+//! nothing had happened; an improvement is a durable run, as [`crate::runs`] says. Calls are those
+//! of [`crate::evaluations`]: their traces' ids follow from what is asked, and none is paid for
+//! twice.
 
 mod answer;
 mod api;
@@ -33,20 +34,16 @@ mod verdict;
 mod view;
 mod work;
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use base::{NanoUsd, ProjectId};
-use db::Scope;
-use db::jobs::{NewJob, Worker, WorkerSettings};
-use db::{Db, WriteTx};
+use base::NanoUsd;
+use db::jobs::Worker;
+use db::{Db, Scope};
 use serde_json::{Value, json};
-use tokio::sync::watch;
 
 use crate::app::App;
 use crate::error::{AppError, Result};
 use crate::evaluations::Warning;
 use crate::http::Route;
+use crate::runs::{Logged, Runs, Successor};
 
 pub use api::{ExampleCounts, ImprovementJson, StepJson};
 pub use begin::{Pinned, Rows};
@@ -54,42 +51,23 @@ pub use document::{ImproveDocument, RowLimits, Shares, Splits};
 pub use store::{Improvement, Phase, ResultRow, Step, StepKind, StepState};
 pub use verdict::{Compared, Verdict};
 
-pub use crate::evaluations::State;
+pub use crate::runs::State;
 
-/// The queue's word for the work on an improvement.
-const JOB: &str = "improvement";
-/// A worker's losses before its job is given up: each kill of the server is one.
-const MOST_LOSSES: i64 = 1000;
-/// How long a worker may be silent before another takes over.
-const LEASE: Duration = Duration::from_secs(10);
-/// Improvements that run at once in this process.
-const AT_ONCE: usize = 2;
+/// Improvements as durable runs.
+static RUNS: Runs = Runs {
+    table: "improvements",
+    noun: "improvement",
+    not_found,
+    keeps_start: true,
+    at_once: 2,
+    changed: |app| app.improvements.changed(),
+};
 
 /// Pages and API.
 pub fn routes() -> Vec<Route> {
     let mut routes = api::routes();
     routes.extend(pages::routes());
     routes
-}
-
-/// Who waits for news of improvements in this process. Clones share it.
-#[derive(Debug, Clone)]
-pub struct Live(Arc<watch::Sender<u64>>);
-
-impl Default for Live {
-    fn default() -> Self {
-        Self(Arc::new(watch::Sender::new(0)))
-    }
-}
-
-impl Live {
-    fn changed(&self) {
-        self.0.send_modify(|count| *count += 1);
-    }
-
-    fn subscribe(&self) -> watch::Receiver<u64> {
-        self.0.subscribe()
-    }
 }
 
 /// What the operations work on.
@@ -110,26 +88,9 @@ impl<'a> Desk<'a> {
     }
 }
 
-/// The worker that works on improvements, with a short lease as evaluations have it.
+/// The worker that works on improvements.
 pub fn worker(app: &App) -> Worker {
-    let owner = format!(
-        "improvements-{}-{}",
-        std::process::id(),
-        app.ids.make::<base::JobId>()
-    );
-    let settings = WorkerSettings {
-        concurrency: AT_ONCE,
-        lease_ttl: LEASE,
-        poll: Duration::from_millis(500),
-        ..WorkerSettings::new(owner)
-    };
-    let mut worker = Worker::new(app.db.clone(), settings);
-    let app = app.clone();
-    worker.register(JOB, move |context| {
-        let app = app.clone();
-        async move { Box::pin(work::run(app, context)).await }
-    });
-    worker
+    RUNS.worker(app, work::run)
 }
 
 /// Starts an improvement.
@@ -147,7 +108,7 @@ pub async fn start(desk: Desk<'_>, scope: Scope, content: &Value) -> Result<Impr
             .push(Warning::HeldOutBefore { times: before });
     }
     let improvement = Improvement {
-        id: store::new_id(desk.db()),
+        id: RUNS.new_id(desk.db()),
         project: scope.project,
         prompt: pinned.prompt.name.clone(),
         document,
@@ -156,7 +117,6 @@ pub async fn start(desk: Desk<'_>, scope: Scope, content: &Value) -> Result<Impr
         reason: String::new(),
         phase: Phase::Start,
         ended_by: String::new(),
-        holder: None,
         started_by: scope.actor.to_string(),
         created_at: desk.db().now_us(),
         started_at: None,
@@ -170,49 +130,15 @@ pub async fn start(desk: Desk<'_>, scope: Scope, content: &Value) -> Result<Impr
     };
     let mut tx = desk.db().begin_write().await?;
     store::insert(&mut tx, &improvement, &held_out).await?;
-    let job = enqueue(&mut tx, scope.project, &improvement.id).await?;
-    store::set_holder(&mut tx, scope.project, &improvement.id, &job).await?;
     let detail = json!({
         "prompt": improvement.prompt, "version": improvement.pinned.prompt.number,
         "dataset": improvement.pinned.suite.dataset.name, "reflector": improvement.document.reflector,
         "budget_calls": improvement.document.budget_calls,
     });
-    audit(
-        &mut tx,
-        scope,
-        "improvement.start",
-        &improvement.id,
-        "",
-        detail,
-    )
-    .await?;
-    tx.commit().await?;
-    desk.app.improvements.changed();
-    Ok(Improvement {
-        holder: Some(job),
-        ..improvement
-    })
-}
-
-async fn enqueue(tx: &mut WriteTx, project: ProjectId, id: &str) -> Result<String> {
-    let job = NewJob {
-        project: Some(project),
-        max_attempts: MOST_LOSSES,
-        ..NewJob::new(JOB, json!({"improvement": id}))
-    };
-    Ok(db::jobs::enqueue(tx, job).await?.to_string())
-}
-
-async fn audit(
-    tx: &mut WriteTx,
-    scope: Scope,
-    action: &str,
-    id: &str,
-    reason: &str,
-    detail: Value,
-) -> Result<()> {
-    let line = db::audit::Line::new(scope, action, id);
-    Ok(line.detail(detail).reason(reason).write(tx).await?)
+    let object = improvement.id.as_str();
+    let logged = Logged { object, detail };
+    RUNS.start(desk.app, tx, scope, object, logged).await?;
+    Ok(improvement)
 }
 
 /// One improvement of the project.
@@ -334,17 +260,9 @@ pub async fn results(
 /// # Errors
 /// It has ended, or is held already.
 pub async fn pause(desk: Desk<'_>, scope: Scope, id: &str, reason: &str) -> Result<Improvement> {
-    let from = [State::Queued, State::Running];
-    change(
-        desk,
-        scope,
-        id,
-        &from,
-        State::Paused,
-        "improvement.pause",
-        reason,
-    )
-    .await
+    RUNS.pause(desk.app, scope, id, reason, Logged::of(id))
+        .await?;
+    find(desk, scope, id).await
 }
 
 /// Ends an improvement before its end; the versions that it made stay.
@@ -352,40 +270,8 @@ pub async fn pause(desk: Desk<'_>, scope: Scope, id: &str, reason: &str) -> Resu
 /// # Errors
 /// It has ended.
 pub async fn stop(desk: Desk<'_>, scope: Scope, id: &str, reason: &str) -> Result<Improvement> {
-    let from = [State::Queued, State::Running, State::Paused];
-    change(
-        desk,
-        scope,
-        id,
-        &from,
-        State::Stopped,
-        "improvement.stop",
-        reason,
-    )
-    .await
-}
-
-async fn change(
-    desk: Desk<'_>,
-    scope: Scope,
-    id: &str,
-    from: &[State],
-    to: State,
-    action: &str,
-    reason: &str,
-) -> Result<Improvement> {
-    let reason: String = reason.trim().chars().take(2000).collect();
-    let mut tx = desk.db().begin_write().await?;
-    tx.serialise().await?;
-    if !store::set_state(&mut tx, scope.project, id, from, to, &reason).await? {
-        let found = store::find_in(&mut tx, scope.project, id).await?;
-        let found = found.ok_or_else(not_found)?;
-        let message = format!("the improvement is {} already", found.state.name());
-        return Err(AppError::conflict(message).code("wrong_state"));
-    }
-    audit(&mut tx, scope, action, id, &reason, json!({})).await?;
-    tx.commit().await?;
-    desk.app.improvements.changed();
+    RUNS.stop(desk.app, scope, id, reason, Logged::of(id))
+        .await?;
     find(desk, scope, id).await
 }
 
@@ -404,39 +290,22 @@ pub struct Raise {
 /// # Errors
 /// It is not held, or the budget is no amount.
 pub async fn resume(desk: Desk<'_>, scope: Scope, id: &str, raise: Raise) -> Result<Improvement> {
-    let mut tx = desk.db().begin_write().await?;
-    tx.serialise().await?;
+    let mut tx = RUNS.begin_resume(desk.app, scope, id).await?;
     let found = store::find_in(&mut tx, scope.project, id).await?;
     let found = found.ok_or_else(not_found)?;
-    if found.state != State::Paused {
-        let message = format!(
-            "the improvement is {}; only a paused one can go on",
-            found.state.name()
-        );
-        return Err(AppError::conflict(message).code("wrong_state"));
-    }
     let document = ImproveDocument {
         budget_calls: raise.budget_calls.unwrap_or(found.document.budget_calls),
         budget_usd: raise.budget_usd.or(found.document.budget_usd),
-        ..found.document.clone()
+        ..found.document
     };
     ImproveDocument::parse(&document.to_value()).map_err(db::CatalogError::Invalid)?;
     store::set_document(&mut tx, scope.project, id, &document).await?;
     store::ask_errors_again(&mut tx, scope.project, id).await?;
-    // A worker that still ends its calls begins anew by itself, with the raised budget.
-    let held = match &found.holder {
-        Some(job) => store::is_alive(&mut tx, job).await?,
-        None => false,
-    };
-    let to = if held { State::Running } else { State::Queued };
-    store::set_state(&mut tx, scope.project, id, &[State::Paused], to, "").await?;
-    if !held {
-        let job = enqueue(&mut tx, scope.project, id).await?;
-        store::set_holder(&mut tx, scope.project, id, &job).await?;
-    }
     let detail = json!({"budget_calls": raise.budget_calls, "budget_usd": raise.budget_usd});
-    audit(&mut tx, scope, "improvement.resume", id, "", detail).await?;
-    tx.commit().await?;
-    desk.app.improvements.changed();
+    let logged = Logged { object: id, detail };
+    // A worker that still ends its calls begins anew by itself, with the raised budget.
+    let successor = Successor::SameWorker;
+    RUNS.resume(desk.app, tx, scope, id, successor, logged)
+        .await?;
     find(desk, scope, id).await
 }

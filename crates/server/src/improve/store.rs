@@ -1,12 +1,11 @@
 //! Improvements, their steps, results and calls in the database.
 //!
-//! Whoever works on an improvement holds a fence; each of its writes changes the
-//! improvement's row under that fence first, so that a worker that was thought dead changes
-//! nothing any more. People's changes go by the state alone.
+//! Whose an improvement is, and what state it is in, [`crate::runs`] knows; what a worker
+//! writes here, it writes in a transaction of its [`Hold`].
 
 use std::collections::{HashMap, HashSet};
 
-use base::{Digest, MoveId, NanoUsd, ProjectId};
+use base::{Digest, NanoUsd, ProjectId};
 use db::sqlx::any::AnyRow;
 use db::sqlx::{Row as _, query};
 use db::{Db, DbError, WriteTx};
@@ -19,8 +18,8 @@ use super::document::ImproveDocument;
 use super::search::Scores;
 use super::verdict::Verdict;
 use crate::error::Result;
-use crate::evaluations::State;
 use crate::evaluations::calling::{Bill, Paid};
+use crate::runs::{Hold, State};
 use crate::store::id;
 
 /// What the search is at.
@@ -75,8 +74,6 @@ pub struct Improvement {
     pub phase: Phase,
     /// Why the search ended: `budget`, `patience`, `perfect`; empty before.
     pub ended_by: String,
-    /// The job that works on it.
-    pub holder: Option<String>,
     /// Who started it.
     pub started_by: String,
     /// When it was asked for.
@@ -236,16 +233,11 @@ pub struct ResultRow {
 macro_rules! select {
     ($rest:literal) => {
         concat!(
-            "SELECT id, project, prompt, document, pinned, state, reason, phase, ended_by, holder, started_by, created_at, \
+            "SELECT id, project, prompt, document, pinned, state, reason, phase, ended_by, started_by, created_at, \
              started_at, ended_at, worked_us, calls, spent, unpriced, failures, verdict FROM improvements ",
             $rest
         )
     };
-}
-
-pub(super) fn new_id(db: &Db) -> String {
-    // Sorts by time, like every id.
-    db.ids().make::<MoveId>().to_string()
 }
 
 fn json_text<T: Serialize>(value: &T) -> Result<String> {
@@ -362,56 +354,6 @@ pub(super) async fn with_held_out(db: &Db, project: ProjectId, key: &str) -> Res
     Ok(row.try_get(0).map_err(DbError::from)?)
 }
 
-/// A person's change of state. False when it was in none of these states any more.
-pub(super) async fn set_state(
-    tx: &mut WriteTx,
-    project: ProjectId,
-    id: &str,
-    from: &[State],
-    to: State,
-    reason: &str,
-) -> Result<bool> {
-    let now = tx.db().now_us();
-    for from in from {
-        let changed = query(
-            "UPDATE improvements SET state = $1, reason = $2, \
-                ended_at = CASE WHEN $3 = 1 THEN $4 ELSE ended_at END \
-             WHERE project = $5 AND id = $6 AND state = $7",
-        )
-        .bind(to.name())
-        .bind(reason)
-        .bind(i64::from(to.is_final()))
-        .bind(now)
-        .bind(project.to_string())
-        .bind(id)
-        .bind(from.name())
-        .execute(tx.conn())
-        .await
-        .map_err(DbError::from)?
-        .rows_affected();
-        if changed == 1 {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// Hands an improvement that nobody holds to a job.
-pub(super) async fn set_holder(
-    tx: &mut WriteTx,
-    project: ProjectId,
-    id: &str,
-    job: &str,
-) -> Result<(), DbError> {
-    query("UPDATE improvements SET holder = $1 WHERE project = $2 AND id = $3")
-        .bind(job)
-        .bind(project.to_string())
-        .bind(id)
-        .execute(tx.conn())
-        .await?;
-    Ok(())
-}
-
 /// Writes a changed document: a raised budget.
 pub(super) async fn set_document(
     tx: &mut WriteTx,
@@ -445,87 +387,6 @@ pub(super) async fn ask_errors_again(
     Ok(())
 }
 
-/// Whether a job waits or runs.
-pub(super) async fn is_alive(tx: &mut WriteTx, job: &str) -> Result<bool> {
-    let row = query("SELECT id FROM jobs WHERE id = $1 AND state IN ('ready', 'leased')")
-        .bind(job)
-        .fetch_optional(tx.conn())
-        .await
-        .map_err(DbError::from)?;
-    Ok(row.is_some())
-}
-
-/// Who holds an improvement, as every write shows it.
-#[derive(Debug, Clone)]
-pub(super) struct Hold {
-    pub project: ProjectId,
-    pub id: String,
-    pub fence: i64,
-}
-
-/// What taking an improvement over found.
-pub(super) enum Taken {
-    /// It is ours.
-    Held(Hold),
-    /// It is paused or over: there is nothing to do.
-    Idle,
-    /// The job is not ours any more, or never was this improvement's.
-    Lost,
-}
-
-/// Takes an improvement for a job, if the job still has its lease.
-pub(super) async fn take(
-    db: &Db,
-    project: ProjectId,
-    id: &str,
-    lease: &db::jobs::Lease,
-) -> Result<Taken> {
-    let job = lease.job.id.to_string();
-    let mut tx = db.begin_write().await?;
-    let held = query("SELECT id FROM jobs WHERE id = $1 AND fence = $2 AND state = 'leased'")
-        .bind(&job)
-        .bind(lease.fence)
-        .fetch_optional(tx.conn())
-        .await
-        .map_err(DbError::from)?;
-    if held.is_none() {
-        return Ok(Taken::Lost);
-    }
-    let row = query(
-        "UPDATE improvements SET fence = fence + 1, state = CASE WHEN state = 'queued' THEN 'running' ELSE state END, \
-             started_at = COALESCE(started_at, $1) \
-         WHERE project = $2 AND id = $3 AND holder = $4 RETURNING fence, state",
-    )
-    .bind(db.now_us())
-    .bind(project.to_string())
-    .bind(id)
-    .bind(&job)
-    .fetch_optional(tx.conn())
-    .await
-    .map_err(DbError::from)?;
-    let Some(row) = row else {
-        return Ok(Taken::Lost);
-    };
-    let fence: i64 = row.try_get(0).map_err(DbError::from)?;
-    let state: String = row.try_get(1).map_err(DbError::from)?;
-    if state != State::Running.name() {
-        query("UPDATE improvements SET holder = NULL WHERE project = $1 AND id = $2")
-            .bind(project.to_string())
-            .bind(id)
-            .execute(tx.conn())
-            .await
-            .map_err(DbError::from)?;
-        tx.commit().await?;
-        return Ok(Taken::Idle);
-    }
-    tx.commit().await?;
-    Ok(Taken::Held(Hold {
-        project,
-        id: id.to_owned(),
-        fence,
-    }))
-}
-
 /// What one write adds.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Gain {
@@ -552,11 +413,13 @@ impl Gain {
 /// Writes what was gained, all or nothing. `None` when the improvement is somebody else's
 /// now; otherwise the state that it is in.
 pub(super) async fn write(db: &Db, hold: &Hold, gain: &Gain) -> Result<Option<State>> {
-    let mut tx = db.begin_write().await?;
-    let row = query(
+    let Some((mut tx, state)) = hold.write(db).await? else {
+        return Ok(None);
+    };
+    query(
         "UPDATE improvements SET worked_us = worked_us + $1, phase = COALESCE($2, phase), ended_by = COALESCE($3, ended_by), \
              verdict = COALESCE($4, verdict) \
-         WHERE project = $5 AND id = $6 AND fence = $7 RETURNING state",
+         WHERE project = $5 AND id = $6",
     )
     .bind(gain.worked_us)
     .bind(gain.phase.map(Phase::name))
@@ -564,12 +427,9 @@ pub(super) async fn write(db: &Db, hold: &Hold, gain: &Gain) -> Result<Option<St
     .bind(gain.verdict.as_ref().map(json_text).transpose()?)
     .bind(hold.project.to_string())
     .bind(&hold.id)
-    .bind(hold.fence)
-    .fetch_optional(tx.conn())
+    .execute(tx.conn())
     .await
     .map_err(DbError::from)?;
-    let Some(row) = row else { return Ok(None) };
-    let state: String = row.try_get(0).map_err(DbError::from)?;
     insert_calls(&mut tx, hold, &gain.calls).await?;
     for result in &gain.results {
         put_result(&mut tx, hold, result).await?;
@@ -578,7 +438,7 @@ pub(super) async fn write(db: &Db, hold: &Hold, gain: &Gain) -> Result<Option<St
         put_step(&mut tx, hold.project, &hold.id, step).await?;
     }
     tx.commit().await?;
-    Ok(Some(State::of(&state)))
+    Ok(Some(state))
 }
 
 /// Counts each call once, whoever found it.
@@ -694,51 +554,16 @@ async fn put_step(tx: &mut WriteTx, project: ProjectId, id: &str, step: &Step) -
 
 /// Counts a failure of the reflecting model, so that the next worker asks under another name.
 pub(super) async fn count_failure(db: &Db, hold: &Hold) -> Result<()> {
-    let mut tx = db.begin_write().await?;
-    query(
-        "UPDATE improvements SET failures = failures + 1 WHERE project = $1 AND id = $2 AND fence = $3",
-    )
-    .bind(hold.project.to_string())
-    .bind(&hold.id)
-    .bind(hold.fence)
-    .execute(tx.conn())
-    .await
-    .map_err(DbError::from)?;
+    let Some((mut tx, _)) = hold.write(db).await? else {
+        return Ok(());
+    };
+    query("UPDATE improvements SET failures = failures + 1 WHERE project = $1 AND id = $2")
+        .bind(hold.project.to_string())
+        .bind(&hold.id)
+        .execute(tx.conn())
+        .await
+        .map_err(DbError::from)?;
     Ok(tx.commit().await?)
-}
-
-/// Lets an improvement go, in the state that it should be in now. False when it is somebody
-/// else's, or in another state than `seen` meanwhile.
-pub(super) async fn let_go(
-    db: &Db,
-    hold: &Hold,
-    seen: State,
-    to: State,
-    reason: &str,
-) -> Result<bool> {
-    let now = db.now_us();
-    let mut tx = db.begin_write().await?;
-    let changed = query(
-        "UPDATE improvements SET holder = NULL, state = $1, \
-             reason = CASE WHEN $2 = '' THEN reason ELSE $3 END, \
-             ended_at = CASE WHEN $4 = 1 THEN COALESCE(ended_at, $5) ELSE ended_at END \
-         WHERE project = $6 AND id = $7 AND fence = $8 AND state = $9",
-    )
-    .bind(to.name())
-    .bind(reason)
-    .bind(reason)
-    .bind(i64::from(to.is_final()))
-    .bind(now)
-    .bind(hold.project.to_string())
-    .bind(&hold.id)
-    .bind(hold.fence)
-    .bind(seen.name())
-    .execute(tx.conn())
-    .await
-    .map_err(DbError::from)?
-    .rows_affected();
-    tx.commit().await?;
-    Ok(changed == 1)
 }
 
 /// Every step, the start first.
@@ -945,7 +770,6 @@ fn read_row(row: &AnyRow) -> std::result::Result<Improvement, DbError> {
         reason: row.try_get("reason")?,
         phase: Phase::of(&phase),
         ended_by: row.try_get("ended_by")?,
-        holder: row.try_get("holder")?,
         started_by: row.try_get("started_by")?,
         created_at: row.try_get("created_at")?,
         started_at: row.try_get("started_at")?,

@@ -7,32 +7,27 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use base::Digest;
 use db::Scope;
-use db::jobs::{JobContext, JobError};
 use gateway::{PromptDocument, Protocol};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::time::Instant;
 
 use super::answer::{self, Line, Rig, Row, Scale};
 use super::reflect::{self, Proposal, Shown};
 use super::search::{Known, MOST_MERGES, Member, Scores, is_more, sums};
-use super::store::{
-    self, Gain, Heads, Hold, Improvement, Phase, ResultRow, Step, StepKind, StepState, Taken,
-};
-use super::{merge, verdict};
+use super::store::{self, Gain, Heads, Improvement, Phase, ResultRow, Step, StepKind, StepState};
+use super::{RUNS, merge, verdict};
 use crate::app::App;
 use crate::error::{AppError, Result};
 use crate::evaluations::calling::{Ended, Meter, PinnedVersion, Request, cluster_of, lane_of};
-use crate::evaluations::{Halted, Lanes, Plain, State};
+use crate::evaluations::{Halted, Lanes, Plain};
+use crate::runs::{End, Hold, Looks, State, Trouble};
 
-/// How often the loop looks whether somebody paused or stopped the improvement.
-const LOOK: Duration = Duration::from_millis(300);
 /// Answers that must all fail before the improvement waits for somebody.
 const OUTAGE: usize = 5;
 /// How much of a reply that could not be used is kept.
@@ -42,57 +37,20 @@ const MESSAGE_CHARS: usize = 400;
 /// What one comparison of merged texts is tried on, from each side.
 const MERGE_ROWS: usize = 4;
 
-/// Runs the improvement that a job names, to its end, or until it is held.
-pub(super) async fn run(app: App, context: JobContext) -> std::result::Result<(), JobError> {
-    let payload = &context.lease.job.payload;
-    let id = payload["improvement"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned();
-    let Some(project) = context.lease.job.project else {
-        return Err(JobError::Fatal("the job names no project".to_owned()));
-    };
-    let retry = |error: AppError| JobError::Retry(explain(&error));
-    let taken = store::take(&app.db, project, &id, &context.lease).await;
-    let hold = match taken.map_err(retry)? {
-        Taken::Held(hold) => hold,
-        Taken::Idle | Taken::Lost => return Ok(()),
-    };
-    let mut is_takeover = hold.fence > 1;
+/// Works on an improvement to its end, or until it is held.
+pub(super) async fn run(app: App, hold: Hold) -> std::result::Result<End, Trouble> {
+    let mut is_takeover = hold.is_takeover();
     loop {
-        let found = store::find(&app.db, project, &id).await.map_err(retry)?;
+        let found = store::find(&app.db, hold.project, &hold.id).await?;
         let Some(improvement) = found else {
-            return Ok(());
+            return Ok(End::Finished);
         };
-        let worker = match Worker::new(&app, improvement, hold.clone(), is_takeover).await {
-            Ok(worker) => worker,
-            // What was pinned cannot be read: no later attempt will.
-            Err(error) if error.status.is_client_error() => {
-                let reason = explain(&error);
-                let gone = store::let_go(&app.db, &hold, State::Running, State::Failed, &reason);
-                gone.await.map_err(retry)?;
-                app.improvements.changed();
-                return Ok(());
-            }
-            Err(error) => return Err(retry(error)),
-        };
-        match worker.run().await.map_err(retry)? {
-            End::Finished => return Ok(()),
-            End::ServerStops => {
-                // Given back untried: the next server goes on at once.
-                let _ = db::jobs::release(&app.db, &context.lease).await;
-                return Ok(());
-            }
-            // What this worker has begun and not written is in telemetry.
-            End::Anew => is_takeover = true,
+        let worker = Worker::new(&app, improvement, hold.clone(), is_takeover).await;
+        if let Some(end) = worker.map_err(Trouble::of_pinned)?.run().await? {
+            return Ok(end);
         }
-    }
-}
-
-fn explain(error: &AppError) -> String {
-    match &error.source {
-        Some(source) => format!("{}: {source:#}", error.message),
-        None => error.message.clone(),
+        // What this worker has begun and not written is in telemetry.
+        is_takeover = true;
     }
 }
 
@@ -108,14 +66,6 @@ pub(super) fn members(steps: &[Step]) -> Vec<Member> {
             other: step.other,
         })
         .collect()
-}
-
-enum End {
-    /// Done, held, stopped or somebody else's: nothing more to do for this job.
-    Finished,
-    ServerStops,
-    /// It was held and let go on while this worker ended its calls.
-    Anew,
 }
 
 /// Why the search does not go on.
@@ -146,8 +96,7 @@ struct Worker {
     improvement: Arc<Improvement>,
     line: Line,
     stop: watch::Sender<bool>,
-    stopping: watch::Receiver<bool>,
-    looks: Interval,
+    looks: Looks,
     rows: HashMap<i64, Arc<Row>>,
     scales: Arc<Vec<Scale>>,
     perfect: Option<f64>,
@@ -173,8 +122,6 @@ impl Worker {
         let most_calls = i64::try_from(document.budget_calls).ok();
         let meter = Meter::new(most_calls, document.budget_usd.map(nano), calls.into_iter());
         let (stop, stopped) = watch::channel(false);
-        let mut looks = tokio::time::interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let scales = answer::scales(app, &improvement).await?;
         Ok(Self {
             rows: rows(app, &improvement).await?,
@@ -189,12 +136,11 @@ impl Worker {
                 is_takeover,
                 stop: stopped,
             },
-            stopping: app.stopping.subscribe(),
             app: app.clone(),
             improvement: Arc::new(improvement),
             hold,
             stop,
-            looks,
+            looks: Looks::new(app),
             rigs: HashMap::new(),
             gain: Gain::default(),
             counted_to: Instant::now(),
@@ -202,27 +148,29 @@ impl Worker {
         })
     }
 
-    async fn run(mut self) -> Result<End> {
+    /// `None` when it was held and let go on while this worker ended its calls: a new one
+    /// begins, with what it may spend now.
+    async fn run(mut self) -> Result<Option<End>> {
         let halt = self.go().await.err();
         let (seen, to, reason) = match halt {
             None => (State::Running, State::Done, String::new()),
             Some(Halt::Error(error)) => return Err(error),
-            Some(Halt::Lost) => return Ok(End::Finished),
+            Some(Halt::Lost) => return Ok(Some(End::Finished)),
             Some(Halt::ServerStops) => {
                 // What it costs is counted even if nothing came of it.
                 self.write().await?;
-                return Ok(End::ServerStops);
+                return Ok(Some(End::ServerStops));
             }
             Some(Halt::Changed(state)) => (state, state, String::new()),
             Some(Halt::Hold(reason)) => (State::Running, State::Paused, reason),
             Some(Halt::Limit(ended)) => (State::Running, State::Paused, limit_reason(ended)),
         };
         if self.write().await?.is_none() {
-            return Ok(End::Finished);
+            return Ok(Some(End::Finished));
         }
-        let gone = store::let_go(&self.app.db, &self.hold, seen, to, &reason).await?;
-        self.app.improvements.changed();
-        Ok(if gone { End::Finished } else { End::Anew })
+        let gone = self.hold.let_go(&self.app.db, seen, to, &reason).await?;
+        (RUNS.changed)(&self.app);
+        Ok(gone.then_some(End::Finished))
     }
 
     async fn go(&mut self) -> Flow<()> {
@@ -652,8 +600,8 @@ impl Worker {
         loop {
             tokio::select! {
                 done = &mut work => return Ok(done),
-                _ = self.looks.tick() => {
-                    if *self.stopping.borrow() {
+                () = self.looks.next() => {
+                    if self.looks.server_stops() {
                         let _ = self.stop.send(true);
                     }
                     match store::write(&self.app.db, &self.hold, &Gain::default()).await? {
@@ -802,7 +750,7 @@ impl Worker {
         let mut halt: Option<Halt> = None;
         let mut tasks: JoinSet<Result<std::result::Result<ResultRow, Halted>>> = JoinSet::new();
         loop {
-            if *self.stopping.borrow() && halt.is_none() {
+            if self.looks.server_stops() && halt.is_none() {
                 halt = Some(Halt::ServerStops);
             }
             if halt.is_some() {
@@ -838,8 +786,7 @@ impl Worker {
                     }
                     self.check(&mut halt).await?;
                 }
-                _ = self.looks.tick() => self.check(&mut halt).await?,
-                _ = self.stopping.changed() => {}
+                () = self.looks.next() => self.check(&mut halt).await?,
             }
         }
         self.check(&mut halt).await?;
@@ -913,7 +860,7 @@ impl Worker {
         self.check(&mut halt).await?;
         match halt {
             Some(halt) => Err(halt),
-            None if *self.stopping.borrow() => Err(Halt::ServerStops),
+            None if self.looks.server_stops() => Err(Halt::ServerStops),
             None => Ok(()),
         }
     }
@@ -923,7 +870,7 @@ impl Worker {
         if let Some(ended) = self.line.meter.ended() {
             return Ok(Halt::Limit(ended));
         }
-        if *self.stopping.borrow() {
+        if self.looks.server_stops() {
             return Ok(Halt::ServerStops);
         }
         let mut halt = None;
@@ -941,7 +888,7 @@ impl Worker {
         let state = store::write(&self.app.db, &self.hold, &self.gain).await?;
         self.counted_to = now;
         if !self.gain.is_empty() {
-            self.app.improvements.changed();
+            (RUNS.changed)(&self.app);
         }
         self.gain = Gain::default();
         Ok(state)
