@@ -16,10 +16,10 @@ use super::{
 use crate::app::App;
 use crate::auth::{Identity, Permission};
 use crate::error::{AppError, Result};
-use crate::evaluations::State;
 use crate::extract::{Json, Query};
 use crate::http::{Access, Route};
 use crate::openapi::Doc;
+use crate::runs::State;
 
 /// Rows of a page.
 const ROWS: u32 = 50;

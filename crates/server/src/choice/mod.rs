@@ -15,8 +15,8 @@
 //!
 //! A choice asks no model itself: each round is an evaluation, which measures, pays, is
 //! held and goes on after a kill as evaluations do, and whose cache makes a larger sample
-//! pay for its new examples only. A choice decides which evaluation is next. Its worker
-//! holds a lease and a fence as theirs do.
+//! pay for its new examples only. A choice decides which evaluation is next. It is
+//! a durable run as they are ([`crate::runs`]).
 
 mod api;
 mod card_page;
@@ -30,17 +30,16 @@ mod view;
 mod weigh;
 mod work;
 
-use std::time::Duration;
-
 use base::{Digest, ProjectId};
-use db::jobs::{NewJob, Worker, WorkerSettings};
-use db::{Db, Name, Reference, Scope, Selector, WriteTx};
+use db::jobs::Worker;
+use db::{Db, Name, Reference, Scope, Selector};
 use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::error::{AppError, Result};
-use crate::evaluations::{self, Evaluation, EvaluatorUse, Examined, Pinned, PromptUse, State};
+use crate::evaluations::{self, Evaluation, EvaluatorUse, Examined, Pinned, PromptUse};
 use crate::http::Route;
+use crate::runs::{Logged, Runs, State, Successor};
 
 pub use api::{ChoiceJson, ChoiceShown};
 pub use cite::{Cited, Subject};
@@ -53,14 +52,16 @@ pub use properties::{
 };
 pub use store::{Choice, Progress};
 
-/// The queue's word for the work on a choice.
-const JOB: &str = "choice";
-/// A worker's losses before its job is given up: each kill of the server is one.
-const MOST_LOSSES: i64 = 1000;
-/// How long a worker may be silent before another takes over.
-const LEASE: Duration = Duration::from_secs(10);
-/// Choices that are looked after at once in this process; they mostly wait.
-const AT_ONCE: usize = 16;
+/// Choices as durable runs. Their workers mostly wait.
+static RUNS: Runs = Runs {
+    table: "choices",
+    noun: "choice",
+    not_found,
+    keeps_start: false,
+    at_once: 16,
+    // Nobody follows a choice: its pages ask again.
+    changed: |_| {},
+};
 
 /// Pages and API.
 pub fn routes() -> Vec<Route> {
@@ -71,24 +72,7 @@ pub fn routes() -> Vec<Route> {
 
 /// The worker that looks after choices.
 pub fn worker(app: &App) -> Worker {
-    let owner = format!(
-        "choices-{}-{}",
-        std::process::id(),
-        app.ids.make::<base::JobId>()
-    );
-    let settings = WorkerSettings {
-        concurrency: AT_ONCE,
-        lease_ttl: LEASE,
-        poll: Duration::from_millis(500),
-        ..WorkerSettings::new(owner)
-    };
-    let mut worker = Worker::new(app.db.clone(), settings);
-    let app = app.clone();
-    worker.register(JOB, move |context| {
-        let app = app.clone();
-        async move { Box::pin(work::run(app, context)).await }
-    });
-    worker
+    RUNS.worker(app, work::run)
 }
 
 /// What the operations work on.
@@ -128,7 +112,7 @@ pub async fn start(desk: Desk<'_>, scope: Scope, name: &Name, task: &Value) -> R
         pinned, examples, ..
     } = examined;
     let choice = Choice {
-        id: store::new_id(desk.db()),
+        id: RUNS.new_id(desk.db()),
         project: scope.project,
         name: name.to_string(),
         budget: task.budget_usd.map(nano),
@@ -142,7 +126,6 @@ pub async fn start(desk: Desk<'_>, scope: Scope, name: &Name, task: &Value) -> R
         },
         state: State::Queued,
         reason: String::new(),
-        holder: None,
         version: None,
         started_by: scope.actor.to_string(),
         created_at: desk.db().now_us(),
@@ -150,10 +133,9 @@ pub async fn start(desk: Desk<'_>, scope: Scope, name: &Name, task: &Value) -> R
     };
     let mut tx = desk.db().begin_write().await?;
     store::insert(&mut tx, &choice).await?;
-    hand_to_job(&mut tx, &choice, choice.budget).await?;
     let detail = json!({"choice": choice.id, "models": left, "dataset": choice.task.dataset, "examples": examples});
-    audit(&mut tx, scope, "choice.start", &choice.name, "", detail).await?;
-    tx.commit().await?;
+    let logged = logged(&choice, detail);
+    RUNS.start(desk.app, tx, scope, &choice.id, logged).await?;
     Ok(choice)
 }
 
@@ -254,28 +236,6 @@ fn usd(nano: i64) -> f64 {
     nano as f64 / 1e9
 }
 
-async fn hand_to_job(tx: &mut WriteTx, choice: &Choice, budget: Option<i64>) -> Result<()> {
-    let job = NewJob {
-        project: Some(choice.project),
-        max_attempts: MOST_LOSSES,
-        ..NewJob::new(JOB, json!({"choice": choice.id}))
-    };
-    let job = db::jobs::enqueue(tx, job).await?.to_string();
-    store::set_holder(tx, choice.project, &choice.id, &job, budget).await
-}
-
-async fn audit(
-    tx: &mut WriteTx,
-    scope: Scope,
-    action: &str,
-    object: &str,
-    reason: &str,
-    detail: Value,
-) -> Result<()> {
-    let line = db::audit::Line::new(scope, action, object);
-    Ok(line.detail(detail).reason(reason).write(tx).await?)
-}
-
 /// One choice of the project.
 ///
 /// # Errors
@@ -307,17 +267,10 @@ pub async fn list(
 /// # Errors
 /// It has ended, or is held already.
 pub async fn pause(desk: Desk<'_>, scope: Scope, id: &str, reason: &str) -> Result<Choice> {
-    let from = [State::Queued, State::Running];
-    let changed = change(
-        desk,
-        scope,
-        id,
-        &from,
-        State::Paused,
-        "choice.pause",
-        reason,
-    )
-    .await?;
+    let found = find(desk, scope, id).await?;
+    let logged = logged(&found, json!({"choice": id}));
+    RUNS.pause(desk.app, scope, id, reason, logged).await?;
+    let changed = find(desk, scope, id).await?;
     if let Some(evaluation) = current(desk, &changed).await?
         && evaluation.state.is_active()
     {
@@ -332,17 +285,10 @@ pub async fn pause(desk: Desk<'_>, scope: Scope, id: &str, reason: &str) -> Resu
 /// # Errors
 /// It has ended.
 pub async fn stop(desk: Desk<'_>, scope: Scope, id: &str, reason: &str) -> Result<Choice> {
-    let from = [State::Queued, State::Running, State::Paused];
-    let changed = change(
-        desk,
-        scope,
-        id,
-        &from,
-        State::Stopped,
-        "choice.stop",
-        reason,
-    )
-    .await?;
+    let found = find(desk, scope, id).await?;
+    let logged = logged(&found, json!({"choice": id}));
+    RUNS.stop(desk.app, scope, id, reason, logged).await?;
+    let changed = find(desk, scope, id).await?;
     if let Some(evaluation) = current(desk, &changed).await?
         && !evaluation.state.is_final()
     {
@@ -360,29 +306,12 @@ fn unless_too_late(changed: Result<Evaluation>) -> Result<()> {
     }
 }
 
-async fn change(
-    desk: Desk<'_>,
-    scope: Scope,
-    id: &str,
-    from: &[State],
-    to: State,
-    action: &str,
-    reason: &str,
-) -> Result<Choice> {
-    let reason: String = reason.trim().chars().take(2000).collect();
-    let mut tx = desk.db().begin_write().await?;
-    tx.serialise().await?;
-    let found = store::find_in(&mut tx, scope.project, id)
-        .await?
-        .ok_or_else(not_found)?;
-    if !store::set_state(&mut tx, scope.project, id, from, to, &reason).await? {
-        let message = format!("the choice is {} already", found.state.name());
-        return Err(AppError::conflict(message).code("wrong_state"));
+/// The audit log knows choices by their names, which several may share.
+fn logged(choice: &Choice, detail: Value) -> Logged<'_> {
+    Logged {
+        object: &choice.name,
+        detail,
     }
-    let detail = json!({"choice": id});
-    audit(&mut tx, scope, action, &found.name, &reason, detail).await?;
-    tx.commit().await?;
-    find(desk, scope, id).await
 }
 
 /// Lets a held choice go on, with a raised budget where one is given.
@@ -398,25 +327,17 @@ pub async fn resume(
     if budget_usd.is_some_and(|budget| !(budget.is_finite() && budget > 0.0 && budget <= 1e6)) {
         return Err(AppError::invalid("a budget is a number of dollars above 0").at("budget_usd"));
     }
-    let mut tx = desk.db().begin_write().await?;
-    tx.serialise().await?;
-    let found = store::find_in(&mut tx, scope.project, id)
-        .await?
-        .ok_or_else(not_found)?;
-    if found.state != State::Paused {
-        let message = format!(
-            "the choice is {}; only a paused one can go on",
-            found.state.name()
-        );
-        return Err(AppError::conflict(message).code("wrong_state"));
+    let mut tx = RUNS.begin_resume(desk.app, scope, id).await?;
+    let found = store::find_in(&mut tx, scope.project, id).await?;
+    let found = found.ok_or_else(not_found)?;
+    if let Some(budget) = budget_usd {
+        store::set_budget(&mut tx, scope.project, id, nano(budget)).await?;
     }
-    let budget = budget_usd.map(nano).or(found.budget);
-    let from = [State::Paused];
-    store::set_state(&mut tx, scope.project, id, &from, State::Queued, "").await?;
-    hand_to_job(&mut tx, &found, budget).await?;
-    let detail = json!({"choice": id, "budget_usd": budget_usd});
-    audit(&mut tx, scope, "choice.resume", &found.name, "", detail).await?;
-    tx.commit().await?;
+    let logged = logged(&found, json!({"choice": id, "budget_usd": budget_usd}));
+    // A worker that has not seen yet that the choice was held has another budget in mind.
+    let successor = Successor::NewWorker;
+    RUNS.resume(desk.app, tx, scope, id, successor, logged)
+        .await?;
     find(desk, scope, id).await
 }
 

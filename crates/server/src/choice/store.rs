@@ -1,9 +1,9 @@
 //! Choices in the database.
 //!
-//! Whoever works on a choice holds a fence and shows it with every write, as with
-//! evaluations. People's changes go by the state alone.
+//! Whose a choice is, and what state it is in, [`crate::runs`] knows; what a worker writes
+//! here, it writes in a transaction of its [`Hold`].
 
-use base::{MoveId, ProjectId};
+use base::ProjectId;
 use db::sqlx::any::AnyRow;
 use db::sqlx::{Row as _, query};
 use db::{Db, DbError, WriteTx};
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::document::{ChoiceTask, Excluded, Round};
 use crate::error::{AppError, Result};
-use crate::evaluations::State;
+use crate::runs::{Hold, State};
 use crate::store::id;
 
 /// How far a choice is.
@@ -47,8 +47,6 @@ pub struct Choice {
     pub state: State,
     /// Why.
     pub reason: String,
-    /// The job that works on it.
-    pub holder: Option<String>,
     /// What it may spend, in nano-dollars.
     pub budget: Option<i64>,
     /// The version of the result.
@@ -71,16 +69,11 @@ impl Choice {
 macro_rules! select {
     ($rest:literal) => {
         concat!(
-            "SELECT id, project, name, task, progress, state, reason, holder, budget, version, started_by, created_at, \
+            "SELECT id, project, name, task, progress, state, reason, budget, version, started_by, created_at, \
              ended_at FROM choices ",
             $rest
         )
     };
-}
-
-pub(super) fn new_id(db: &Db) -> String {
-    // Sorts by time, like every id.
-    db.ids().make::<MoveId>().to_string()
 }
 
 pub(super) async fn insert(tx: &mut WriteTx, new: &Choice) -> Result<()> {
@@ -152,49 +145,14 @@ pub(super) async fn list(
     rows.iter().map(read).collect()
 }
 
-/// A change of state from one of these. False when it was in none of them any more.
-pub(super) async fn set_state(
+/// Sets what it may spend, in nano-dollars.
+pub(super) async fn set_budget(
     tx: &mut WriteTx,
     project: ProjectId,
     id: &str,
-    from: &[State],
-    to: State,
-    reason: &str,
-) -> Result<bool> {
-    let now = tx.db().now_us();
-    for from in from {
-        let changed = query(
-            "UPDATE choices SET state = $1, reason = $2, ended_at = CASE WHEN $3 = 1 THEN $4 ELSE ended_at END \
-             WHERE project = $5 AND id = $6 AND state = $7",
-        )
-        .bind(to.name())
-        .bind(reason)
-        .bind(i64::from(to.is_final()))
-        .bind(now)
-        .bind(project.to_string())
-        .bind(id)
-        .bind(from.name())
-        .execute(tx.conn())
-        .await
-        .map_err(DbError::from)?
-        .rows_affected();
-        if changed > 0 {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// Hands a choice to a job, and sets its budget.
-pub(super) async fn set_holder(
-    tx: &mut WriteTx,
-    project: ProjectId,
-    id: &str,
-    job: &str,
-    budget: Option<i64>,
+    budget: i64,
 ) -> Result<()> {
-    query("UPDATE choices SET holder = $1, budget = $2 WHERE project = $3 AND id = $4")
-        .bind(job)
+    query("UPDATE choices SET budget = $1 WHERE project = $2 AND id = $3")
         .bind(budget)
         .bind(project.to_string())
         .bind(id)
@@ -204,84 +162,20 @@ pub(super) async fn set_holder(
     Ok(())
 }
 
-/// Who holds a choice, as every write shows it.
-#[derive(Debug, Clone)]
-pub(super) struct Hold {
-    pub project: ProjectId,
-    pub id: String,
-    pub fence: i64,
-}
-
-/// Takes a choice for a job that still has its lease. `None` when there is nothing to do
-/// for this job: the choice is held or over, or another job's.
-pub(super) async fn take(
-    db: &Db,
-    project: ProjectId,
-    id: &str,
-    lease: &db::jobs::Lease,
-) -> Result<Option<Hold>> {
-    let job = lease.job.id.to_string();
-    let mut tx = db.begin_write().await?;
-    let held = query("SELECT id FROM jobs WHERE id = $1 AND fence = $2 AND state = 'leased'")
-        .bind(&job)
-        .bind(lease.fence)
-        .fetch_optional(tx.conn())
-        .await
-        .map_err(DbError::from)?;
-    if held.is_none() {
-        return Ok(None);
-    }
-    let row = query(
-        "UPDATE choices SET fence = fence + 1, state = 'running' \
-         WHERE project = $1 AND id = $2 AND holder = $3 AND state IN ('queued', 'running') RETURNING fence",
-    )
-    .bind(project.to_string())
-    .bind(id)
-    .bind(&job)
-    .fetch_optional(tx.conn())
-    .await
-    .map_err(DbError::from)?;
-    let Some(row) = row else {
-        return Ok(None);
-    };
-    let fence: i64 = row.try_get(0).map_err(DbError::from)?;
-    tx.commit().await?;
-    Ok(Some(Hold {
-        project,
-        id: id.to_owned(),
-        fence,
-    }))
-}
-
-/// Whether the choice is still this holder's, and running.
-pub(super) async fn is_held(db: &Db, hold: &Hold) -> Result<bool> {
-    let row = query("SELECT id FROM choices WHERE project = $1 AND id = $2 AND fence = $3 AND state = 'running'")
-        .bind(hold.project.to_string())
-        .bind(&hold.id)
-        .bind(hold.fence)
-        .fetch_optional(db.read())
-        .await
-        .map_err(DbError::from)?;
-    Ok(row.is_some())
-}
-
 /// Writes how far it is. False when the choice is somebody else's now, or not running.
 pub(super) async fn write_progress(db: &Db, hold: &Hold, progress: &Progress) -> Result<bool> {
-    let text = text_of(progress)?;
-    let mut tx = db.begin_write().await?;
-    let changed = query(
-        "UPDATE choices SET progress = $1 WHERE project = $2 AND id = $3 AND fence = $4 AND state = 'running'",
-    )
-    .bind(text)
-    .bind(hold.project.to_string())
-    .bind(&hold.id)
-    .bind(hold.fence)
-    .execute(tx.conn())
-    .await
-    .map_err(DbError::from)?
-    .rows_affected();
+    let Some((mut tx, State::Running)) = hold.write(db).await? else {
+        return Ok(false);
+    };
+    query("UPDATE choices SET progress = $1 WHERE project = $2 AND id = $3")
+        .bind(text_of(progress)?)
+        .bind(hold.project.to_string())
+        .bind(&hold.id)
+        .execute(tx.conn())
+        .await
+        .map_err(DbError::from)?;
     tx.commit().await?;
-    Ok(changed == 1)
+    Ok(true)
 }
 
 /// Ends the work of this holder. False when the choice is somebody else's now, or in
@@ -294,26 +188,18 @@ pub(super) async fn let_go(
     progress: &Progress,
     version: Option<i64>,
 ) -> Result<bool> {
-    let now = tx.db().now_us();
-    let changed = query(
-        "UPDATE choices SET holder = NULL, state = $1, reason = $2, progress = $3, version = COALESCE($4, version), \
-             ended_at = CASE WHEN $5 = 1 THEN $6 ELSE ended_at END \
-         WHERE project = $7 AND id = $8 AND fence = $9 AND state = 'running'",
-    )
-    .bind(to.name())
-    .bind(reason)
-    .bind(text_of(progress)?)
-    .bind(version)
-    .bind(i64::from(to.is_final()))
-    .bind(now)
-    .bind(hold.project.to_string())
-    .bind(&hold.id)
-    .bind(hold.fence)
-    .execute(tx.conn())
-    .await
-    .map_err(DbError::from)?
-    .rows_affected();
-    Ok(changed == 1)
+    if !hold.let_go_in(tx, State::Running, to, reason).await? {
+        return Ok(false);
+    }
+    query("UPDATE choices SET progress = $1, version = COALESCE($2, version) WHERE project = $3 AND id = $4")
+        .bind(text_of(progress)?)
+        .bind(version)
+        .bind(hold.project.to_string())
+        .bind(&hold.id)
+        .execute(tx.conn())
+        .await
+        .map_err(DbError::from)?;
+    Ok(true)
 }
 
 fn read(row: &AnyRow) -> Result<Choice> {
@@ -338,7 +224,6 @@ fn read_row(row: &AnyRow) -> std::result::Result<Choice, DbError> {
         progress: serde_json::from_str(&progress).map_err(|error| decode("progress", error))?,
         state: State::of(&state),
         reason: row.try_get("reason")?,
-        holder: row.try_get("holder")?,
         budget: row.try_get("budget")?,
         version: row.try_get("version")?,
         started_by: row.try_get("started_by")?,

@@ -4,80 +4,31 @@
 //! over looks for that name before starting one, so that a kill between starting an
 //! evaluation and writing it down starts no second one.
 
-use std::time::Duration;
-
-use db::jobs::{JobContext, JobError};
 use serde_json::Value;
-use tokio::time::MissedTickBehavior;
 
 use super::document::{ChoiceDocument, Round};
-use super::store::{self, Choice, Hold, Progress};
+use super::store::{self, Choice, Progress};
 use super::weigh::{self, Family};
 use super::{Desk, KIND, digest_of, nano, result_of, scope_of, sheet_of, unless_too_late, usd};
 use crate::app::App;
 use crate::error::{AppError, Result};
-use crate::evaluations::{self, Evaluation, State, SuiteSource};
+use crate::evaluations::{self, Evaluation, SuiteSource};
+use crate::runs::{End, Hold, Looks, State, Trouble, explain};
 
-/// How often the worker looks at the evaluation and at the choice.
-const LOOK: Duration = Duration::from_millis(300);
-
-/// Looks after the choice that a job names, to its end, or until it is held.
-pub(super) async fn run(app: App, context: JobContext) -> std::result::Result<(), JobError> {
-    let payload = &context.lease.job.payload;
-    let id = payload["choice"].as_str().unwrap_or_default().to_owned();
-    let Some(project) = context.lease.job.project else {
-        return Err(JobError::Fatal("the job names no project".to_owned()));
-    };
-    let retry = |error: AppError| JobError::Retry(explain(&error));
-    let taken = store::take(&app.db, project, &id, &context.lease).await;
-    let Some(hold) = taken.map_err(retry)? else {
-        return Ok(());
-    };
-    let found = store::find(&app.db, project, &id).await.map_err(retry)?;
+/// Looks after a choice to its end, or until it is held.
+pub(super) async fn run(app: App, hold: Hold) -> std::result::Result<End, Trouble> {
+    let found = store::find(&app.db, hold.project, &hold.id).await?;
     let Some(choice) = found else {
-        return Ok(());
+        return Ok(End::Finished);
     };
     let worker = Worker {
         progress: choice.progress.clone(),
-        app: app.clone(),
-        hold: hold.clone(),
+        app,
+        hold,
         choice,
     };
-    match worker.run().await {
-        Ok(End::Finished) => Ok(()),
-        Ok(End::ServerStops) => {
-            // Given back untried: the next server goes on at once.
-            let _ = db::jobs::release(&app.db, &context.lease).await;
-            Ok(())
-        }
-        // What a round refers to cannot be had any more: no later attempt will.
-        Err(error) if error.status.is_client_error() => {
-            let reason = explain(&error);
-            let found = store::find(&app.db, project, &id).await.map_err(retry)?;
-            let progress = found.map(|found| found.progress).unwrap_or_default();
-            fail(&app, &hold, &reason, &progress).await.map_err(retry)
-        }
-        Err(error) => Err(retry(error)),
-    }
-}
-
-async fn fail(app: &App, hold: &Hold, reason: &str, progress: &Progress) -> Result<()> {
-    let mut tx = app.db.begin_write().await?;
-    store::let_go(&mut tx, hold, State::Failed, reason, progress, None).await?;
-    Ok(tx.commit().await?)
-}
-
-fn explain(error: &AppError) -> String {
-    match &error.source {
-        Some(source) => format!("{}: {source:#}", error.message),
-        None => error.message.clone(),
-    }
-}
-
-enum End {
-    /// Done, held, stopped or somebody else's: nothing more to do for this job.
-    Finished,
-    ServerStops,
+    // What a round refers to cannot be had any more: no later turn will.
+    worker.run().await.map_err(Trouble::of_pinned)
 }
 
 /// What waiting for an evaluation came to.
@@ -218,21 +169,16 @@ impl Worker {
         let Some(round) = self.progress.rounds.last() else {
             return Ok(Waited::NotOurs);
         };
-        let mut looks = tokio::time::interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut stopping = self.app.stopping.subscribe();
+        let mut looks = Looks::new(&self.app);
         let scope = scope_of(&self.choice);
         let mut is_first = true;
         loop {
-            tokio::select! {
-                _ = looks.tick() => {}
-                _ = stopping.changed() => {}
-            }
-            if *stopping.borrow() {
+            looks.next().await;
+            if looks.server_stops() {
                 return Ok(Waited::ServerStops);
             }
             // A worker that was thought dead ends here.
-            if !store::is_held(&self.app.db, &self.hold).await? {
+            if !self.hold.is_running(&self.app.db).await? {
                 return Ok(Waited::NotOurs);
             }
             let desk = self.desk().evaluations();
