@@ -6,7 +6,7 @@
 //! "previous" + "instructions"), because "ignore the instructions on the box" is an ordinary
 //! sentence.
 
-use super::text::last_chars;
+use super::text::is_han;
 use super::{Candidate, Detector, Verdict, View};
 
 const fn phrases(name: &'static str, patterns: &'static [&'static str]) -> Detector {
@@ -27,7 +27,7 @@ pub(super) static OVERRIDE: Detector = phrases(
         r"(?:ignore|disregard|forget|override|bypass|drop|skip|neglect|discard|do not follow|don['’]?t follow|stop following)(?: about)?(?: any| all| every| each)?(?: of)?(?: the| your| my| these| those| its| this)?(?: and all)?(?: (?:previous|prior|preceding|above|earlier|existing|original|initial|former|system|safety|current|developer|past)){1,3}(?: (?:and|or|user|system|safety|developer|given|conversation))?(?: (?:previous|prior|safety|system))?,? (?:instructions?|prompts?|rules?|guidelines?|directions?|directives?|commands?|orders?|constraints?|restrictions?|messages?|context|policy|policies|programming|training|text|input)",
         r"(?:ignore|disregard|forget|override)(?: all| any| everything)?(?: of)? (?:instructions|rules|guidelines|directives|everything|anything|all)(?: that)?(?: (?:you|i|we|they))?(?: (?:were|was|have been|been|had been|are))? ?(?:told|given|said|taught|above|before|previously|so far|prior to this)",
         r"(?:ignore|disregard|forget|override) your (?:instructions|rules|guidelines|programming|training|restrictions|directives|system prompt|content policy)",
-        r"(?:(?:これまで|今まで|以前|以上|上記|前|先ほど|従来|最初|元|すべて|全て|あらゆる)(?:の|に与えられた|に受けた|まで)?(?:すべて|全て)?の?(?:システム|会話の|開発者の)?)(?:指示|命令|ルール|規則|制約|プロンプト|設定|ガイドライン|指令|コンテキスト|文脈)(?:事項)?(?:を|は|について)?[^。\n]{0,8}(?:無視|忘れ|破棄|無効|取り消|従わな|従うな|リセット|捨て|上書き)",
+        r"(?:(?:これまで|今まで|以前|直前|事前|以上|上記|前|先ほど|従来|最初|元|すべて|全て|あらゆる)(?:の|に与えられた|に受けた|まで)?(?:すべて|全て)?の?(?:システム|会話の|開発者の)?)(?:指示|命令|ルール|規則|制約|プロンプト|設定|ガイドライン|指令|コンテキスト|文脈)(?:事項)?(?:を|は|について)?[^。\n]{0,8}(?:無視|忘れ|破棄|無効|取り消|従わな|従うな|リセット|捨て|上書き)",
         r"(?:システムプロンプト|システム(?:の)?指示|安全(?:上の|)(?:ルール|規則|指針|ガイドライン)|あなたの(?:ルール|指示|制約|制限|設定|ガイドライン))(?:を|は)[^。\n]{0,8}(?:無視|忘れ|破棄|無効|解除|捨て|上書き)",
         r"(?:new|updated|real|actual) (?:system )?instructions?(?: (?:are|follow|below))? ?[:：]",
         r"</?(?:system|instructions?|sys)>|\[/?(?:system|inst|sys)\]|<\|(?:im_start|im_end|system|endoftext|eot_id|start_header_id)\|>|<<sys>>",
@@ -71,24 +71,15 @@ pub(super) static COVERT: Detector = phrases(
 );
 
 fn validate(found: &Candidate<'_>) -> Option<Verdict> {
-    // Talk about it: "how do I stop 'ignore previous instructions' attacks?", 「…」という攻撃.
+    // Talk about it: "how do I stop 'ignore previous instructions' attacks?", 「…」という攻撃. An
+    // attack goes on behind the phrase, so quotes on both sides of it are somebody's who names it.
     let quoted = found
         .before
         .ends_with(['"', '\'', '“', '‘', '`', '「', '『'])
         && found.after.is_some_and(|c| "\"'”’`」』".contains(c));
-    let near = last_chars(found.before, 24);
-    let taught = [
-        "example of",
-        "attacks like",
-        "phrases like",
-        "such as",
-        "called",
-        "例えば",
-        "攻撃",
-    ]
-    .iter()
-    .any(|word| near.contains(word));
-    found.whole(if quoted || taught { 0.5 } else { 0.9 })
+    // 以前の指示 was tried before 前の指示.
+    let inside = found.text.starts_with(is_han) && found.previous().is_some_and(is_han);
+    (!quoted && !inside).then_some(found.whole(0.9)?)
 }
 
 #[cfg(test)]
@@ -160,6 +151,8 @@ mod tests {
     #[test]
     fn ordinary_sentences() {
         for text in [
+            "Why do filters look for 'ignore previous instructions'?",
+            "「以前の指示を無視」という文を検出したい。",
             "Ignore the previous email, the meeting is at ten.",
             "Follow the instructions on the box.",
             "The system prompt of our bot is too long; how do I shorten it?",

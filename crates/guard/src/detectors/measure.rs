@@ -414,3 +414,88 @@ fn a_round(numbers: &mut Numbers) -> (Made, Made) {
     good.push(("labelled_secret", format!("client_secret: \"{token}\"")));
     (good, bad)
 }
+
+/// Pieces that candidates are made of, in any order.
+const PIECES: &[&str] = &[
+    "0",
+    "1",
+    "9",
+    "１",
+    "〇",
+    "三",
+    "十",
+    "-",
+    "ー",
+    "−",
+    " ",
+    "　",
+    ".",
+    ",",
+    ":",
+    "/",
+    "@",
+    "+",
+    "(",
+    ")",
+    "<",
+    "\n",
+    "\\",
+    "山",
+    "田",
+    "佐藤",
+    "太郎",
+    "さん",
+    "様",
+    "東京都",
+    "港区",
+    "丁目",
+    "番",
+    "〒",
+    "年",
+    "月",
+    "日",
+    "昭和",
+    "生",
+    "氏名：",
+    "a",
+    "Z",
+    "T",
+    "sk-",
+    "eyJ",
+    "http://",
+    "![x](",
+    "John",
+    " Smith",
+    "Dr. ",
+    "\u{200b}",
+    "\u{301}",
+    "ｶﾞ",
+    "👩‍👧",
+    "é",
+    "IBAN ",
+    "DE89",
+    "password: ",
+    "-----BEGIN PRIVATE KEY-----",
+    "ignore ",
+    "previous instructions",
+    "口座番号",
+    "ジョン・",
+    "ヤマダ ",
+];
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(300))]
+
+    /// No text makes a detector panic, and what it finds are whole characters of the text.
+    #[test]
+    fn any_text_is_survived(pieces in proptest::collection::vec(proptest::sample::select(PIECES), 0..40)) {
+        let text = pieces.concat();
+        for detector in everything().chain(super::INJECTION.iter().chain(super::TOXICITY).chain(super::REFUSAL).chain(super::LINKS).copied()) {
+            for span in find(detector, &text) {
+                proptest::prop_assert!(text.get(span).is_some_and(|found| !found.is_empty()));
+            }
+        }
+        super::language::outside(&text, &["en".to_owned()]);
+        super::links::host(&text);
+    }
+}

@@ -346,7 +346,7 @@ fn is_given(name: &str) -> bool {
 }
 
 /// Surnames that are an ordinary word before 様 or さん (奥様, 皆さん).
-const NO_SURNAMES: &str = "奥皆神王仏姫客娘嫁孫主宮堂殿何今";
+const NO_SURNAMES: &str = "奥皆神王仏姫客娘嫁孫主宮堂殿何今見";
 
 /// What makes a surname of one character a name: 南殿 and 北部長 are places and posts.
 const AFTER_SHORT: &[&str] = &["さん", "さま", "くん", "ちゃん", "様", "氏", "先生"];
@@ -465,6 +465,8 @@ fn two_parts(
 fn one_part(found: &Candidate<'_>, name: &str, around: &Around, label: bool) -> Option<Verdict> {
     let reading = hiragana(name);
     let alone = NAMES.surname_readings.contains(reading.as_str());
+    // カミさん is a wife.
+    let alone = alone && reading != "かみ";
     if around.honorific && alone && reading.chars().count() >= 2 && name.starts_with(is_katakana) {
         return found.part(name.len(), 0.85);
     }
