@@ -139,6 +139,7 @@ fn create_private_dir(path: &Path) -> anyhow::Result<()> {
 pub fn kinds() -> Kinds {
     Kinds::new([
         crate::prompts::kind(),
+        crate::guards::kind(),
         crate::apps::kind(),
         crate::apps::release_kind(),
         crate::experiments::kind(),

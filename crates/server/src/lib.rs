@@ -21,6 +21,7 @@ pub mod evaluators;
 pub mod experiments;
 pub mod extract;
 pub mod gitops;
+pub mod guards;
 pub mod http;
 pub mod improve;
 pub mod inference;

@@ -28,6 +28,8 @@ pub struct Memory {
     pub prompts: Kept<gateway::PromptVersion>,
     /// Apps, ready to run.
     pub apps: Kept<gateway::AppVersion>,
+    /// Guard policies, ready to run, or why they cannot.
+    pub guards: Kept<crate::guards::Known>,
 }
 
 /// Compiled documents of one kind, by project and digest.
@@ -94,7 +96,7 @@ pub async fn build(app: &App, revision: i64, memory: &mut Memory) -> anyhow::Res
             providers: crate::providers::for_plan(app, project.id).await?,
             prompts: crate::prompts::for_plan(app, project.id, &mut memory.prompts).await?,
             apps: crate::apps::for_plan(app, project.id, &experiments).await?,
-            guards: std::collections::BTreeMap::new(),
+            guards: crate::guards::for_plan(app, project.id, &mut memory.guards).await?,
             experiments,
             prices: Arc::new(crate::prices::for_plan(&app.db, project.id).await?),
         };

@@ -296,6 +296,13 @@ fn document(kind: &str, seed: u64, known: &Known) -> Option<Value> {
             "evaluator": known.pick("evaluator", seed)?, "score": format!("s{seed}"),
             "max_per_hour": seed % 9 + 1, "enabled": seed.is_multiple_of(2), "sample": 0.25,
         }),
+        "guard" => json!({
+            "description": format!("{seed}"),
+            "rules": [
+                {"name": "injection", "at": ["input"], "check": {"type": "injection", "threshold": 0.3}, "action": {"type": "block"}},
+                {"name": "words", "at": ["output"], "check": {"type": "words", "list": [format!("w{seed}")]}, "action": {"type": "flag"}, "shadow": true},
+            ],
+        }),
         "parcel" => json!({"seed": seed, "parts": [Digest::of(&part(seed)).to_string()]}),
         other => panic!("there is no generator of documents for the kind {other:?}: add one"),
     })

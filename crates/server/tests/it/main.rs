@@ -19,6 +19,7 @@ mod datasets;
 mod evaluations;
 mod experiments;
 mod gitops;
+mod guards;
 mod improve;
 mod judges;
 mod keys;
