@@ -4,7 +4,11 @@
 //! The lists are short and were written by hand. Many names are words (Will, Grace, May; Brown,
 //! Price, Field): two of those beside each other are a name only where something says so.
 
-use super::text::{has_word, is_word, last_chars};
+use std::cell::LazyCell;
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use super::text::{is_word, last_chars};
 use super::{Candidate, Detector, Verdict, View};
 
 pub(super) static PERSON_NAME: Detector = Detector {
@@ -144,8 +148,31 @@ english japanese chinese french german spanish claude chatgpt gemini alexa siri 
 error name first last full string type file host project model table column key value this that it what i you we they santa \
 jesus god python java rust linux windows pepper kafka docker redis postgres";
 
-fn listed(list: &str, word: &str) -> bool {
-    has_word(list, word) && list.split_ascii_whitespace().any(|name| name == word)
+/// What a word is known as.
+#[derive(Clone, Copy, Default)]
+struct Known {
+    given: bool,
+    surname: bool,
+    also_word: bool,
+    no_name: bool,
+}
+
+static KNOWN: LazyLock<HashMap<&'static str, Known>> = LazyLock::new(|| {
+    let mut known: HashMap<&'static str, Known> = HashMap::new();
+    let mut add = |list: &'static str, set: fn(&mut Known)| {
+        for word in list.split_ascii_whitespace() {
+            set(known.entry(word).or_default());
+        }
+    };
+    add(GIVEN, |known| known.given = true);
+    add(SURNAMES, |known| known.surname = true);
+    add(ALSO_WORDS, |known| known.also_word = true);
+    add(NO_NAMES, |known| known.no_name = true);
+    known
+});
+
+fn known(word: &str) -> Known {
+    KNOWN.get(word).copied().unwrap_or_default()
 }
 
 fn validate(found: &Candidate<'_>) -> Option<Verdict> {
@@ -155,9 +182,10 @@ fn validate(found: &Candidate<'_>) -> Option<Verdict> {
     {
         return None;
     }
-    let after_title = TITLES.contains(&last_word(found.before).as_str());
-    let label = found.tail().label_ends(LABELS);
+    let after_title = TITLES.contains(&last_word(found.before));
+    let label = LazyCell::new(|| found.tail().label_ends(LABELS));
     let parts = parts_of(found.text);
+    let words: Vec<String> = parts.iter().map(|(word, _)| word.to_lowercase()).collect();
     // "James Smith Called" is James Smith, so shorter tellings are tried as well.
     (1..=parts.len()).rev().find_map(|count| {
         let (_, end) = parts[count - 1];
@@ -165,11 +193,7 @@ fn validate(found: &Candidate<'_>) -> Option<Verdict> {
         if next.is_some_and(|c| is_word(c) || c == '@' || c == '(') {
             return None;
         }
-        let words: Vec<String> = parts[..count]
-            .iter()
-            .map(|(word, _)| word.to_lowercase())
-            .collect();
-        let score = is_name(&words, after_title, label)?;
+        let score = is_name(&words[..count], after_title, &label)?;
         found.part(end, score)
     })
 }
@@ -190,34 +214,40 @@ fn parts_of(text: &str) -> Vec<(&str, usize)> {
 
 /// The last word before a candidate, if only a space is between. In its case: `3.5 ms. No` has
 /// no title in it.
-fn last_word(before: &str) -> String {
+fn last_word(before: &str) -> &str {
     let Some(before) = before.strip_suffix(' ') else {
-        return String::new();
+        return "";
     };
     let near = last_chars(before, 12);
     near.rsplit(|c: char| !(is_word(c) || c == '.'))
         .next()
         .unwrap_or_default()
-        .to_owned()
 }
 
-fn is_name(words: &[String], after_title: bool, label: bool) -> Option<f32> {
+/// How sure it is that words are a name. The label is asked for last, because it costs most.
+fn is_name(
+    words: &[String],
+    after_title: bool,
+    label: &LazyCell<bool, impl FnOnce() -> bool>,
+) -> Option<f32> {
     let (first, last) = (words.first()?, words.last()?);
-    let is_title = TITLES.iter().any(|title| title.eq_ignore_ascii_case(first));
-    if is_title || words.iter().any(|word| listed(NO_NAMES, word)) {
+    // Anna-Maria is an Anna.
+    let given = known(first.split('-').next()?).given;
+    let irish = last.starts_with("o'") || last.starts_with("o’") || last.starts_with("mc");
+    let surname = words.len() > 1 && (irish || known(last).surname);
+    if !(given || surname || after_title) {
         return None;
     }
-    // Anna-Maria is an Anna.
-    let given = listed(GIVEN, first.split('-').next()?);
-    let surname = words.len() > 1 && listed(SURNAMES, &last.replace(['\'', '’'], ""));
-    let irish = last.starts_with("o'") || last.starts_with("o’") || last.starts_with("mc");
-    let ambiguous = |word: &String| listed(ALSO_WORDS, word);
-    let doubtful = ambiguous(first) && ambiguous(last);
-    match (words.len(), given, surname || (words.len() > 1 && irish)) {
+    let is_title = TITLES.iter().any(|title| title.eq_ignore_ascii_case(first));
+    if is_title || words.iter().any(|word| known(word).no_name) {
+        return None;
+    }
+    let doubtful = known(first).also_word && known(last).also_word;
+    match (words.len(), given, surname) {
         _ if after_title && words.len() <= 2 => Some(0.9),
-        (2.., true, true) if !doubtful => Some(if label { 0.95 } else { 0.85 }),
-        (2.., true, _) | (2.., _, true) if label => Some(0.85),
-        (1, true, _) if label && !ambiguous(first) => Some(0.7),
+        (2.., true, true) if !doubtful => Some(if **label { 0.95 } else { 0.85 }),
+        (2.., true, _) | (2.., _, true) if **label => Some(0.85),
+        (1, true, _) if !known(first).also_word && **label => Some(0.7),
         _ => None,
     }
 }

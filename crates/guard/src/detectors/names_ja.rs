@@ -235,37 +235,42 @@ fn follows(found: &Candidate<'_>, rest: &str, word: &str) -> bool {
 }
 
 fn in_characters(found: &Candidate<'_>) -> Option<Verdict> {
-    let label = found.tail().label_ends(LABELS);
-    let clear = !found
-        .previous()
-        .is_some_and(|c| is_han(c) || is_katakana(c) || c == 'お' || c == 'ご');
-    if !clear && !label {
-        return behind_a_word(found);
-    }
-    // The longest surname first: 佐々木, not 佐.
-    (1..=3).rev().find_map(|size| {
+    // The longest surname first: 佐々木, not 佐. Looked up before all else: nearly every character
+    // of a Japanese text is a candidate.
+    let surnames = (1..=3).rev().filter_map(|size| {
         let end = prefix_end(found.text, size)?;
-        let surname = &found.text[..end];
-        if !NAMES.surnames.contains(surname) {
-            return None;
+        NAMES.surnames.contains(&found.text[..end]).then_some(end)
+    });
+    let mut around = None;
+    for end in surnames {
+        let (label, clear) = *around.get_or_insert_with(|| {
+            let joins = |c: char| is_han(c) || is_katakana(c) || c == 'お' || c == 'ご';
+            let label = found.tail().label_ends(LABELS);
+            (label, !found.previous().is_some_and(joins))
+        });
+        let verdict = match clear || label {
+            true => full_name(found, end, label)
+                .or_else(|| surname_alone(found, &found.text[..end], label)),
+            false => behind_a_word(found, end),
+        };
+        if verdict.is_some() {
+            return verdict;
         }
-        full_name(found, end, label).or_else(|| surname_alone(found, surname, label))
-    })
+    }
+    None
 }
 
 /// A surname right behind another word (至急伊藤部長): only a long enough one with an honorific.
-fn behind_a_word(found: &Candidate<'_>) -> Option<Verdict> {
-    if found.previous().is_some_and(|c| !is_han(c)) {
+fn behind_a_word(found: &Candidate<'_>, end: usize) -> Option<Verdict> {
+    let long = found.text[..end].chars().nth(1).is_some();
+    if !long || found.previous().is_some_and(|c| !is_han(c)) {
         return None;
     }
-    (2..=3).rev().find_map(|size| {
-        let end = prefix_end(found.text, size)?;
-        let sure = ["さん", "様", "さま", "氏", "くん", "部長", "課長", "社長"];
-        let polite = sure
-            .iter()
-            .any(|word| follows(found, &found.text[end..], word));
-        (polite && NAMES.surnames.contains(&found.text[..end])).then_some(found.part(end, 0.7)?)
-    })
+    let sure = ["さん", "様", "さま", "氏", "くん", "部長", "課長", "社長"];
+    let polite = sure
+        .iter()
+        .any(|word| follows(found, &found.text[end..], word));
+    polite.then_some(found.part(end, 0.7)?)
 }
 
 /// Where the first `size` characters end.
@@ -369,7 +374,6 @@ fn surname_alone(found: &Candidate<'_>, surname: &str, label: bool) -> Option<Ve
 
 /// Names in katakana or hiragana, by their readings.
 fn in_kana(found: &Candidate<'_>) -> Option<Verdict> {
-    let previous = found.previous();
     let katakana = found.text.starts_with(is_katakana);
     let joined = |c: char| {
         if katakana {
@@ -378,10 +382,10 @@ fn in_kana(found: &Candidate<'_>) -> Option<Verdict> {
             is_hiragana(c)
         }
     };
-    let label = found.tail().label_ends(LABELS);
-    if previous.is_some_and(joined) && !label {
+    if found.previous().is_some_and(joined) {
         return None;
     }
+    let label = found.tail().label_ends(LABELS);
     let end = found
         .text
         .char_indices()

@@ -51,6 +51,10 @@ fn validate(found: &Candidate<'_>) -> Option<Verdict> {
         return None;
     }
     let groups = groups_of(found.text);
+    let digits: usize = groups.iter().map(|group| group.digits.len()).sum();
+    if digits < 8 {
+        return None;
+    }
     let labelled = found.tail().has(20, LABELS);
     // The longest telling: "03-1234-5678 20" is the number and something else.
     (1..=groups.len()).rev().find_map(|count| {

@@ -344,10 +344,15 @@ fn secret_label(before: &str) -> Option<String> {
     let near = last_chars(before, 48);
     let unquoted = near.trim_end_matches(['"', '\'', '`', '「', '『']);
     let bare = unquoted.trim_end_matches(char::is_whitespace);
-    let assigned =
-        bare.ends_with([':', '=', '：', '＝', '>', 'は']) || bare.to_lowercase().ends_with(" is");
-    let bearer = bare.to_lowercase().ends_with("bearer");
-    if !assigned && !bearer {
+    let ends = |word: &str| {
+        let start = bare
+            .len()
+            .checked_sub(word.len())
+            .and_then(|at| bare.get(at..));
+        start.is_some_and(|end| end.eq_ignore_ascii_case(word))
+    };
+    let assigned = bare.ends_with([':', '=', '：', '＝', '>', 'は']);
+    if !assigned && !ends(" is") && !ends("bearer") {
         return None;
     }
     let label = bare
