@@ -402,3 +402,103 @@ fn a_policy_is_written_as_it_was_read() {
     let policy = Policy::read(&document).unwrap();
     assert_eq!(serde_json::to_value(&policy).unwrap(), document);
 }
+
+/// LiteLLM #41611: a number that came in two chunks passed its redaction.
+#[test]
+fn litellm_41611_a_value_split_over_two_chunks_is_redacted() {
+    let pii = one(
+        json!({"type": "pii", "kinds": ["email", "credit_card"]}),
+        "redact",
+    );
+    let mut stream = pii.stream(Point::Output, Context::default());
+    let mut out = String::new();
+    for chunk in [
+        "Card 4111 11",
+        "11 1111 11",
+        "11, mail jane@exa",
+        "mple.com.",
+    ] {
+        out += &stream.push(chunk).release;
+        assert!(!out.contains("41") && !out.contains("jane"), "{out}");
+    }
+    out += &stream.finish().release;
+    assert_eq!(out, "Card <CREDIT_CARD_1>, mail <EMAIL_1>.");
+}
+
+/// NeMo's `stream_first`, OpenAI's SDK, Cloudflare: text left before, or without, the check.
+#[test]
+fn nothing_leaves_a_stream_before_it_was_checked() {
+    let block = one(
+        json!({"type": "words", "list": ["forbidden phrase"]}),
+        "block",
+    );
+    let mut stream = block.stream(Point::Output, Context::default());
+    let mut out = String::new();
+    for c in "the forbidden phrase".chars() {
+        out += &stream.push(&c.to_string()).release;
+    }
+    assert_eq!(out, "the ");
+    assert!(stream.finish().ended.is_some());
+}
+
+/// LiteLLM PR #38722: the whole reply was kept back to redact it.
+#[test]
+fn a_reply_is_not_kept_back_whole() {
+    let pii = one(json!({"type": "pii"}), "redact");
+    let mut stream = pii.stream(Point::Output, Context::default());
+    let (mut sent, mut came) = (0, 0);
+    for word in "The sensor is mounted with a key of five millimetres, and that is all. "
+        .repeat(8)
+        .split_inclusive(' ')
+    {
+        sent += word.len();
+        came += stream.push(word).release.len();
+        assert!(sent - came < 64, "{} bytes wait", sent - came);
+    }
+}
+
+/// MLflow: a guardrail that does not load is logged and skipped.
+#[test]
+fn a_rule_that_cannot_run_is_no_policy() {
+    for check in [
+        json!({"type": "words", "list": "gone"}),
+        json!({"type": "injection"}),
+    ] {
+        let rule =
+            json!({"name": "r", "at": ["input"], "check": check, "action": {"type": "flag"}});
+        let policy = Policy::read(&json!({"rules": [rule]})).unwrap();
+        assert!(Compiled::new(&policy, &Resources::default()).is_err());
+    }
+}
+
+#[test]
+fn hostile_texts_come_to_an_end() {
+    let rules = compiled(json!([
+        {"name": "pii", "at": ["output"], "check": {"type": "pii"}, "action": {"type": "redact"}},
+        {"name": "w", "at": ["output"], "action": {"type": "redact"},
+         "check": {"type": "words", "list": ["secret"], "fold": "loose"}},
+        {"name": "p", "at": ["output"], "action": {"type": "redact"},
+         "check": {"type": "pattern", "pattern": "a{400}b"}},
+    ]));
+    let nested = |text: &str| {
+        text.bytes()
+            .map(|b| format!("%{b:02x}"))
+            .collect::<String>()
+    };
+    for text in [
+        "a".repeat(4_000),
+        format!("e{}", "\u{301}".repeat(10_000)),
+        "\u{e0041}".repeat(10_000),
+        "\u{200d}\u{200b}".repeat(10_000),
+        "👩\u{200d}".repeat(5_000),
+        "%25".repeat(10_000),
+        nested(&nested("secret ".repeat(40).as_str())),
+        "c2VjcmV0".repeat(2_000),
+        "@".repeat(4_000),
+        "0".repeat(4_000),
+        "http://".repeat(1_000),
+    ] {
+        let scanned = scan(&rules, &text);
+        assert!(!scanned.text.contains("secret") || scanned.findings.is_empty());
+    }
+}

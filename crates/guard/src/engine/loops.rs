@@ -6,7 +6,8 @@
 const MEMORY: usize = 4_096;
 /// How many characters must agree before a period is taken up.
 const GRAM: usize = 8;
-const BUCKETS: usize = 8_192;
+/// The first bits of a hash choose one.
+const BUCKETS: usize = 1 << 13;
 
 pub(super) struct Loops {
     ring: Vec<char>,
@@ -40,8 +41,8 @@ impl Loops {
         self.ring[at % MEMORY] = c;
         let goes_on = self.period > 0 && self.ring[(at - self.period) % MEMORY] == c;
         let gram = self.gram(at);
-        let slot = (gram % BUCKETS as u64) as usize;
-        let check = (gram >> 32) as u32;
+        let slot = (gram >> 51) as usize;
+        let check = (gram >> 16) as u32;
         if goes_on {
             self.run += 1;
             self.letters += usize::from(c.is_alphanumeric());
@@ -57,17 +58,24 @@ impl Loops {
         (self.period > 0 && circles).then_some((self.run, self.period))
     }
 
+    /// A hash of the last few characters, carried on from the one before.
     fn gram(&mut self, at: usize) -> u64 {
-        self.hash = 0;
-        for back in 0..GRAM.min(at + 1) {
-            let c = self.ring[(at - back) % MEMORY] as u64;
-            self.hash = (self.hash ^ c)
-                .wrapping_mul(0x9E37_79B9_7F4A_7C15)
-                .rotate_left(23);
-        }
-        self.hash
+        let new = self.ring[at % MEMORY] as u64 + 1;
+        let gone = match at.checked_sub(GRAM) {
+            Some(before) => self.ring[before % MEMORY] as u64 + 1,
+            None => 0,
+        };
+        self.hash = self
+            .hash
+            .wrapping_mul(FACTOR)
+            .wrapping_add(new)
+            .wrapping_sub(gone.wrapping_mul(FACTOR_OUT));
+        self.hash.wrapping_mul(0x9E37_79B9_7F4A_7C15)
     }
 }
+
+const FACTOR: u64 = 0x0000_0100_0000_01B3;
+const FACTOR_OUT: u64 = FACTOR.wrapping_pow(GRAM as u32);
 
 #[cfg(test)]
 mod tests {
