@@ -92,8 +92,8 @@ const PIECES: &[&str] = &[
     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
 ];
 
-fn text(dice: &mut Dice) -> String {
-    let pieces = 1 + dice.roll(24);
+fn text(dice: &mut Dice, most_pieces: usize) -> String {
+    let pieces = most_pieces / 3 + 1 + dice.roll(most_pieces);
     let mut out = String::new();
     for _ in 0..pieces {
         if dice.chance(12) {
@@ -323,10 +323,10 @@ fn come(compiled: &Arc<Compiled>, point: Point, parts: &[&str], dice: &mut Dice)
     }
 }
 
-fn cuts<'t>(text: &'t str, dice: &mut Dice) -> Vec<&'t str> {
+fn cuts<'t>(text: &'t str, dice: &mut Dice, sizes: &[usize]) -> Vec<&'t str> {
     let mut parts = Vec::new();
     let mut rest = text;
-    let most = *dice.pick(&[1, 4, 12, 60]);
+    let most = *dice.pick(sizes);
     while !rest.is_empty() {
         let chars = 1 + dice.roll(most);
         let at = rest
@@ -340,7 +340,22 @@ fn cuts<'t>(text: &'t str, dice: &mut Dice) -> Vec<&'t str> {
     parts
 }
 
-fn try_cuts(seed: u64, policies: usize, texts: usize, ways: usize) {
+/// How long texts and parts are.
+struct Sizes {
+    pieces: usize,
+    parts: &'static [usize],
+}
+
+const SHORT: Sizes = Sizes {
+    pieces: 20,
+    parts: &[1, 4, 12, 60],
+};
+const LONG: Sizes = Sizes {
+    pieces: 2_000,
+    parts: &[50, 900, 9_000],
+};
+
+fn try_cuts(seed: u64, sizes: &Sizes, policies: usize, texts: usize, ways: usize) {
     let mut dice = Dice(seed);
     let resources = resources();
     for _ in 0..policies {
@@ -350,7 +365,7 @@ fn try_cuts(seed: u64, policies: usize, texts: usize, ways: usize) {
             Err(problems) => panic!("{policy:?}: {problems:?}"),
         };
         for _ in 0..texts {
-            let text = text(&mut dice);
+            let text = text(&mut dice, sizes.pieces);
             let point = *dice.pick(&[Point::Output, Point::ToolArguments]);
             let whole = come(&compiled, point, &[&text], &mut dice);
             assert!(whole.done);
@@ -358,7 +373,7 @@ fn try_cuts(seed: u64, policies: usize, texts: usize, ways: usize) {
                 assert_eq!(whole.released, text, "\n{policy:?}");
             }
             for _ in 0..ways {
-                let parts = cuts(&text, &mut dice);
+                let parts = cuts(&text, &mut dice, sizes.parts);
                 let came = come(&compiled, point, &parts, &mut dice);
                 assert_eq!(came, whole, "\n{policy:?}\n{point:?} {text:?}\n{parts:?}");
             }
@@ -368,13 +383,20 @@ fn try_cuts(seed: u64, policies: usize, texts: usize, ways: usize) {
 
 #[test]
 fn any_cut_of_a_text_comes_to_the_same() {
-    try_cuts(0x5EED, 20, 6, 3);
+    try_cuts(0x5EED, &SHORT, 20, 6, 3);
+}
+
+/// Long enough that what is behind is forgotten on the way.
+#[test]
+fn any_cut_of_a_long_text_comes_to_the_same() {
+    try_cuts(0x10_4E, &LONG, 6, 1, 2);
 }
 
 #[test]
 #[cfg(not(debug_assertions))]
 fn slow_one_hundred_thousand_cuts() {
-    try_cuts(0xF00D, 250, 40, 10);
+    try_cuts(0xF00D, &SHORT, 250, 40, 10);
+    try_cuts(0xD00F, &LONG, 100, 1, 3);
 }
 
 #[test]
@@ -391,7 +413,7 @@ fn a_scan_is_a_stream_of_one_push() {
             continue;
         }
         let compiled = Arc::new(Compiled::new(&policy, &resources).unwrap());
-        let text = text(&mut dice);
+        let text = text(&mut dice, SHORT.pieces);
         let scanned = compiled.scan(Point::Output, &text, &context());
         let came = come(&compiled, Point::Output, &[&text], &mut dice);
         assert_eq!(scanned.text, came.released);
