@@ -64,6 +64,16 @@ pub(super) fn stands_alone(c: char) -> bool {
     }
 }
 
+/// Letters and digits, as the standard library has them; fast for the scripts that are common.
+#[inline]
+pub(super) fn is_letter(c: char) -> bool {
+    match c as u32 {
+        0..=0x7F => c.is_ascii_alphanumeric(),
+        0x3041..=0x3096 | 0x30A1..=0x30FA | 0x4E00..=0x9FFF => true,
+        _ => c.is_alphanumeric(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +94,12 @@ mod tests {
                 assert_eq!(pair.graphemes(true).count(), 2, "{pair:?}");
             }
         }
+    }
+
+    #[test]
+    fn letters_are_those_of_the_standard_library() {
+        let mut all = (0..=0x1_FFFF).filter_map(char::from_u32);
+        assert_eq!(all.find(|c| is_letter(*c) != c.is_alphanumeric()), None);
     }
 
     #[test]

@@ -2,16 +2,16 @@
 //! layer's text, and feed what they say to a layer below, as it comes.
 //!
 //! A run is a text of its own: it ends where its alphabet ends, or where what it says is no text.
-//! Nothing is passed on before the run is long enough to be meant, so ordinary words cost a few
-//! steps each and the layer below is not even made.
-
-use std::collections::VecDeque;
+//! Nothing is decoded before the run is long enough to be meant, so ordinary words cost a look at
+//! each byte and the layer below is not even made.
 
 use super::layer::{Hit, Layer, Scans};
 use crate::decide::Reading;
 
 /// How many bytes of base64 or hex make a run that is meant.
 const MEANT_BYTES: usize = 16;
+/// How many tag characters; a flag has fewer.
+const MEANT_TAGS: usize = 6;
 /// How much of an address before its first percent escape is read with it.
 const MOST_BEFORE: usize = 128;
 
@@ -22,8 +22,6 @@ pub(super) struct Decoder {
     /// Everything before is decoded or left alone.
     at: usize,
     run: Run,
-    /// Characters of a run that is not yet meant, with the bytes of the layer that they are of.
-    early: VecDeque<(char, usize, usize)>,
     /// Bytes that are not yet a character, and where they begin.
     partial: Vec<u8>,
     partial_from: usize,
@@ -44,10 +42,20 @@ enum Run {
     None,
     /// Begun, and perhaps only a word.
     Early { from: usize },
-    /// Passed on.
+    /// Decoded and passed on.
     Meant,
     /// Says nothing: skipped to its end.
     Dead,
+}
+
+/// Whether a run is long enough.
+enum Length {
+    /// It is: decoding begins here.
+    Meant(usize),
+    /// It ends here and is not.
+    Short(usize),
+    /// Only more text can tell; so much was looked at for good.
+    Wait(usize),
 }
 
 /// The next unit of a run.
@@ -72,7 +80,6 @@ impl Decoder {
                 depth,
                 at: 0,
                 run: Run::None,
-                early: VecDeque::new(),
                 partial: Vec::new(),
                 partial_from: 0,
                 below: None,
@@ -98,10 +105,7 @@ impl Decoder {
     pub(super) fn settled(&self, layer: &Layer, open: usize) -> usize {
         let mut settled = open;
         match self.run {
-            Run::Early { from } => {
-                let from = self.early.front().map_or(from, |first| first.1.max(from));
-                settled = settled.min(layer.start_of(from));
-            }
+            Run::Early { from } => settled = settled.min(layer.start_of(from)),
             Run::Meant => {
                 let from = if self.partial.is_empty() {
                     self.at
@@ -144,18 +148,32 @@ impl Decoder {
                 }
                 continue;
             }
+            if let Run::Early { from } = self.run {
+                match self.kind.length(text, from - layer.off, here, finished) {
+                    Length::Meant(from) => {
+                        self.run = Run::Meant;
+                        self.at = from + layer.off;
+                    }
+                    Length::Short(end) => {
+                        self.run = Run::None;
+                        self.at = end + layer.off;
+                    }
+                    Length::Wait(at) => {
+                        self.at = at + layer.off;
+                        let from = from.max(self.at.saturating_sub(MOST_BEFORE));
+                        self.run = Run::Early { from };
+                        break;
+                    }
+                }
+                continue;
+            }
             match self.kind.unit(text, here, finished, self.run) {
                 Unit::Bytes(len, bytes, count) => {
                     self.take(layer, scans, len, &bytes[..count]);
                     self.at += len;
                 }
                 Unit::Skip(len) => self.at += len,
-                Unit::End => {
-                    if self.run == (Run::Early { from: self.at }) {
-                        self.at += 1;
-                    }
-                    self.finish_run(scans, out);
-                }
+                Unit::End => self.finish_run(scans, out),
                 Unit::Wait => break,
             }
         }
@@ -176,6 +194,10 @@ impl Decoder {
         if self.run == Run::Dead {
             return;
         }
+        if let (true, [byte @ 0x20..=0x7E]) = (self.partial.is_empty(), bytes) {
+            self.pass_on(layer, scans, char::from(*byte), self.at, self.at + len);
+            return;
+        }
         if self.partial.is_empty() {
             self.partial_from = self.at;
         }
@@ -191,34 +213,8 @@ impl Decoder {
                 }
             };
             self.partial.drain(..c.len_utf8());
-            self.say(layer, scans, c, self.partial_from, end);
+            self.pass_on(layer, scans, c, self.partial_from, end);
             self.partial_from = self.at;
-        }
-    }
-
-    fn say(&mut self, layer: &Layer, scans: &Scans, c: char, from: usize, end: usize) {
-        if self.run == Run::Meant {
-            self.pass_on(layer, scans, c, from, end);
-            return;
-        }
-        self.early.push_back((c, from, end));
-        let Run::Early { from: run_from } = self.run else {
-            return;
-        };
-        let meant = match self.kind {
-            Code::Base64 | Code::Hex => end - run_from >= MEANT_BYTES,
-            Code::Url => end - from >= 3,
-            Code::Tags => self.early.len() >= 4,
-        };
-        if meant {
-            self.run = Run::Meant;
-            for (c, from, end) in std::mem::take(&mut self.early) {
-                self.pass_on(layer, scans, c, from, end);
-            }
-        } else if self.kind == Code::Url && self.early.len() > MOST_BEFORE {
-            self.early.pop_front();
-            let from = self.early.front().map_or(self.at, |first| first.1);
-            self.run = Run::Early { from };
         }
     }
 
@@ -235,7 +231,6 @@ impl Decoder {
     /// What it said before was text, and is read to its end.
     fn die(&mut self) {
         self.run = Run::Dead;
-        self.early.clear();
         self.partial.clear();
     }
 
@@ -255,7 +250,6 @@ impl Decoder {
 
     fn end_run(&mut self) {
         self.run = Run::None;
-        self.early.clear();
         self.partial.clear();
         if let Some(below) = &mut self.below {
             below.clear();
@@ -301,10 +295,77 @@ impl Code {
         let rest = &text[at..];
         match self {
             Code::Base64 => rest.iter().position(u8::is_ascii_alphanumeric),
-            Code::Hex => rest.iter().position(u8::is_ascii_hexdigit),
+            Code::Hex => (0..rest.len()).find(|at| {
+                let next = rest.get(at + 1);
+                rest[*at].is_ascii_hexdigit()
+                    && next.is_none_or(|b| b.is_ascii_hexdigit() || *b == b'x')
+            }),
             Code::Url => rest.iter().position(|b| is_address(*b)),
             Code::Tags => {
                 (0..rest.len()).find(|at| rest[*at] == 0xF3 && tag(&rest[*at..]).is_some())
+            }
+        }
+    }
+
+    /// Whether the run from `from`, looked at up to `at`, is meant.
+    fn length(self, text: &[u8], from: usize, at: usize, finished: bool) -> Length {
+        let unsure = |at: usize| {
+            if finished {
+                Length::Short(text.len())
+            } else {
+                Length::Wait(at)
+            }
+        };
+        match self {
+            Code::Base64 => {
+                let run = text[from..].iter().take(MEANT_BYTES);
+                match run.take_while(|b| base64_value(**b).is_some()).count() {
+                    MEANT_BYTES => Length::Meant(from),
+                    len if from + len < text.len() => Length::Short(from + len),
+                    _ => unsure(from),
+                }
+            }
+            Code::Tags => {
+                let tags = (0..MEANT_TAGS).take_while(|tag_at| {
+                    let rest = text.get(from + 4 * tag_at..);
+                    rest.is_some_and(|rest| tag(rest).is_some())
+                });
+                match tags.count() {
+                    MEANT_TAGS => Length::Meant(from),
+                    count if from + 4 * count < text.len() => Length::Short(from + 4 * count),
+                    _ => unsure(from),
+                }
+            }
+            Code::Hex => {
+                let mut at = from;
+                while at < text.len() && at - from < MEANT_BYTES {
+                    match hex_unit(&text[at..], finished, Run::Meant) {
+                        Unit::Bytes(len, ..) => at += len,
+                        Unit::Wait => return Length::Wait(from),
+                        _ => return Length::Short(at.max(from + 1)),
+                    }
+                }
+                if at - from >= MEANT_BYTES {
+                    Length::Meant(from)
+                } else {
+                    unsure(from)
+                }
+            }
+            Code::Url => {
+                for at in at..text.len() {
+                    if text[at] == b'%' {
+                        match url_unit(&text[at..], finished) {
+                            Unit::Wait => return Length::Wait(at),
+                            Unit::Bytes(3, ..) => {
+                                return Length::Meant(from.max(at.saturating_sub(MOST_BEFORE)));
+                            }
+                            _ => {}
+                        }
+                    } else if !is_address(text[at]) {
+                        return Length::Short(at);
+                    }
+                }
+                unsure(text.len())
             }
         }
     }

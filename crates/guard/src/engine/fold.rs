@@ -90,9 +90,7 @@ impl Folded {
         while at < bytes.len() {
             let ascii = bytes[at..].iter().take_while(|b| b.is_ascii()).count();
             if ascii > 0 {
-                let folded = bytes[at..at + ascii].iter();
-                self.text
-                    .extend(folded.map(|b| char::from(table[usize::from(*b)])));
+                self.push_ascii(&run[at..at + ascii], table);
                 self.spans.carry(ascii, from + at);
                 at += ascii;
             }
@@ -102,6 +100,23 @@ impl Folded {
                 }
                 self.push_single(c, from + at);
                 at += c.len_utf8();
+            }
+        }
+    }
+
+    fn push_ascii(&mut self, run: &str, table: &[u8; 128]) {
+        match self.kind {
+            Kind::Raw | Kind::Digits => self.text.push_str(run),
+            Kind::Plain => {
+                let before = self.text.len();
+                self.text.push_str(run);
+                self.text[before..].make_ascii_lowercase();
+            }
+            Kind::Leet | Kind::Rot13 => {
+                let folded = run
+                    .bytes()
+                    .map(|b| char::from(table[usize::from(b & 0x7F)]));
+                self.text.extend(folded);
             }
         }
     }

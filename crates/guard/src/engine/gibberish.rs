@@ -2,6 +2,8 @@
 //! random, words that nobody could say. Counts, not statistics of a language, so that names,
 //! code and scripts that we know nothing of pass.
 
+use super::cluster::is_letter;
+
 /// Shorter passages are not judged.
 const FEWEST_LETTERS: usize = 20;
 
@@ -10,7 +12,7 @@ pub(super) fn score(text: &str) -> f32 {
     let (mut letters, mut broken) = (0_usize, 0_usize);
     let mut before = ' ';
     for c in text.chars() {
-        letters += usize::from(c.is_alphanumeric());
+        letters += usize::from(is_letter(c));
         broken += usize::from(is_broken(c)) + 2 * usize::from(is_mojibake(before, c));
         before = c;
     }

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::cluster::is_letter;
 use super::fold::{Kind, fold_text};
 
 /// More of a prompt is not looked at.
@@ -55,11 +56,7 @@ impl PromptIndex {
         };
         let mut last = 0;
         let folded = fold_text(Kind::Plain, prompt);
-        for c in folded
-            .chars()
-            .filter(|c| c.is_alphanumeric())
-            .take(MOST_CHARS)
-        {
+        for c in folded.chars().filter(|c| is_letter(*c)).take(MOST_CHARS) {
             last = index.extend(last, c);
         }
         index
@@ -139,7 +136,7 @@ impl Leak {
 
     /// The next character and its place in the original; a passage that ended before it.
     pub(super) fn step(&mut self, c: char, start: usize, end: usize) -> Option<Passage> {
-        if !c.is_alphanumeric() {
+        if !is_letter(c) {
             return None;
         }
         let mut passage = None;

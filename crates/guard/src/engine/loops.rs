@@ -2,6 +2,8 @@
 //!
 //! The period is wherever the last few characters were seen before; one step per character.
 
+use super::cluster::is_letter;
+
 /// How far back a period reaches.
 const MEMORY: usize = 4_096;
 /// How many characters must agree before a period is taken up.
@@ -45,7 +47,7 @@ impl Loops {
         let check = (gram >> 16) as u32;
         if goes_on {
             self.run += 1;
-            self.letters += usize::from(c.is_alphanumeric());
+            self.letters += usize::from(is_letter(c));
         } else {
             let (known, place) = self.seen[slot];
             let again = place < at && known == check && at - place < MEMORY && place + 1 >= GRAM;

@@ -1,6 +1,8 @@
 //! Where text is cut for classifiers and judges: sentences, each with the one before it. The cuts
 //! follow from the text alone; a sentence is known when the character after it is.
 
+use super::cluster::is_letter;
+
 /// How text is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Lengths {
@@ -90,7 +92,7 @@ impl Cutter {
         let window = if cut { self.end(at) } else { None };
         self.chars += 1;
         self.last = c;
-        self.says_something |= c.is_alphanumeric();
+        self.says_something |= is_letter(c);
         window
     }
 
