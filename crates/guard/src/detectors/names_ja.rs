@@ -242,14 +242,18 @@ fn in_characters(found: &Candidate<'_>) -> Option<Verdict> {
         NAMES.surnames.contains(&found.text[..end]).then_some(end)
     });
     let mut around = None;
-    for end in surnames {
-        let (label, clear) = *around.get_or_insert_with(|| {
+    let mut label_and_clear = || {
+        *around.get_or_insert_with(|| {
             let joins = |c: char| is_han(c) || is_katakana(c) || c == 'お' || c == 'ご';
             let label = found.tail().label_ends(LABELS);
             (label, !found.previous().is_some_and(joins))
-        });
+        })
+    };
+    for end in surnames {
+        let (label, clear) = label_and_clear();
         let verdict = match clear || label {
             true => full_name(found, end, label)
+                .or_else(|| rare_given(found, end))
                 .or_else(|| surname_alone(found, &found.text[..end], label)),
             false => behind_a_word(found, end),
         };
@@ -257,7 +261,115 @@ fn in_characters(found: &Candidate<'_>) -> Option<Verdict> {
             return verdict;
         }
     }
-    None
+    let size = han_run(found.text);
+    if !(3..=6).contains(&size) {
+        return None;
+    }
+    rare_surname(found, size, label_and_clear().1).or_else(|| in_a_form(found, size))
+}
+
+/// How many Chinese characters the text begins with.
+fn han_run(text: &str) -> usize {
+    text.chars().take_while(|c| is_han(*c)).count()
+}
+
+/// What companies, offices, places and crowds end with, which are greeted with さん as well.
+const NO_PERSON: &str = "店社会院局部課係屋館校所寺駅市県町村区行庁署民業組団員者手師士長役人家客主生界側城神様方子供宮堂園省府都道郡族軍党派隊座\
+    学属銀設機工気鉄鋼薬品器料油電化研協連庫田岳谷台岬川山原路通丁浜名";
+
+/// A known surname, and before さん, 様 or 氏 a given name that is on no list.
+fn rare_given(found: &Candidate<'_>, surname_end: usize) -> Option<Verdict> {
+    let run = han_run(found.text);
+    let surname = found.text[..surname_end].chars().count();
+    // 様 and 氏 are of the run themselves.
+    (surname + 1..=run.min(surname + 3)).find_map(|size| {
+        let end = prefix_end(found.text, size)?;
+        let given = &found.text[surname_end..end];
+        let person = surname >= 2
+            && !HONORIFICS.iter().any(|word| given.starts_with(word))
+            && !given.ends_with(|c| NO_PERSON.contains(c));
+        let polite = POLITE
+            .iter()
+            .any(|word| follows(found, &found.text[end..], word));
+        (person && polite).then_some(found.part(end, 0.75)?)
+    })
+}
+
+/// How people, and hardly anything else, are greeted.
+const POLITE: &[&str] = &["さん", "さま", "様", "氏", "くん"];
+
+/// A surname that is on no list, and before さん, 様 or 氏 a given name that is.
+fn rare_surname(found: &Candidate<'_>, run: usize, clear: bool) -> Option<Verdict> {
+    if !clear {
+        return None;
+    }
+    (4..=run.min(6)).find_map(|size| {
+        let end = prefix_end(found.text, size)?;
+        let start = prefix_end(found.text, 2)?;
+        let given = &found.text[start..end];
+        let known = is_given(given) && given.chars().count() >= 2 && !WORDS.contains(&given);
+        let polite = POLITE
+            .iter()
+            .any(|word| follows(found, &found.text[end..], word));
+        let person = !given.ends_with(|c| NO_PERSON.contains(c));
+        (known && polite && person).then_some(found.part(end, 0.7)?)
+    })
+}
+
+/// What stands in a form where a name goes, whatever it is.
+fn in_a_form(found: &Candidate<'_>, run: usize) -> Option<Verdict> {
+    const FIELDS: &[&str] = &[
+        "氏名",
+        "名前",
+        "患者名",
+        "契約者",
+        "契約者名",
+        "申込者",
+        "申込者名",
+        "申請者",
+        "受取人",
+        "名義人",
+        "保護者",
+        "保護者名",
+        "担当者名",
+        "会員名",
+        "顧客名",
+        "社員名",
+        "代表者名",
+        "差出人",
+    ];
+    const NO_ANSWERS: &[&str] = &[
+        "未入力",
+        "非公開",
+        "非表示",
+        "記入欄",
+        "入力欄",
+        "省略可",
+        "不明者",
+        "記載例",
+        "記入例",
+        "未定義",
+        "文字列",
+    ];
+    let marked = found
+        .before
+        .trim_end()
+        .ends_with([':', '：', '】', '」', '=', '|']);
+    if !marked || !found.tail().label_ends(FIELDS) {
+        return None;
+    }
+    let size = match found.text.chars().nth(run - 1) {
+        Some('様' | '殿' | '氏') => run - 1,
+        _ => run,
+    };
+    let end = prefix_end(found.text, size)?;
+    let name = &found.text[..end];
+    let next = found.next(prefix_end(found.text, run)?);
+    let ends = !next.is_some_and(|c| is_han(c) || is_hiragana(c) || is_katakana(c));
+    let answer = !NO_ANSWERS.contains(&name)
+        && !WORDS.contains(&name)
+        && !name.ends_with(|c| "欄用済中無外可否名値型列".contains(c));
+    (ends && answer && size >= 3).then_some(found.part(end, 0.7)?)
 }
 
 /// A surname right behind another word (至急伊藤部長): only a long enough one with an honorific.
@@ -516,6 +628,10 @@ mod tests {
             "代表取締役社長⟦中村健太郎⟧",
             "⟦山田はなこ⟧さん",
             "⟦石川⟧君",
+            "奥田という人ではなく⟦奥田文敏⟧さん、⟦鰍沢正胤⟧様",
+            "氏名：⟦築田總一郎⟧",
+            "山田商店さん、千葉銀行様、管理人さん、看護師さん",
+            "氏名：未入力、名前：変数名",
             "千葉大学と石川県と宮崎市",
             "奥様、皆様、お客様、神様、王様",
             "東京都と京都府、東洋の西洋料理",
