@@ -17,6 +17,9 @@ const BOTTOM: f64 = 48.0;
 const SMALLEST: f64 = 6.0;
 const LARGEST: f64 = 18.0;
 const TICKS: f64 = 4.0;
+/// The width of a character of a name, about, and the height of its line.
+const CHARACTER: f64 = 7.5;
+const LINE: f64 = 16.0;
 
 /// The chart.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -113,7 +116,6 @@ pub(super) fn draw(
         .iter()
         .map(|(one, cost, quality)| {
             let (x, radius) = (x(*cost), radius(one));
-            let is_right = x > WIDTH * 0.6;
             Mark {
                 x: rounded(x),
                 y: rounded(y(*quality)),
@@ -122,22 +124,18 @@ pub(super) fn draw(
                 radius: rounded(radius),
                 model: one.figures.model.clone(),
                 kind: kind_of(result, one),
-                label_x: rounded(if is_right {
-                    x - radius - 6.0
-                } else {
-                    x + radius + 6.0
-                }),
-                label_y: rounded(y(*quality) + 4.0),
-                anchor: if is_right { "end" } else { "start" },
+                label_x: 0.0,
+                label_y: 0.0,
+                anchor: "start",
             }
         })
         .collect();
-    let mut front: Vec<(f64, f64)> = points
-        .iter()
-        .filter(|(one, _, _)| one.on_front)
-        .map(|(_, cost, quality)| (x(*cost), y(*quality)))
+    let marks = named(marks);
+    let front = front(&points);
+    let front: Vec<(f64, f64)> = front
+        .into_iter()
+        .map(|(cost, quality)| (x(cost), y(quality)))
         .collect();
-    front.sort_by(|a, b| a.0.total_cmp(&b.0));
     let inside = |value: f64, low: f64, high: f64| value > low && value < high;
     Some(Chart {
         width: WIDTH,
@@ -157,6 +155,57 @@ pub(super) fn draw(
             .filter(|limit| inside(*limit, y_low, y_high))
             .map(|limit| rounded(y(limit))),
     })
+}
+
+/// Puts the names beside their marks, on the side where no other mark is in the way.
+fn named(mut marks: Vec<Mark>) -> Vec<Mark> {
+    let places: Vec<(f64, f64, f64)> = marks.iter().map(|one| (one.x, one.y, one.radius)).collect();
+    for (own, mark) in marks.iter_mut().enumerate() {
+        let width = CHARACTER * mark.model.chars().count() as f64;
+        let (right, left) = (mark.x + mark.radius + 6.0, mark.x - mark.radius - 6.0);
+        let is_free = |from: f64, to: f64| {
+            let mut others = places.iter().enumerate().filter(|(index, _)| *index != own);
+            from > 0.0
+                && to < WIDTH
+                && !others.any(|(_, (x, y, radius))| {
+                    x + radius > from && x - radius < to && (y - mark.y).abs() < radius + LINE / 2.0
+                })
+        };
+        (mark.label_x, mark.label_y, mark.anchor) = if is_free(right, right + width) {
+            (right, mark.y + 4.0, "start")
+        } else if is_free(left - width, left) {
+            (left, mark.y + 4.0, "end")
+        } else {
+            let middle = mark
+                .x
+                .clamp(width / 2.0, (WIDTH - width / 2.0).max(width / 2.0));
+            let above = mark.y - mark.radius - 6.0;
+            let below = mark.y + mark.radius + LINE;
+            (middle, if above > LINE { above } else { below }, "middle")
+        };
+        mark.label_x = rounded(mark.label_x);
+        mark.label_y = rounded(mark.label_y);
+    }
+    marks
+}
+
+/// The models that no other beats in the two figures that the chart has axes for, from the
+/// cheapest to the best. Latency is the third of a choice's figures: with it more models
+/// can stand on the front, but no line through them would mean anything here.
+fn front(points: &[(&Finalist, f64, f64)]) -> Vec<(f64, f64)> {
+    let mut all: Vec<(f64, f64)> = points
+        .iter()
+        .filter(|(one, _, _)| one.on_front)
+        .map(|(_, cost, quality)| (*cost, *quality))
+        .collect();
+    all.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.total_cmp(&a.1)));
+    let mut best = f64::NEG_INFINITY;
+    all.retain(|(_, quality)| {
+        let is_better = *quality > best;
+        best = best.max(*quality);
+        is_better
+    });
+    all
 }
 
 fn kind_of(result: &ChoiceResult, one: &Finalist) -> &'static str {

@@ -612,6 +612,9 @@ async fn show(
         (weights, &limits),
     );
     view["problem"] = json!(problem);
+    let started_by = &choice.started_by;
+    let who = crate::members::actor_name(&app.db, identity.project.id, started_by).await?;
+    view["started_by"] = json!(who);
     let subjects = match choice.version {
         Some(_) => {
             let project = identity.project.id;

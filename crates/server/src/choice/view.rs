@@ -50,6 +50,16 @@ fn nanos(usd: f64) -> i64 {
     (usd * 1e9).round() as i64
 }
 
+/// A price for a million tokens: in cents where they tell all of it.
+fn price_of(usd: f64) -> String {
+    let cents = format!("${usd:.2}");
+    match usd {
+        0.0 => "$0".to_owned(),
+        usd if (usd * 100.0 - (usd * 100.0).round()).abs() < 1e-6 => cents,
+        usd => format!("${usd}"),
+    }
+}
+
 /// A row of the models' table.
 pub(super) fn model_row(page: &PageContext, model: &KnownModel, chosen: bool) -> Value {
     let card = &model.properties;
@@ -68,8 +78,8 @@ pub(super) fn model_row(page: &PageContext, model: &KnownModel, chosen: bool) ->
         "notes": card.notes, "sources": card.sources, "read_on": card.read_on,
         "own_entry": entry,
         "edit_href": super::card_page::edit_href(page, &model.id, entry.map(String::as_str)),
-        "input_usd": model.price.map(|price| format!("${}", price.input_usd)),
-        "output_usd": model.price.map(|price| format!("${}", price.output_usd)),
+        "input_usd": model.price.map(|price| price_of(price.input_usd)),
+        "output_usd": model.price.map(|price| price_of(price.output_usd)),
         "try_href": (model.callable && card.task != Some(ModelTask::Embedding))
             .then(|| format!("{}/playground?model={}", page.root(), encode(&model.id))),
     })

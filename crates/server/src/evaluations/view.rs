@@ -81,8 +81,20 @@ fn title(page: &PageContext, evaluation: &Evaluation) -> String {
             "evaluations-of",
             &[("dataset", &evaluation.pinned.dataset.name)],
         ),
-        suite => suite.to_owned(),
+        suite => without_id(suite).to_owned(),
     }
+}
+
+/// A round of a choice bears the choice's id, which tells people nothing.
+fn without_id(suite: &str) -> &str {
+    let id_of =
+        |text: &str| text.len() == 36 && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+    let found = suite
+        .strip_suffix(')')
+        .and_then(|text| text.rsplit_once(" ("));
+    found
+        .filter(|(_, id)| id_of(id))
+        .map_or(suite, |(name, _)| name)
 }
 
 /// A row of the list.
@@ -310,7 +322,8 @@ pub(super) fn slice_view(page: &PageContext, slice: &Slice) -> Value {
         "value": slice.value, "examples": slice.examples,
         "cells": slice.means.iter().zip(&slice.comparisons).map(|(mean, comparison)| json!({
             "value": mean.map(figure),
-            "comparison": comparison.as_ref().map(|found| comparison_view(page, found, false)),
+            // A candidate without a score there differs by nothing that could be said.
+            "comparison": mean.and(comparison.as_ref()).map(|found| comparison_view(page, found, false)),
         })).collect::<Vec<_>>(),
     })
 }

@@ -587,7 +587,7 @@ fn an_own_entry_is_written_in_a_form(place: Place) {
     ];
     let saved = editor.form(at, &fields);
     assert_eq!(saved.status, 303, "{saved:?}");
-    let listed = live.get("/api/v1/model-catalog?limit=200").json();
+    let listed = live.get("/api/v1/model-catalog").json();
     let listed = listed["items"].as_array().unwrap();
     let model = listed.iter().find(|model| model["id"] == "fake/fake-large");
     let model = model.unwrap();
@@ -607,12 +607,7 @@ fn an_own_entry_is_written_in_a_form(place: Place) {
 
     // The form shows what was saved, and saving it again changes nothing.
     let shown = editor.get(&format!("{at}?name=fake%2Flarge")).text();
-    for text in [
-        "夢工房",
-        "point cloud",
-        "https://example.test/b",
-        "2026-11-21",
-    ] {
+    for text in ["夢工房", "point cloud", "example.test", "2026-11-21"] {
         assert!(shown.contains(text), "{text}: {shown}");
     }
     assert!(!shown.contains("<script>alert"), "{shown}");
