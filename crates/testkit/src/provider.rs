@@ -381,7 +381,7 @@ fn respond(path: &str, request: &Value, plan: &Answer, open: Open) -> Response<F
 
 /// A whole answer, or the beginning of one.
 fn broken_whole(text: String, plan: &Answer, open: Open) -> Response<FakeBody> {
-    let half = Bytes::from(text[..text.len() / 2].to_owned());
+    let half = Bytes::copy_from_slice(&text.as_bytes()[..text.len() / 2]);
     let steps = match plan.fault {
         Fault::DieAfter(_) => vec![Step::Send(half), Step::Die],
         Fault::StallAfter(_) => vec![Step::Send(half), Step::Stall],
