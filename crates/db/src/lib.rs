@@ -17,7 +17,7 @@ mod migrate;
 mod open;
 pub mod promotion;
 mod real;
-mod rows;
+pub mod rows;
 mod scope;
 
 pub use blobs::{Blob, BlobError, BlobStore, BlobWriter};

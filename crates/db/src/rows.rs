@@ -1,31 +1,86 @@
-//! Reading rows: what the SQL of every part of this crate needs. A value that
-//! cannot be read is reported with its column, never skipped.
+//! Reading rows: what the SQL of every `store.rs` needs. A value that cannot be read is
+//! reported with its column, never skipped: each was written by this program.
+
+use std::fmt::Display;
 
 use serde::de::DeserializeOwned;
-use sqlx::Row as _;
 use sqlx::any::AnyRow;
+use sqlx::{ColumnIndex, Row as _};
 
 use crate::DbError;
 use crate::catalog::Pointer;
 
-/// A column whose text this program wrote in a form that it can read.
-pub(crate) fn parsed<T>(row: &AnyRow, column: usize) -> sqlx::Result<T>
+/// A column whose text this program wrote in a form that it can read, such as an id.
+///
+/// # Errors
+/// The column is missing, or holds something that we never wrote.
+pub fn parsed<T>(row: &AnyRow, column: impl ColumnIndex<AnyRow> + Display) -> sqlx::Result<T>
 where
     T: std::str::FromStr,
     T::Err: std::error::Error + Send + Sync + 'static,
 {
-    let text: String = row.try_get(column)?;
+    let text: String = row.try_get(&column)?;
     text.parse()
-        .map_err(|source: T::Err| decode(column, source))
+        .map_err(|source: T::Err| decode(&column, source))
+}
+
+/// As [`parsed`], for a column that may be NULL.
+///
+/// # Errors
+/// As [`parsed`].
+pub fn optional_parsed<T>(
+    row: &AnyRow,
+    column: impl ColumnIndex<AnyRow> + Display,
+) -> sqlx::Result<Option<T>>
+where
+    T: std::str::FromStr,
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    let text: Option<String> = row.try_get(&column)?;
+    text.map(|text| {
+        text.parse()
+            .map_err(|source: T::Err| decode(&column, source))
+    })
+    .transpose()
 }
 
 /// A column of JSON.
-pub(crate) fn json<T: DeserializeOwned>(row: &AnyRow, column: usize) -> sqlx::Result<T> {
-    let text: String = row.try_get(column)?;
-    serde_json::from_str(&text).map_err(|source| decode(column, source))
+///
+/// # Errors
+/// The column is missing, or holds something that we never wrote.
+pub fn json<T: DeserializeOwned>(
+    row: &AnyRow,
+    column: impl ColumnIndex<AnyRow> + Display,
+) -> sqlx::Result<T> {
+    let text: String = row.try_get(&column)?;
+    serde_json::from_str(&text).map_err(|source| decode(&column, source))
 }
 
-fn decode(column: usize, source: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
+/// As [`json`], for a column that may be NULL.
+///
+/// # Errors
+/// As [`json`].
+pub fn optional_json<T: DeserializeOwned>(
+    row: &AnyRow,
+    column: impl ColumnIndex<AnyRow> + Display,
+) -> sqlx::Result<Option<T>> {
+    let text: Option<String> = row.try_get(&column)?;
+    text.map(|text| serde_json::from_str(&text).map_err(|source| decode(&column, source)))
+        .transpose()
+}
+
+/// A column that is 0 or 1: neither database's booleans can be read by both.
+///
+/// # Errors
+/// The column is missing, or holds no number.
+pub fn flag(row: &AnyRow, column: impl ColumnIndex<AnyRow>) -> sqlx::Result<bool> {
+    Ok(row.try_get::<i64, _>(column)? != 0)
+}
+
+fn decode(
+    column: &dyn Display,
+    source: impl std::error::Error + Send + Sync + 'static,
+) -> sqlx::Error {
     sqlx::Error::ColumnDecode {
         index: column.to_string(),
         source: Box::new(source),

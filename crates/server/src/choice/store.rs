@@ -4,6 +4,7 @@
 //! here, it writes in a transaction of its [`Hold`].
 
 use base::ProjectId;
+use db::rows::{json, parsed};
 use db::sqlx::any::AnyRow;
 use db::sqlx::{Row as _, query};
 use db::{Db, DbError, WriteTx};
@@ -12,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use super::document::{ChoiceTask, Excluded, Round};
 use crate::error::{AppError, Result};
 use crate::runs::{Hold, State};
-use crate::store::id;
 
 /// How far a choice is.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -207,21 +207,13 @@ fn read(row: &AnyRow) -> Result<Choice> {
 }
 
 fn read_row(row: &AnyRow) -> std::result::Result<Choice, DbError> {
-    let decode = |column: &str, error: serde_json::Error| {
-        DbError::from(db::sqlx::Error::ColumnDecode {
-            index: column.to_owned(),
-            source: Box::new(error),
-        })
-    };
-    let task: String = row.try_get("task")?;
-    let progress: String = row.try_get("progress")?;
     let state: String = row.try_get("state")?;
     Ok(Choice {
         id: row.try_get("id")?,
-        project: id(row, "project")?,
+        project: parsed(row, "project")?,
         name: row.try_get("name")?,
-        task: serde_json::from_str(&task).map_err(|error| decode("task", error))?,
-        progress: serde_json::from_str(&progress).map_err(|error| decode("progress", error))?,
+        task: json(row, "task")?,
+        progress: json(row, "progress")?,
         state: State::of(&state),
         reason: row.try_get("reason")?,
         budget: row.try_get("budget")?,

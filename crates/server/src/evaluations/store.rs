@@ -4,6 +4,7 @@
 //! writes here, it writes in a transaction of its [`Hold`].
 
 use base::{NanoUsd, ProjectId};
+use db::rows::{flag, json, optional_json, parsed};
 use db::sqlx::any::AnyRow;
 use db::sqlx::{Row as _, query};
 use db::{Db, DbError, WriteTx};
@@ -15,7 +16,6 @@ use super::document::SuiteDocument;
 use super::pin::Pinned;
 use crate::error::{AppError, Result};
 use crate::runs::{Hold, State};
-use crate::store::id;
 
 /// How far an evaluation is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -569,7 +569,6 @@ fn read_answer(row: &AnyRow) -> std::result::Result<AnswerRow, DbError> {
     let state: String = row.try_get(4)?;
     let error: Option<String> = row.try_get(6)?;
     let message: Option<String> = row.try_get(7)?;
-    let cached: i64 = row.try_get(13)?;
     Ok(AnswerRow {
         cell: read_cell(row)?,
         example: row.try_get(3)?,
@@ -585,7 +584,7 @@ fn read_answer(row: &AnyRow) -> std::result::Result<AnswerRow, DbError> {
         output_tokens: row.try_get(10)?,
         cost: row.try_get(11)?,
         latency_us: row.try_get(12)?,
-        cached: cached != 0,
+        cached: flag(row, 13)?,
         attempts: row.try_get(14)?,
     })
 }
@@ -617,8 +616,6 @@ fn read_score(row: &AnyRow) -> std::result::Result<ScoreRow, DbError> {
     let evaluator: i64 = row.try_get(3)?;
     let state: String = row.try_get(4)?;
     let value: Option<f64> = row.try_get(5)?;
-    let detail: String = row.try_get(8)?;
-    let cached: i64 = row.try_get(11)?;
     Ok(ScoreRow {
         cell: read_cell(row)?,
         evaluator: usize::try_from(evaluator).unwrap_or(0),
@@ -629,10 +626,10 @@ fn read_score(row: &AnyRow) -> std::result::Result<ScoreRow, DbError> {
         },
         label: row.try_get(6)?,
         reason: row.try_get(7)?,
-        detail: serde_json::from_str(&detail).unwrap_or_default(),
+        detail: json(row, 8)?,
         trace: row.try_get(9)?,
         cost: row.try_get(10)?,
-        cached: cached != 0,
+        cached: flag(row, 11)?,
     })
 }
 
@@ -641,28 +638,15 @@ fn read(row: &AnyRow) -> Result<Evaluation> {
 }
 
 fn read_row(row: &AnyRow) -> std::result::Result<Evaluation, DbError> {
-    let json = |column: &str| -> std::result::Result<Value, DbError> {
-        let text: String = row.try_get(column)?;
-        Ok(serde_json::from_str(&text).unwrap_or_default())
-    };
-    let decode = |column: &str, error: serde_json::Error| {
-        DbError::from(db::sqlx::Error::ColumnDecode {
-            index: column.to_owned(),
-            source: Box::new(error),
-        })
-    };
     let state: String = row.try_get("state")?;
-    let gates: Option<String> = row.try_get("gates")?;
     let spent: i64 = row.try_get("spent")?;
-    let document = SuiteDocument::deserialize(json("document")?);
-    let pinned = Pinned::deserialize(json("pinned")?);
     Ok(Evaluation {
         id: row.try_get("id")?,
-        project: id(row, "project")?,
+        project: parsed(row, "project")?,
         suite: row.try_get("suite")?,
         suite_version: row.try_get("suite_version")?,
-        document: document.map_err(|error| decode("document", error))?,
-        pinned: pinned.map_err(|error| decode("pinned", error))?,
+        document: json(row, "document")?,
+        pinned: json(row, "pinned")?,
         state: State::of(&state),
         reason: row.try_get("reason")?,
         started_by: row.try_get("started_by")?,
@@ -683,7 +667,7 @@ fn read_row(row: &AnyRow) -> std::result::Result<Evaluation, DbError> {
         },
         spent: NanoUsd(spent),
         unpriced: row.try_get("unpriced")?,
-        gates: gates.and_then(|text| serde_json::from_str(&text).ok()),
+        gates: optional_json(row, "gates")?,
     })
 }
 
@@ -777,11 +761,7 @@ pub(super) async fn details(
     .await
     .map_err(DbError::from)?;
     let detail = |row: &AnyRow| -> std::result::Result<(Cell, Value), DbError> {
-        let text: String = row.try_get(3)?;
-        Ok((
-            read_cell(row)?,
-            serde_json::from_str(&text).unwrap_or_default(),
-        ))
+        Ok((read_cell(row)?, json(row, 3)?))
     };
     rows.iter().map(|row| Ok(detail(row)?)).collect()
 }

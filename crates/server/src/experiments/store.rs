@@ -4,6 +4,7 @@
 //! a worker and a person, cannot both make one.
 
 use base::{Digest, MoveId, ProjectId};
+use db::rows::{json, parsed};
 use db::sqlx::any::AnyRow;
 use db::sqlx::{Row as _, query};
 use db::{Db, DbError, Scope, WriteTx};
@@ -12,7 +13,6 @@ use serde_json::Value;
 
 use crate::error::Result;
 use crate::sessions::hex;
-use crate::store::id;
 
 /// One run of an experiment.
 #[derive(Debug, Clone, PartialEq)]
@@ -222,20 +222,19 @@ pub(super) async fn update(tx: &mut WriteTx, run: &Run) -> Result<bool, DbError>
 }
 
 fn read(row: &AnyRow) -> Result<Run> {
-    let arms: String = row.try_get("arms")?;
     let state: String = row.try_get("state")?;
     let key: String = row.try_get("split_key")?;
     let outcome: Option<String> = row.try_get("outcome")?;
     Ok(Run {
         id: row.try_get("id")?,
-        project: id(row, "project")?,
+        project: parsed(row, "project")?,
         experiment: row.try_get("experiment")?,
         version: row.try_get("version")?,
-        digest: id(row, "digest")?,
+        digest: parsed(row, "digest")?,
         target: row.try_get("target")?,
         state: RunState::of(&state),
         key: key_bytes(&key)?,
-        arms: serde_json::from_str(&arms).map_err(anyhow::Error::from)?,
+        arms: json(row, "arms")?,
         step: row.try_get("step")?,
         step_at: row.try_get("step_at")?,
         revision: row.try_get("revision")?,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use base::ProjectId;
 use db::promotion::Rules;
-use db::sqlx::{AnyConnection, Row as _, query};
+use db::sqlx::{AnyConnection, query};
 use db::{DbError, Scope, WriteTx};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -50,12 +50,7 @@ pub(super) async fn read_applied(
     let Some(row) = row else {
         return Ok(None);
     };
-    let text: String = row.try_get(0)?;
-    let applied = serde_json::from_str(&text).map_err(|source| db::sqlx::Error::ColumnDecode {
-        index: "value".to_owned(),
-        source: Box::new(source),
-    })?;
-    Ok(Some(applied))
+    Ok(Some(db::rows::json(&row, "value")?))
 }
 
 /// Remembers what an apply left behind.

@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use base::{Digest, NanoUsd, ProjectId};
+use db::rows::{flag, json, optional_json, optional_parsed, parsed};
 use db::sqlx::any::AnyRow;
 use db::sqlx::{Row as _, query};
 use db::{Db, DbError, WriteTx};
@@ -20,7 +21,6 @@ use super::verdict::Verdict;
 use crate::error::Result;
 use crate::evaluations::calling::{Bill, Paid};
 use crate::runs::{Hold, State};
-use crate::store::id;
 
 /// What the search is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -583,9 +583,6 @@ pub(super) async fn steps(db: &Db, project: ProjectId, id: &str) -> Result<Vec<S
 fn read_step(row: &AnyRow) -> std::result::Result<Step, DbError> {
     let kind: String = row.try_get(1)?;
     let state: String = row.try_get(2)?;
-    let content: Option<String> = row.try_get(5)?;
-    let digest: Option<String> = row.try_get(6)?;
-    let places: String = row.try_get(9)?;
     Ok(Step {
         number: row.try_get(0)?,
         kind: match kind.as_str() {
@@ -596,11 +593,11 @@ fn read_step(row: &AnyRow) -> std::result::Result<Step, DbError> {
         state: StepState::of(&state),
         parent: row.try_get(3)?,
         other: row.try_get(4)?,
-        content: content.and_then(|text| serde_json::from_str(&text).ok()),
-        digest: digest.and_then(|text| text.parse().ok()),
+        content: optional_json(row, 5)?,
+        digest: optional_parsed(row, 6)?,
         version: row.try_get(7)?,
         reason: row.try_get(8)?,
-        places: serde_json::from_str(&places).unwrap_or_default(),
+        places: json(row, 9)?,
         before: row.try_get(10)?,
         after: row.try_get(11)?,
         trace: row.try_get(12)?,
@@ -694,14 +691,13 @@ fn read_result(row: &AnyRow) -> std::result::Result<ResultRow, DbError> {
     let state: String = row.try_get(3)?;
     let text: String = row.try_get(4)?;
     let objective: Option<f64> = row.try_get(5)?;
-    let scores: String = row.try_get(6)?;
     Ok(ResultRow {
         number: row.try_get(0)?,
         place: row.try_get(1)?,
         example: row.try_get(2)?,
         answer: if state == "ok" { Ok(text) } else { Err(text) },
         objective: objective.filter(|value| value.is_finite()),
-        scores: serde_json::from_str(&scores).unwrap_or_default(),
+        scores: json(row, 6)?,
         trace: row.try_get(7)?,
         cost: row.try_get(8)?,
         input_tokens: row.try_get(9)?,
@@ -723,11 +719,10 @@ pub(super) async fn calls(db: &Db, project: ProjectId, id: &str) -> Result<Vec<P
     .await
     .map_err(DbError::from)?;
     let paid = |row: &AnyRow| -> std::result::Result<Paid, DbError> {
-        let counts: i64 = row.try_get(2)?;
         Ok(Paid {
-            trace: crate::store::id(row, "trace")?,
+            trace: db::rows::parsed(row, "trace")?,
             payer: row.try_get(1)?,
-            counts: counts != 0,
+            counts: flag(row, 2)?,
             bill: Bill {
                 spent: row.try_get(3)?,
                 unpriced: row.try_get(4)?,
@@ -744,28 +739,15 @@ fn read(row: &AnyRow) -> Result<Improvement> {
 }
 
 fn read_row(row: &AnyRow) -> std::result::Result<Improvement, DbError> {
-    let json = |column: &str| -> std::result::Result<Value, DbError> {
-        let text: String = row.try_get(column)?;
-        Ok(serde_json::from_str(&text).unwrap_or_default())
-    };
-    let decode = |column: &str, error: serde_json::Error| {
-        DbError::from(db::sqlx::Error::ColumnDecode {
-            index: column.to_owned(),
-            source: Box::new(error),
-        })
-    };
     let state: String = row.try_get("state")?;
     let phase: String = row.try_get("phase")?;
     let spent: i64 = row.try_get("spent")?;
-    let verdict: Option<String> = row.try_get("verdict")?;
-    let document = ImproveDocument::deserialize(json("document")?);
-    let pinned = Pinned::deserialize(json("pinned")?);
     Ok(Improvement {
         id: row.try_get("id")?,
-        project: id(row, "project")?,
+        project: parsed(row, "project")?,
         prompt: row.try_get("prompt")?,
-        document: document.map_err(|error| decode("document", error))?,
-        pinned: pinned.map_err(|error| decode("pinned", error))?,
+        document: json(row, "document")?,
+        pinned: json(row, "pinned")?,
         state: State::of(&state),
         reason: row.try_get("reason")?,
         phase: Phase::of(&phase),
@@ -779,6 +761,6 @@ fn read_row(row: &AnyRow) -> std::result::Result<Improvement, DbError> {
         spent: NanoUsd(spent),
         unpriced: row.try_get("unpriced")?,
         failures: row.try_get("failures")?,
-        verdict: verdict.and_then(|text| serde_json::from_str(&text).ok()),
+        verdict: optional_json(row, "verdict")?,
     })
 }

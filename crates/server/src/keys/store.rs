@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use base::{KeyId, ProjectId};
+use db::rows::parsed;
 use db::sqlx::any::AnyRow;
 use db::sqlx::{Row as _, query};
 use db::{Db, DbError, Scope, WriteTx};
@@ -12,7 +13,6 @@ use gateway::Principal;
 use super::Key;
 use crate::error::{AppError, Result};
 use crate::sessions::hex;
-use crate::store::id;
 
 pub(super) async fn insert(
     tx: &mut WriteTx,
@@ -113,9 +113,9 @@ pub(super) async fn live(db: &Db) -> Result<HashMap<[u8; 32], Arc<Principal>>> {
             .parse()
             .map_err(anyhow::Error::from)?;
         let principal = Principal {
-            key_id: Some(id(row, "id")?),
+            key_id: Some(parsed(row, "id")?),
             user_id: None,
-            project: id(row, "project")?,
+            project: parsed(row, "project")?,
             environment: row.try_get("environment")?,
             role: row.try_get("role")?,
             expires_at: row.try_get("expires_at")?,

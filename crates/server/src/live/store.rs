@@ -5,6 +5,7 @@
 //! nothing any more. A claim is a row that exists once per trace and evaluator.
 
 use base::{Digest, ProjectId, SpanId, TraceId};
+use db::rows::parsed;
 use db::sqlx::any::AnyRow;
 use db::sqlx::{Row as _, query};
 use db::{Db, Scope, WriteTx};
@@ -13,7 +14,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::sessions::hex;
-use crate::store::id;
 
 pub(super) const HOUR_US: i64 = 3_600_000_000;
 
@@ -279,7 +279,7 @@ pub(super) async fn followed(db: &Db, store: &str) -> Result<Vec<(ProjectId, Str
         .bind(store)
         .fetch_all(db.read())
         .await?;
-    let read = |row: &AnyRow| Ok((id(row, "project")?, row.try_get("name")?));
+    let read = |row: &AnyRow| Ok((parsed(row, "project")?, row.try_get("name")?));
     rows.iter().map(read).collect()
 }
 
@@ -403,12 +403,12 @@ pub(super) async fn left(db: &Db, store: &str) -> Result<Vec<Left>> {
     let read = |row: &AnyRow| -> Result<Left> {
         let state: String = row.try_get("state")?;
         Ok(Left {
-            project: id(row, "project")?,
+            project: parsed(row, "project")?,
             live: row.try_get("live")?,
             claim: Claim {
-                trace: id(row, "trace")?,
-                span: id(row, "span")?,
-                evaluator: id(row, "evaluator")?,
+                trace: parsed(row, "trace")?,
+                span: parsed(row, "span")?,
+                evaluator: parsed(row, "evaluator")?,
                 score: row.try_get("score")?,
                 taken_at: row.try_get("taken_at")?,
             },
@@ -750,7 +750,7 @@ pub(super) async fn scored(
             label: row.try_get("label")?,
             reason: row.try_get("reason")?,
             judge: row.try_get("judge")?,
-            evaluator: id(row, "evaluator")?,
+            evaluator: parsed(row, "evaluator")?,
             cost: row.try_get("cost")?,
             taken_at: row.try_get("taken_at")?,
         })

@@ -1,6 +1,7 @@
 //! Members and invitations in the database.
 
 use base::{MemberId, ProjectId, UserId};
+use db::rows::parsed;
 use db::sqlx::any::AnyRow;
 use db::sqlx::{Row as _, query};
 use db::{Db, DbError, Scope, WriteTx};
@@ -9,7 +10,6 @@ use super::{Invite, Member, Offer};
 use crate::auth::Role;
 use crate::error::Result;
 use crate::projects::Project;
-use crate::store::id;
 
 fn role(row: &AnyRow) -> Result<Role> {
     let text: String = row.try_get("role")?;
@@ -32,7 +32,7 @@ pub(super) async fn role_in(
     .await?;
     let Some(row) = row else { return Ok(None) };
     let project = Project {
-        id: id(&row, "id")?,
+        id: parsed(&row, "id")?,
         name: row.try_get("name")?,
     };
     Ok(Some((project, role(&row)?)))
@@ -148,7 +148,7 @@ pub(super) async fn offer(db: &Db, hash: &str, now: i64) -> Result<Option<Offer>
     .fetch_optional(db.read())
     .await?;
     let Some(row) = row else { return Ok(None) };
-    let project = id(&row, "project")?;
+    let project = parsed(&row, "project")?;
     Ok(Some(Offer {
         project,
         project_name: row.try_get("name")?,

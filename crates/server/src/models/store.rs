@@ -89,7 +89,7 @@ pub(super) async fn remove(db: &Db, actor: Actor, name: &str) -> Result<Option<D
         .fetch_optional(tx.conn())
         .await?;
     let Some(row) = row else { return Ok(None) };
-    let digest: Digest = crate::store::id(&row, "digest")?;
+    let digest: Digest = db::rows::parsed(&row, "digest")?;
     audit::write(
         &mut tx,
         None,
@@ -114,7 +114,7 @@ fn model(row: &AnyRow) -> Result<Model, DbError> {
         path: row
             .try_get::<Option<String>, _>("path")?
             .unwrap_or_default(),
-        digest: crate::store::id(row, "digest")?,
+        digest: db::rows::parsed(row, "digest")?,
         task: if kind == Task::Embedding.name() {
             Task::Embedding
         } else {

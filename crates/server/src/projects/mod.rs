@@ -121,7 +121,7 @@ pub async fn environments(db: &Db, project: ProjectId) -> Result<Vec<String>, Db
 
 fn project(row: &db::sqlx::any::AnyRow) -> Result<Project, DbError> {
     Ok(Project {
-        id: crate::store::id(row, "id")?,
+        id: db::rows::parsed(row, "id")?,
         name: row.try_get("name")?,
     })
 }

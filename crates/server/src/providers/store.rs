@@ -1,6 +1,7 @@
 //! Providers in the database.
 
 use base::ProjectId;
+use db::rows::{flag, json};
 use db::sqlx::any::AnyRow;
 use db::sqlx::{AnyConnection, Row as _, query};
 use db::{Db, DbError, Scope, WriteTx};
@@ -66,15 +67,14 @@ impl Row {
 }
 
 fn read(row: &AnyRow) -> Result<Row> {
-    let options: String = row.try_get("options")?;
     Ok(Row {
         id: row.try_get("id")?,
         name: row.try_get("name")?,
         protocol: row.try_get("protocol")?,
         base_url: row.try_get("base_url")?,
         credential_ref: row.try_get("credential_ref")?,
-        allow_private: row.try_get::<i64, _>("allow_private")? != 0,
-        options: serde_json::from_str(&options).map_err(anyhow::Error::from)?,
+        allow_private: flag(row, "allow_private")?,
+        options: json(row, "options")?,
     })
 }
 

@@ -4,6 +4,7 @@
 //! what was read in the transaction still holds when it is written.
 
 use base::{MemberId, MoveId, ProjectId};
+use db::rows::{flag, json, parsed};
 use db::sqlx::any::AnyRow;
 use db::sqlx::{Row as _, query};
 use db::{Db, DbError, WriteTx};
@@ -15,7 +16,6 @@ use super::guests::Guest;
 use super::snapshot::Snapshot;
 use super::values::Values;
 use crate::error::Result;
-use crate::store::id;
 
 /// Where an item is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -50,12 +50,6 @@ impl ItemState {
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|state| state.name() == text)
     }
-}
-
-/// A row that is read back must be one that we wrote.
-fn json<T: serde::de::DeserializeOwned>(row: &AnyRow, column: &str) -> Result<T> {
-    let text: String = row.try_get(column)?;
-    Ok(serde_json::from_str(&text).map_err(anyhow::Error::from)?)
 }
 
 fn text(value: &impl Serialize) -> Result<String> {
@@ -117,7 +111,7 @@ fn item(row: &AnyRow) -> Result<Item> {
         facts: json(row, "facts")?,
         state: ItemState::parse(&state).unwrap_or(ItemState::Closed),
         wanted: row.try_get("wanted")?,
-        drawn: row.try_get::<i64, _>("drawn")? == 1,
+        drawn: flag(row, "drawn")?,
         chance: row.try_get("chance")?,
         created_at: row.try_get("created_at")?,
         closed_at: row.try_get("closed_at")?,
@@ -481,7 +475,7 @@ fn label(row: &AnyRow) -> Result<LabelRow> {
         comment: row.try_get("comment")?,
         took_us: row.try_get("took_us")?,
         at: row.try_get("at")?,
-        current: row.try_get::<i64, _>("current")? == 1,
+        current: flag(row, "current")?,
         ended_at: row.try_get("ended_at")?,
         replaces: row.try_get("replaces")?,
     })
@@ -635,7 +629,7 @@ pub(super) async fn unsent(db: &Db, limit: i64) -> Result<Vec<(ProjectId, String
         .fetch_all(db.read())
         .await
         .map_err(DbError::from)?;
-    let read = |row: &AnyRow| Ok((id(row, "project")?, row.try_get("id")?));
+    let read = |row: &AnyRow| Ok((parsed(row, "project")?, row.try_get("id")?));
     rows.iter().map(read).collect()
 }
 
@@ -865,8 +859,8 @@ macro_rules! guests {
 
 fn guest(row: &AnyRow) -> Result<Guest> {
     Ok(Guest {
-        id: id::<MemberId>(row, "id")?.to_string(),
-        project: id(row, "project")?,
+        id: parsed::<MemberId>(row, "id")?.to_string(),
+        project: parsed(row, "project")?,
         queue: row.try_get("queue")?,
         name: row.try_get("name")?,
         created_by: row.try_get("created_by")?,

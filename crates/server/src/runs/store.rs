@@ -6,12 +6,12 @@
 
 use base::{JobId, ProjectId};
 use db::jobs::Lease;
+use db::rows::optional_parsed;
 use db::sqlx::{AssertSqlSafe, Row as _, query};
 use db::{Db, WriteTx};
 
 use super::{Change, Runs, State};
 use crate::error::Result;
-use crate::store::optional_id;
 
 /// What people's changes go by.
 pub(super) struct Standing {
@@ -38,7 +38,7 @@ impl Runs {
         let Some(row) = row else { return Ok(None) };
         Ok(Some(Standing {
             state: State::of(row.try_get(0)?),
-            holder: optional_id(&row, "holder")?,
+            holder: optional_parsed(&row, "holder")?,
         }))
     }
 

@@ -3,13 +3,13 @@
 
 use base::{SessionId, UserId};
 use db::audit::Line;
+use db::rows::{flag, parsed};
 use db::sqlx::{Row as _, query};
 use db::{Actor, Db};
 use serde_json::json;
 
 use crate::auth::Person;
 use crate::error::Result;
-use crate::store::id;
 
 /// A session and the person it belongs to.
 pub(super) struct Found {
@@ -38,17 +38,17 @@ pub(super) async fn find(db: &Db, hash: &str) -> Result<Option<Found>> {
     .await?;
     let Some(row) = row else { return Ok(None) };
     let person = Person {
-        id: id(&row, "id")?,
+        id: parsed(&row, "id")?,
         name: row.try_get("name")?,
         email: row.try_get("email")?,
-        session: id(&row, "session_id")?,
+        session: parsed(&row, "session_id")?,
     };
     Ok(Some(Found {
         person,
         expires_at: row.try_get("expires_at")?,
         last_seen_at: row.try_get("last_seen_at")?,
-        disabled: row.try_get::<i64, _>("disabled")? != 0,
-        revoked: row.try_get::<i64, _>("revoked")? != 0,
+        disabled: flag(&row, "disabled")?,
+        revoked: flag(&row, "revoked")?,
     }))
 }
 
@@ -59,9 +59,9 @@ pub(super) async fn account(db: &Db, email: &str) -> Result<Option<Account>> {
         .await?;
     let Some(row) = row else { return Ok(None) };
     Ok(Some(Account {
-        id: id(&row, "id")?,
+        id: parsed(&row, "id")?,
         password_hash: row.try_get("password_hash")?,
-        disabled: row.try_get::<i64, _>("disabled")? != 0,
+        disabled: flag(&row, "disabled")?,
     }))
 }
 
@@ -117,7 +117,7 @@ pub(super) async fn revoke(db: &Db, hash: &str, now: i64) -> Result<()> {
     .fetch_optional(tx.conn())
     .await?;
     if let Some(row) = row {
-        let user = id(&row, "user_id")?;
+        let user = parsed(&row, "user_id")?;
         let session: String = row.try_get("id")?;
         Line::of_installation(Actor::User(user), "session.end", &session)
             .write(&mut tx)

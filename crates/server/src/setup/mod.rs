@@ -286,7 +286,7 @@ async fn create_first(app: &App, token: &str, account: NewAccount) -> Result<Use
         .await
         .map_err(DbError::from)?;
     for project in &projects {
-        let project: base::ProjectId = crate::store::id(project, "id")?;
+        let project: base::ProjectId = db::rows::parsed(project, "id")?;
         crate::members::insert(&mut tx, project, user, Role::Admin, now).await?;
     }
     db::audit::write(
