@@ -18,11 +18,11 @@ use crate::auth::{Identity, Permission};
 use crate::error::{AppError, Result};
 use crate::extract::{Form, Query};
 use crate::http::{Access, Route};
+use crate::ui::form;
 use crate::ui::{PageContext, redirect};
 
 /// Rows of the list: each reads a document.
 const ROWS: u32 = 50;
-/// Places of the form.
 /// What the form makes, in the order of the choice.
 const TYPES: [&str; 7] = [
     "metric",
@@ -33,11 +33,9 @@ const TYPES: [&str; 7] = [
     "perplexity",
     "http",
 ];
+/// Places of the form.
 const CRITERIA: usize = 4;
 const LABELS: usize = 6;
-
-/// Set where saving the form would lose what it does not show.
-const ONLY_JSON: &str = "only_json";
 
 pub(super) fn routes() -> Vec<Route> {
     let read = Access::Needs(Permission::ReadCatalog);
@@ -318,7 +316,7 @@ async fn save(
     }
 }
 
-/// The fields that a document fills; with [`ONLY_JSON`] where they do not tell all of it.
+/// The fields that a document fills; with a note where they do not tell all of it.
 fn values_of(content: &Value) -> BTreeMap<String, String> {
     let mut values = BTreeMap::new();
     let pretty = serde_json::to_string_pretty(content).unwrap_or_default();
@@ -399,23 +397,17 @@ fn values_of(content: &Value) -> BTreeMap<String, String> {
     }
     let told = document_of(&values).map(|told| EvaluatorDocument::parse(&told));
     if told != Ok(EvaluatorDocument::parse(content)) {
-        values.insert(ONLY_JSON.to_owned(), "on".to_owned());
+        form::allow_only_json(&mut values);
     }
     values
 }
 
 /// The document that a form says: its JSON where that is what was sent, else its fields.
 fn document_of(form: &BTreeMap<String, String>) -> std::result::Result<Value, String> {
-    let get = |name: &str| {
-        form.get(name)
-            .map(|value| value.trim())
-            .filter(|value| !value.is_empty())
-    };
-    if get("action") == Some("json") {
-        let text = get("document").unwrap_or_default();
-        return serde_json::from_str(text)
-            .map_err(|error| format!("the JSON cannot be read: {error}"));
+    if let Some(sent) = form::sent_json(form) {
+        return sent;
     }
+    let get = |name: &str| form::typed(form, name);
     let mut document = Map::new();
     let mut put = |name: &str, value: Option<Value>| {
         if let Some(value) = value {

@@ -13,6 +13,7 @@
 //! | `guests.rs` | people without an account |
 //! | `api.rs` | JSON routes |
 //! | `pages.rs`, `manage.rs` | pages of those who label, and of those who run queues |
+//! | `edit.rs`, `fill_page.rs`, `settle.rs` | forms of the latter: the document, filling, one item |
 //!
 //! An item has as many **places** as it wants raters. A rater who is given an item holds one
 //! of its places for a time, with a fence that rises whenever somebody takes the place. A
@@ -23,14 +24,17 @@
 
 mod api;
 mod document;
+mod edit;
 mod export;
 mod fill;
+mod fill_page;
 mod gold;
 mod guests;
 mod manage;
 mod pages;
 mod results;
 mod scores;
+mod settle;
 mod snapshot;
 mod store;
 mod values;
@@ -78,6 +82,9 @@ pub fn routes() -> Vec<Route> {
     let mut routes = api::routes();
     routes.extend(pages::routes());
     routes.extend(manage::routes());
+    routes.extend(settle::routes());
+    routes.extend(edit::routes());
+    routes.extend(fill_page::routes());
     routes
 }
 

@@ -5,6 +5,7 @@
 //! release binary holds them.
 
 mod assets;
+pub mod form;
 mod format;
 mod locales;
 mod markdown;
