@@ -5,7 +5,9 @@
 //! | `document.rs` | the document of a suite: data, candidates, evaluators, gates |
 //! | `pin.rs` | what its references mean when an evaluation starts; the plan of its calls |
 //! | `store.rs` | evaluations, answers, scores and the cache in the database |
-//! | `work.rs` | the worker: what comes next, budget, what is written down |
+//! | `work.rs` | the worker: what comes next, what is written down |
+//! | `task.rs` | one task: an answer, or one evaluator's look at it; the cache |
+//! | `examples.rs`, `purse.rs` | the examples that are taken; what may still be spent |
 //! | `ask.rs`, `call.rs` | what a candidate is asked; one call that is never paid for twice |
 //! | `meter.rs` | limits on calls and money, asked before each attempt |
 //! | `judging.rs` | scoring one answer |
@@ -25,6 +27,7 @@ mod ask;
 mod call;
 mod document;
 mod events;
+mod examples;
 pub mod gate;
 mod import;
 mod import_page;
@@ -35,8 +38,10 @@ mod meter;
 mod pages;
 mod pin;
 mod plots;
+mod purse;
 mod results;
 mod store;
+mod task;
 mod view;
 mod warning;
 mod work;

@@ -1,5 +1,5 @@
-//! The worker of one evaluation: which calls come next, how many at once, what they
-//! may cost, and what is written down.
+//! The worker of one evaluation: which tasks come next, how many at once, and what is
+//! written down.
 //!
 //! One loop owns everything that changes; tasks only make their calls and hand the
 //! result back. Examples are read a chunk at a time and worked on in their order,
@@ -19,22 +19,23 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::ask::Asker;
-use super::call::{Bill, Caller, Halted, Lanes, lane_of, principal, stable_id, tags};
-use super::judging::{About, Judged, Look, judge};
+use super::call::{Bill, Caller, Lanes, lane_of, principal, stable_id};
+use super::examples::Examples;
+use super::judging::Judged;
 use super::local::References;
 use super::pin::Ready;
-use super::store::{self, AnswerRow, Cell, Evaluation, Gain, Outcome, ScoreRow};
+use super::purse::{Payer, Purse, Room};
+use super::store::{self, Cell, Evaluation, Gain, Outcome, ScoreRow};
+use super::task::{Done, Shared, Subject, Task, answer, measured_row, score, score_row};
 use super::{Desk, RUNS, gate};
 use crate::app::App;
-use crate::datasets::{Example, Reading};
+use crate::datasets::Example;
 use crate::error::{AppError, Result};
 use crate::evaluators::{EvaluatorDocument, metric::Measure};
 use crate::runs::{End, Hold, Looks, State, Trouble};
 
 /// How many examples beyond those that are worked on are kept ready.
 const AHEAD: usize = 8;
-/// Until a call has shown what one costs, and as a margin afterwards.
-const HOLD_MARGIN: f64 = 1.5;
 
 /// Works on an evaluation to its end, or until it is held.
 pub(super) async fn run(app: App, hold: Hold) -> std::result::Result<End, Trouble> {
@@ -47,48 +48,10 @@ pub(super) async fn run(app: App, hold: Hold) -> std::result::Result<End, Troubl
     Ok(worker.map_err(Trouble::of_pinned)?.run().await?)
 }
 
-/// Something to do.
-#[derive(Debug, Clone)]
-enum Task {
-    Answer(Cell),
-    Score { cell: Cell, evaluator: usize },
-}
-
-impl Task {
-    fn cell(&self) -> Cell {
-        match self {
-            Self::Answer(cell) | Self::Score { cell, .. } => *cell,
-        }
-    }
-}
-
-/// What came back of a task.
-enum Done {
-    Answer {
-        row: AnswerRow,
-        bill: Bill,
-        cache: Option<(String, Value)>,
-        measured: Vec<ScoreRow>,
-    },
-    Score {
-        row: ScoreRow,
-        bill: Bill,
-        cache: Option<(String, Value)>,
-    },
-    Halted(Task),
-}
-
 struct Finished {
     payer: Payer,
     held: i64,
     done: Result<Done>,
-}
-
-/// Whose calls cost alike: a candidate, or an evaluator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Payer {
-    Candidate(usize),
-    Evaluator(usize),
 }
 
 /// An example that is worked on.
@@ -105,77 +68,18 @@ struct Open {
     pending: usize,
 }
 
-/// What tasks share.
-struct Shared {
-    caller: Caller,
-    evaluation: Evaluation,
-    askers: Vec<Asker>,
-    /// By evaluator; none for those that ask somebody.
-    measures: Vec<Option<Measure>>,
-    names: Vec<String>,
-}
-
 struct Worker {
     app: App,
     hold: Hold,
     shared: Arc<Shared>,
     stop: watch::Sender<bool>,
-    source: Examples,
+    examples: Examples,
     open: HashMap<i64, Open>,
     queue: VecDeque<Task>,
     tasks: JoinSet<Finished>,
-    /// Nano-dollars that may be spent in all.
-    budget: Option<i64>,
-    spent: i64,
-    held: i64,
-    dearest: HashMap<Payer, i64>,
+    purse: Purse,
     gain: Gain,
     counted_to: Instant,
-}
-
-/// The examples that are left, in order.
-struct Examples {
-    reading: Reading,
-    buffer: VecDeque<(i64, Example)>,
-    next_place: i64,
-    split: Option<String>,
-    /// The places that a random sample takes; none where all are taken.
-    sampled: Option<HashSet<i64>>,
-    left: u64,
-    done: bool,
-}
-
-impl Examples {
-    async fn next(&mut self) -> Result<Option<(i64, Example)>> {
-        loop {
-            if self.left == 0 || self.done {
-                return Ok(None);
-            }
-            if let Some(found) = self.buffer.pop_front() {
-                self.left -= 1;
-                return Ok(Some(found));
-            }
-            let Some(examples) = self.reading.next().await? else {
-                self.done = true;
-                return Ok(None);
-            };
-            for example in examples {
-                let place = self.next_place;
-                self.next_place += 1;
-                let wanted = self
-                    .split
-                    .as_ref()
-                    .is_none_or(|split| example.split.as_ref() == Some(split))
-                    && self
-                        .sampled
-                        .as_ref()
-                        .is_none_or(|places| places.contains(&place));
-                if wanted {
-                    self.buffer.push_back((place, example));
-                }
-            }
-        }
-    }
 }
 
 impl Worker {
@@ -211,15 +115,11 @@ impl Worker {
             app.datasets.reading_document(scope, &dataset)?,
             evaluation.document.split.clone(),
         );
-        let source = Examples {
-            reading: app.datasets.reading_document(scope, &dataset)?,
-            buffer: VecDeque::new(),
-            next_place: 0,
-            split: evaluation.document.split.clone(),
-            sampled: super::sampled_places(Desk::of(app), &evaluation).await?,
-            left: evaluation.document.limit.unwrap_or(u64::MAX),
-            done: false,
-        };
+        let examples = Examples::new(
+            app.datasets.reading_document(scope, &dataset)?,
+            &evaluation.document,
+            super::sampled_places(Desk::of(app), &evaluation).await?,
+        );
         let caller = Caller {
             app: app.clone(),
             project,
@@ -242,8 +142,7 @@ impl Worker {
             .iter()
             .map(|c| c.name.clone())
             .collect();
-        let budget = evaluation.document.budget_usd.map(nano);
-        let spent = evaluation.spent.0;
+        let purse = Purse::new(evaluation.document.budget_usd, evaluation.spent);
         Ok(Self {
             app: app.clone(),
             hold,
@@ -255,14 +154,11 @@ impl Worker {
                 evaluation,
             }),
             stop,
-            source,
+            examples,
             open: HashMap::new(),
             queue: VecDeque::new(),
             tasks: JoinSet::new(),
-            budget,
-            spent,
-            held: 0,
-            dearest: HashMap::new(),
+            purse,
             gain: Gain::default(),
             counted_to: Instant::now(),
         })
@@ -290,9 +186,7 @@ impl Worker {
                         let reason = reason.clone();
                         self.let_go(State::Running, State::Paused, &reason).await?
                     }
-                    (None, State::Running)
-                        if self.queue.is_empty() && self.source.done_with(&self.open) =>
-                    {
+                    (None, State::Running) if self.queue.is_empty() && self.has_no_more() => {
                         self.finish().await?
                     }
                     (_, State::Running) => false,
@@ -322,12 +216,17 @@ impl Worker {
         }
     }
 
+    /// Whether every example was given out and is finished.
+    fn has_no_more(&self) -> bool {
+        self.examples.is_empty() && self.open.values().all(|open| open.pending == 0)
+    }
+
     /// Begins as many tasks as may run. Says why it holds the evaluation, if it does.
     async fn begin_tasks(&mut self) -> Result<Option<String>> {
         let most = self.shared.evaluation.document.concurrency as usize;
         while self.tasks.len() < most {
             while self.queue.len() < most + AHEAD {
-                match self.source.next().await? {
+                match self.examples.next().await? {
                     Some((place, example)) => self.open_example(place, example).await?,
                     None => break,
                 }
@@ -345,32 +244,15 @@ impl Worker {
                 Task::Answer(cell) => Payer::Candidate(cell.candidate),
                 Task::Score { evaluator, .. } => Payer::Evaluator(*evaluator),
             };
-            let held = match self.to_hold(payer) {
+            let held = match self.purse.hold(payer) {
                 Room::Yes(held) => held,
                 Room::WhenOthersEnded => return Ok(None),
-                Room::No => {
-                    let (spent, budget) = (self.spent, self.budget.unwrap_or_default());
-                    let reason = format!(
-                        "the budget is used up: {} of {} are spent and the next call would not fit",
-                        base::NanoUsd(spent),
-                        base::NanoUsd(budget)
-                    );
-                    return Ok(Some(reason));
-                }
+                Room::No(reason) => return Ok(Some(reason)),
             };
-            if self.budget.is_some() && self.gain_or_known_unpriced() {
-                let reason = "the price of a model is not known, so the budget cannot be kept; add its price and resume";
-                return Ok(Some(reason.to_owned()));
-            }
             self.queue.remove(at);
-            self.held += held;
             self.begin(task, payer, held);
         }
         Ok(None)
-    }
-
-    fn gain_or_known_unpriced(&self) -> bool {
-        self.gain.unpriced > 0 || self.dearest.values().any(|cost| *cost < 0)
     }
 
     fn lane_of(&self, task: &Task) -> String {
@@ -392,31 +274,6 @@ impl Worker {
             }
         }
         .unwrap_or_default()
-    }
-
-    /// How much of the budget a task may turn out to need. The first one of its kind
-    /// holds all that is left, because nobody knows; it then runs alone.
-    fn to_hold(&self, payer: Payer) -> Room {
-        let Some(budget) = self.budget else {
-            return Room::Yes(0);
-        };
-        let left = budget.saturating_sub(self.spent).saturating_sub(self.held);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_precision_loss,
-            reason = "an estimate"
-        )]
-        let wanted = match self.dearest.get(&payer) {
-            Some(dearest) => (*dearest as f64 * HOLD_MARGIN) as i64,
-            None if self.held == 0 && left > 0 => return Room::Yes(left),
-            None if self.held > 0 => return Room::WhenOthersEnded,
-            None => return Room::No,
-        };
-        match (wanted <= left, self.held > 0) {
-            (true, _) => Room::Yes(wanted),
-            (false, true) => Room::WhenOthersEnded,
-            (false, false) => Room::No,
-        }
     }
 
     /// Reads what is known of an example and puts what is missing into the queue.
@@ -641,7 +498,7 @@ impl Worker {
         joined: std::result::Result<Finished, tokio::task::JoinError>,
     ) -> Result<()> {
         let Finished { payer, held, done } = joined.map_err(AppError::internal)?;
-        self.held -= held;
+        self.purse.release(held);
         match done? {
             Done::Answer {
                 row,
@@ -684,15 +541,9 @@ impl Worker {
         if cached {
             return;
         }
-        self.spent = self.spent.saturating_add(bill.spent);
+        self.purse.pay(payer, bill);
         self.gain.spent = self.gain.spent.saturating_add(bill.spent);
         self.gain.unpriced += bill.unpriced;
-        let dearest = self.dearest.entry(payer).or_insert(0);
-        *dearest = match bill.unpriced {
-            0 => (*dearest).max(bill.spent),
-            // Marks that this payer's price is not known.
-            _ => -1,
-        };
     }
 
     /// Scores to telemetry, then everything to the database. `None` when the evaluation is
@@ -794,306 +645,6 @@ impl Worker {
     }
 }
 
-impl Examples {
-    fn done_with(&self, open: &HashMap<i64, Open>) -> bool {
-        (self.done || self.left == 0) && open.values().all(|open| open.pending == 0)
-    }
-}
-
-enum Room {
-    Yes(i64),
-    WhenOthersEnded,
-    No,
-}
-
 fn at_us_of(evaluation: &Evaluation) -> i64 {
     evaluation.created_at
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "budgets are at most a million dollars"
-)]
-fn nano(usd: f64) -> i64 {
-    (usd * 1e9) as i64
-}
-
-/// Answers one example with one candidate, and measures the answer.
-async fn answer(
-    shared: &Shared,
-    cell: Cell,
-    example: &Example,
-    value: &Arc<Value>,
-) -> Result<Done> {
-    let (Some(asker), Some(name)) = (
-        shared.askers.get(cell.candidate),
-        shared.names.get(cell.candidate),
-    ) else {
-        return Err(AppError::internal(anyhow::anyhow!(
-            "there is no candidate {}",
-            cell.candidate
-        )));
-    };
-    let mut row = AnswerRow {
-        cell,
-        example: example.id.clone(),
-        answer: Ok(String::new()),
-        trace: String::new(),
-        input_tokens: 0,
-        output_tokens: 0,
-        cost: Some(0),
-        latency_us: 0,
-        cached: false,
-        attempts: 0,
-    };
-    let inputs = match asker.inputs(value) {
-        Ok(inputs) => inputs,
-        Err(problem) => {
-            row.answer = Err(problem);
-            return Ok(Done::Answer {
-                row,
-                bill: Bill::default(),
-                cache: None,
-                measured: Vec::new(),
-            });
-        }
-    };
-    let key = answer_key(shared, cell, &inputs.messages, &inputs.variables)?;
-    if let Some(key) = &key
-        && let Some(kept) = store::cached(&shared.caller.app.db, shared.caller.project, key).await?
-        && restore_answer(&mut row, &kept)
-    {
-        let measured = measure(shared, cell, value, &row);
-        return Ok(Done::Answer {
-            row,
-            bill: Bill::default(),
-            cache: None,
-            measured,
-        });
-    }
-    let request = asker.request(&shared.caller.evaluation, cell, &example.id, &inputs);
-    let called = match shared.caller.call(&request).await? {
-        Ok(called) => called,
-        Err(Halted) => return Ok(Done::Halted(Task::Answer(cell))),
-    };
-    tracing::debug!(evaluation.id = %shared.caller.evaluation, candidate = name, place = cell.place, "an example was answered");
-    row.trace = called.trace.to_string();
-    row.input_tokens = called.bill.input_tokens;
-    row.output_tokens = called.bill.output_tokens;
-    row.cost = called.bill.cost();
-    row.latency_us = called.latency_us;
-    row.attempts = called.attempts;
-    row.answer = called.answer.map(|said| said.text);
-    let measured = measure(shared, cell, value, &row);
-    let cache = key
-        .filter(|_| row.answer.is_ok())
-        .map(|key| (key, keep_answer(&row)));
-    Ok(Done::Answer {
-        row,
-        bill: called.bill,
-        cache,
-        measured,
-    })
-}
-
-/// What an answer is kept under; none where it must be new.
-fn answer_key(
-    shared: &Shared,
-    cell: Cell,
-    messages: &[Value],
-    variables: &serde_json::Map<String, Value>,
-) -> Result<Option<String>> {
-    let suite = &shared.evaluation.document;
-    let pinned = shared.evaluation.pinned.candidates.get(cell.candidate);
-    let Some(pinned) = pinned.filter(|_| suite.cache && suite.repeats == 1) else {
-        return Ok(None);
-    };
-    let identity =
-        json!({"candidate": pinned.digest, "messages": messages, "variables": variables});
-    let digest = Digest::of_json(&identity).map_err(db::CatalogError::from)?;
-    Ok(Some(format!("answer/{}", digest.hex())))
-}
-
-fn keep_answer(row: &AnswerRow) -> Value {
-    json!({
-        "text": row.answer.as_deref().unwrap_or_default(), "trace": row.trace, "input_tokens": row.input_tokens,
-        "output_tokens": row.output_tokens, "cost": row.cost, "latency_us": row.latency_us,
-    })
-}
-
-fn restore_answer(row: &mut AnswerRow, kept: &Value) -> bool {
-    let (Some(text), Some(trace)) = (kept["text"].as_str(), kept["trace"].as_str()) else {
-        return false;
-    };
-    row.answer = Ok(text.to_owned());
-    row.trace = trace.to_owned();
-    row.input_tokens = kept["input_tokens"].as_i64().unwrap_or(0);
-    row.output_tokens = kept["output_tokens"].as_i64().unwrap_or(0);
-    row.cost = kept["cost"].as_i64();
-    row.latency_us = kept["latency_us"].as_i64().unwrap_or(0);
-    row.cached = true;
-    true
-}
-
-/// Every metric's score of an answer.
-fn measure(shared: &Shared, cell: Cell, value: &Value, row: &AnswerRow) -> Vec<ScoreRow> {
-    let Ok(text) = &row.answer else {
-        return Vec::new();
-    };
-    let measures = shared.measures.iter().enumerate();
-    measures
-        .filter_map(|(evaluator, measure)| {
-            Some(measured_row(
-                cell,
-                evaluator,
-                measure.as_ref()?,
-                value,
-                text,
-            ))
-        })
-        .collect()
-}
-
-fn measured_row(
-    cell: Cell,
-    evaluator: usize,
-    measure: &Measure,
-    value: &Value,
-    text: &str,
-) -> ScoreRow {
-    let measured = measure.measure(value, text);
-    let (outcome, reason) = match measured.value {
-        Ok(value) => (Outcome::Scored(value), String::new()),
-        Err(why) => (Outcome::Unscored, why),
-    };
-    ScoreRow {
-        cell,
-        evaluator,
-        outcome,
-        reason,
-        label: None,
-        detail: measured.detail,
-        trace: None,
-        cost: 0,
-        cached: false,
-    }
-}
-
-fn score_row(cell: Cell, evaluator: usize, judged: Judged, cached: bool) -> ScoreRow {
-    ScoreRow {
-        cell,
-        evaluator,
-        outcome: judged.outcome,
-        reason: judged.reason,
-        label: judged.label,
-        detail: judged.detail,
-        trace: judged.trace.map(|trace| trace.to_string()),
-        cost: judged.bill.spent,
-        cached,
-    }
-}
-
-/// What an evaluator is asked about.
-struct Subject<'a> {
-    example: &'a Example,
-    value: &'a Value,
-    digest: Digest,
-    own: Option<Arc<str>>,
-    other: Option<Arc<str>>,
-}
-
-/// What a score depends on beside the evaluator's document: a local name may mean another model
-/// tomorrow, and some evaluators look at the whole data.
-fn add_local_identity(shared: &Shared, evaluator: &EvaluatorDocument, identity: &mut Value) {
-    let engine = &shared.caller.app.engine;
-    let models = evaluator.models().into_iter();
-    let digests = models.filter_map(|model| engine.digest(model.strip_prefix("local/")?));
-    let digests: Vec<Digest> = digests.collect();
-    if !digests.is_empty() {
-        identity["models"] = json!(digests);
-    }
-    if evaluator.uses_dataset() {
-        let (evaluation, dataset) = (&shared.evaluation, &shared.evaluation.pinned.dataset);
-        identity["dataset"] = json!([dataset.digest, evaluation.document.split]);
-    }
-}
-
-/// Asks one evaluator about one cell.
-async fn score(
-    shared: &Shared,
-    cell: Cell,
-    evaluator: usize,
-    subject: Subject<'_>,
-) -> Result<Done> {
-    let pinned = shared.evaluation.pinned.evaluators.get(evaluator);
-    let (Some(pinned), Some(name)) = (pinned, shared.names.get(cell.candidate)) else {
-        return Err(AppError::internal(anyhow::anyhow!(
-            "there is no evaluator {evaluator}"
-        )));
-    };
-    let own = subject.own.as_deref().unwrap_or_default();
-    let other = subject
-        .other
-        .as_deref()
-        .filter(|_| pinned.document.is_pairwise());
-    let suite = &shared.evaluation.document;
-    let key = match suite.cache && suite.repeats == 1 {
-        true => {
-            let mut identity = json!({"evaluator": pinned.digest, "example": subject.digest, "answer": own, "other": other});
-            add_local_identity(shared, &pinned.document, &mut identity);
-            let digest = Digest::of_json(&identity).map_err(db::CatalogError::from)?;
-            Some(format!("score/{}", digest.hex()))
-        }
-        false => None,
-    };
-    if let Some(key) = &key
-        && let Some(kept) = store::cached(&shared.caller.app.db, shared.caller.project, key).await?
-        && let Some(value) = kept["value"].as_f64()
-    {
-        let judged = Judged {
-            outcome: Outcome::Scored(value),
-            label: kept["label"].as_str().map(str::to_owned),
-            reason: kept["reason"].as_str().unwrap_or_default().to_owned(),
-            detail: kept["detail"].clone(),
-            trace: kept["trace"].as_str().and_then(|trace| trace.parse().ok()),
-            bill: Bill {
-                spent: kept["cost"].as_i64().unwrap_or(0),
-                ..Bill::default()
-            },
-        };
-        let row = score_row(cell, evaluator, judged, true);
-        return Ok(Done::Score {
-            row,
-            bill: Bill::default(),
-            cache: None,
-        });
-    }
-    let mut tags = tags(&shared.caller.evaluation, name, &subject.example.id);
-    tags.insert("evaluator".to_owned(), pinned.name.clone());
-    let about = About {
-        cell,
-        evaluator,
-        tags,
-    };
-    let look = Look {
-        value: subject.value,
-        expected: subject.example.expected.as_ref(),
-        context: &subject.example.context,
-        answer: own,
-        other,
-    };
-    let judged = match judge(&shared.caller, &about, &pinned.document, &look).await? {
-        Ok(judged) => judged,
-        Err(Halted) => return Ok(Done::Halted(Task::Score { cell, evaluator })),
-    };
-    let bill = judged.bill;
-    let row = score_row(cell, evaluator, judged, false);
-    let cache = key.zip(row.outcome.value()).map(|(key, value)| {
-        let kept = json!({
-            "value": value, "label": row.label, "reason": row.reason, "detail": row.detail, "trace": row.trace,
-            "cost": row.cost,
-        });
-        (key, kept)
-    });
-    Ok(Done::Score { row, bill, cache })
 }
