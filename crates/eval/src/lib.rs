@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `text/` | normalising, tokenising, stemming, stop words, language, lengths; [`Transform`] |
 //! | `metrics/` | every metric, and [`Metric`], the one door to them |
+//! | `bertscore.rs` | BERTScore over the vectors of tokens |
 //! | `resources.rs` | what a metric may need beside its parameters |
 //!
 //! Three rules hold everywhere. A score is **finite** or there is none. A text that the instrument
@@ -16,6 +17,7 @@
 //! Ids that begin with `compat:` promise the very number of another program; `tests/` compares them
 //! with it. Everything else is ours and says so by its name.
 
+pub mod bertscore;
 pub mod metrics;
 mod resources;
 pub mod text;

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use eval::bertscore::{self, BertScore, Encoded, Frequencies};
 use gateway::LocalError;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
@@ -16,7 +17,7 @@ use super::store::Outcome;
 use crate::app::App;
 use crate::datasets::Reading;
 use crate::error::Result;
-use crate::evaluators::bertscore::{self, BertScore, BertScoreEvaluator, Encoded, Frequencies};
+use crate::evaluators::bertscore::BertScoreEvaluator;
 use crate::evaluators::perplexity::{self, Given, PerplexityEvaluator};
 use crate::evaluators::text_of;
 
@@ -171,14 +172,8 @@ pub(super) async fn score_tokens(
         let why = "every token is in every expected answer, so idf gives them no weight";
         return Ok(Judged::unscored(why, Value::Null));
     };
-    let best = match &evaluator.rescale {
-        Some(base) => best.rescaled(base),
-        None => best,
-    };
-    Ok(scored(
-        best.value(evaluator.value),
-        json!({"bertscore": best}),
-    ))
+    let best = evaluator.rescale(best);
+    Ok(scored(evaluator.value(best), json!({"bertscore": best})))
 }
 
 /// Perplexity of an answer.
