@@ -5,6 +5,7 @@
 //! something around says that it is a person: さん, 様, 部長, 氏名：. The lists are in
 //! `data/names`, see there for where they come from.
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
@@ -241,20 +242,14 @@ fn in_characters(found: &Candidate<'_>) -> Option<Verdict> {
         let end = prefix_end(found.text, size)?;
         NAMES.surnames.contains(&found.text[..end]).then_some(end)
     });
-    let mut around = None;
-    let mut label_and_clear = || {
-        *around.get_or_insert_with(|| {
-            let joins = |c: char| is_han(c) || is_katakana(c) || c == 'お' || c == 'ご';
-            let label = found.tail().label_ends(LABELS);
-            (label, !found.previous().is_some_and(joins))
-        })
-    };
+    let label = Label::of(found);
+    let joins = |c: char| is_han(c) || is_katakana(c) || c == 'お' || c == 'ご';
+    let clear = !found.previous().is_some_and(joins);
     for end in surnames {
-        let (label, clear) = label_and_clear();
-        let verdict = match clear || label {
-            true => full_name(found, end, label)
+        let verdict = match clear || label.is_there() {
+            true => full_name(found, end, &label)
                 .or_else(|| rare_given(found, end))
-                .or_else(|| surname_alone(found, &found.text[..end], label)),
+                .or_else(|| surname_alone(found, &found.text[..end], &label)),
             false => behind_a_word(found, end),
         };
         if verdict.is_some() {
@@ -262,10 +257,32 @@ fn in_characters(found: &Candidate<'_>) -> Option<Verdict> {
         }
     }
     let size = han_run(found.text);
-    if !(3..=6).contains(&size) {
+    if !clear || !(3..=6).contains(&size) {
         return None;
     }
-    rare_surname(found, size, label_and_clear().1).or_else(|| in_a_form(found, size))
+    rare_surname(found, size).or_else(|| in_a_form(found, size))
+}
+
+/// Whether something right before a name says that one comes. Asked for late and once, because
+/// nearly every character is a candidate and there are many labels.
+struct Label<'a> {
+    found: &'a Candidate<'a>,
+    known: OnceCell<bool>,
+}
+
+impl<'a> Label<'a> {
+    fn of(found: &'a Candidate<'a>) -> Self {
+        Label {
+            found,
+            known: OnceCell::new(),
+        }
+    }
+
+    fn is_there(&self) -> bool {
+        *self
+            .known
+            .get_or_init(|| self.found.tail().label_ends(LABELS))
+    }
 }
 
 /// How many Chinese characters the text begins with.
@@ -299,10 +316,7 @@ fn rare_given(found: &Candidate<'_>, surname_end: usize) -> Option<Verdict> {
 const POLITE: &[&str] = &["さん", "さま", "様", "氏", "くん"];
 
 /// A surname that is on no list, and before さん, 様 or 氏 a given name that is.
-fn rare_surname(found: &Candidate<'_>, run: usize, clear: bool) -> Option<Verdict> {
-    if !clear {
-        return None;
-    }
+fn rare_surname(found: &Candidate<'_>, run: usize) -> Option<Verdict> {
     (4..=run.min(6)).find_map(|size| {
         let end = prefix_end(found.text, size)?;
         let start = prefix_end(found.text, 2)?;
@@ -392,7 +406,7 @@ fn prefix_end(text: &str, size: usize) -> Option<usize> {
 }
 
 /// A surname of the list and a given name behind it.
-fn full_name(found: &Candidate<'_>, surname_end: usize, label: bool) -> Option<Verdict> {
+fn full_name(found: &Candidate<'_>, surname_end: usize, label: &Label<'_>) -> Option<Verdict> {
     let rest = &found.text[surname_end..];
     let spaced = rest.starts_with(' ');
     let start = surname_end + usize::from(spaced);
@@ -412,9 +426,9 @@ fn full_name(found: &Candidate<'_>, surname_end: usize, label: bool) -> Option<V
         if !around.ends {
             return None;
         }
-        let told = label || around.honorific;
+        let told = around.honorific || label.is_there();
         let likely = match (surname_size, size) {
-            (1, 1) => label && around.honorific,
+            (1, 1) => around.honorific && label.is_there(),
             (1, _) => told || (spaced && size == 2 && !WORDS.contains(&given) && !kana),
             (_, 1) => told || spaced || SURE_GIVEN.contains(given),
             // Kana behind a surname is mostly grammar: "山田あり" is no name.
@@ -468,7 +482,7 @@ const NO_SURNAMES: &str = "奥皆神王仏姫客娘嫁孫主宮堂殿何今見";
 /// What makes a surname of one character a name: 南殿 and 北部長 are places and posts.
 const AFTER_SHORT: &[&str] = &["さん", "さま", "くん", "ちゃん", "様", "氏", "先生"];
 
-fn surname_alone(found: &Candidate<'_>, surname: &str, label: bool) -> Option<Verdict> {
+fn surname_alone(found: &Candidate<'_>, surname: &str, label: &Label<'_>) -> Option<Verdict> {
     let around = around(found, surname.len());
     let short = surname.chars().count() == 1;
     if NO_SURNAMES.contains(surname) {
@@ -481,7 +495,7 @@ fn surname_alone(found: &Candidate<'_>, surname: &str, label: bool) -> Option<Ve
     }
     // "氏名：山田" and "担当: 佐藤", but not "の妻は" nor "課長林".
     let marked = found.before.ends_with([':', '：', '】', '」', '=', '|']);
-    (label && marked && around.ends && !short).then_some(found.part(surname.len(), 0.8)?)
+    (marked && around.ends && !short && label.is_there()).then_some(found.part(surname.len(), 0.8)?)
 }
 
 /// Names in katakana or hiragana, by their readings.
