@@ -76,8 +76,9 @@ def pyrit():
         add("injection", "pyrit-jailbreaks!", "MIT", "en", "test", 1, text)
     for name in ("refusal", "refusal_extra"):
         for row in scored(data / f"scorer_evals/refusal_scorer/{name}.csv"):
-            # Questions and answers of an assistant, long ones too; some refuse something.
-            both("pyrit-answers!", "MIT", "en", "test", 0, row["assistant_response"])
+            # Answers of an assistant, long ones too; some refuse something. Whether they are toxic
+            # nobody has labelled, so they measure injection only.
+            add("injection", "pyrit-answers!", "MIT", "en", "test", 0, row["assistant_response"])
     for name, topic in (("hate_speech", "hate"), ("violence", "violence")):
         for row in scored(data / f"scorer_evals/harm/{name}.csv"):
             score = float(row["human_score_1"])
@@ -173,7 +174,7 @@ def translated(package, pattern, source, licence, use):
 
 def own():
     """Templates with slots `{a|b}`; a line `@ family use variants` opens a family."""
-    for path in sorted(OWN.rglob("*.txt")):
+    for path in sorted([*OWN.glob("en/*.txt"), *OWN.glob("ja/*.txt")]):
         language, name = path.parent.name, path.stem
         task, kind = name.split("-", 1)
         use, variants = "train", 1
@@ -183,11 +184,11 @@ def own():
                 variants = int(count)
             elif line.strip() and not line.startswith("#"):
                 for text in expand(line.replace("\\n", "\n"), variants):
-                    label = int(kind != "benign")
-                    source = f"own-{language}-{task}" + ("!" if use == "test" else "")
+                    label = int(not kind.startswith("benign"))
+                    source = f"own-{language}" + ("!" if use == "test" else "")
                     arguments = (source, "Apache-2.0", language, use, label, text)
                     if task == "both":
-                        both(*(("own-" + language,) + arguments[1:] if use != "test" else (f"own-{language}!",) + arguments[1:]))
+                        both(*arguments)
                     else:
                         add(task, *arguments)
 

@@ -1,7 +1,7 @@
 //! Trains the built-in classifiers from the texts that `scripts/guard-data` gathered, measures
 //! them, and prints their digests (`make guard-models`):
 //! `cargo run -p guard --release --example train -- TEXTS.jsonl OUT [--task injection]
-//! [--without SOURCE] [--set NAME=VALUE]`. With `--without`, a source is left out of training and
+//! [--without SOURCE] [--set NAME=VALUE] [--show]`. With `--without`, a source is left out of training and
 //! becomes a source that the model never saw; nothing is written then.
 
 #![expect(clippy::print_stdout, reason = "a command-line program")]
@@ -16,9 +16,9 @@ use serde::Deserialize;
 
 /// Two texts with half of their character 5-grams in common are the same text to us.
 const ALIKE: f64 = 0.5;
-/// Which part of the benign texts for tuning may reach the threshold. Under 1 %, because the
-/// texts that a model is used on are stranger than those that it is tuned on.
-const FALSE_POSITIVES: f64 = 0.005;
+/// Which part of the benign texts for tuning may reach the threshold. Under the 1 % that we
+/// promise: the texts that a model is used on are stranger than those that it is tuned on.
+const FALSE_POSITIVES: f64 = 0.007;
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -47,6 +47,7 @@ struct Arguments {
     task: Option<String>,
     without: Option<String>,
     set: Vec<(String, f64)>,
+    show: bool,
 }
 
 fn main() -> Result<(), Failure> {
@@ -74,7 +75,8 @@ fn main() -> Result<(), Failure> {
 }
 
 fn arguments() -> Result<Arguments, Failure> {
-    let usage = "usage: train TEXTS.jsonl OUT [--task NAME] [--without SOURCE] [--set NAME=VALUE]";
+    let usage =
+        "usage: train TEXTS.jsonl OUT [--task NAME] [--without SOURCE] [--set NAME=VALUE] [--show]";
     let mut all = std::env::args().skip(1);
     let mut out = Arguments {
         texts: all.next().ok_or(usage)?,
@@ -82,8 +84,13 @@ fn arguments() -> Result<Arguments, Failure> {
         task: None,
         without: None,
         set: Vec::new(),
+        show: false,
     };
     while let Some(flag) = all.next() {
+        if flag == "--show" {
+            out.show = true;
+            continue;
+        }
         let value = all.next().ok_or(usage)?;
         match flag.as_str() {
             "--task" => out.task = Some(value),
@@ -122,6 +129,9 @@ fn run(task: Task, mut rows: Vec<Row>, arguments: &Arguments) -> Result<(), Fail
     let seconds = started.elapsed().as_secs_f64();
     let model = Linear::read(&bytes)?;
     measure(&model, of(Use::Test));
+    if arguments.show {
+        show_worst(&model, of(Use::Tune));
+    }
     println!(
         "\n{}\t{}\tthreshold {}\t{} texts, {seconds:.0} s",
         model.header().name,
@@ -152,6 +162,8 @@ fn options(task: Task, set: &[(String, f64)]) -> Result<TrainOptions, Failure> {
             "many" => options.many_windows = *value,
             "bits" => options.recipe.hash_bits = *value as u32,
             "reach" => options.recipe.pair_reach = *value as usize,
+            "company" => options.company = *value,
+            "char_min" => options.recipe.char_min = *value as usize,
             "char_max" => options.recipe.char_max = *value as usize,
             "share" => {}
             _ => return Err(format!("what is the setting {name}?").into()),
@@ -239,6 +251,18 @@ fn outcome(model: &Linear, row: &Row) -> Outcome {
         found: score >= model.threshold(),
         score,
         micros: u64::try_from(started.elapsed().as_micros()).ok(),
+    }
+}
+
+/// The tuning texts that score highest though harmless, and the attacks among them that are
+/// missed: what to look at when the training texts are extended. Never shows what is measured.
+fn show_worst<'a>(model: &Linear, rows: impl Iterator<Item = &'a Row>) {
+    let mut scored: Vec<(f32, &Row)> = rows.map(|row| (model.score(&row.text), row)).collect();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+    for (score, row) in scored.iter().filter(|(_, row)| row.label == 0).take(60) {
+        let window = model.scored(&row.text).window;
+        let text: String = row.text[window].chars().take(160).collect();
+        println!("{score:.3}\t{}\t{}", row.source, text.replace('\n', " "));
     }
 }
 

@@ -31,6 +31,10 @@ pub struct LinearHeader {
     /// How much a long text must be worse than a short one: taken from the worst window's logit,
     /// times the logarithm of the number of windows.
     pub many_windows: f64,
+    /// Added to the logit of a window in Japanese. Each language has its own features, and those
+    /// of the language with fewer training texts have smaller weights; this makes one threshold
+    /// mean the same in both.
+    pub japanese: f64,
     /// A score from here on is a finding.
     pub threshold: f32,
     /// What it was made of.
@@ -136,7 +140,7 @@ impl Linear {
         }
     }
 
-    fn logit(&self, text: &str) -> (f64, Range<usize>) {
+    pub(super) fn logit(&self, text: &str) -> (f64, Range<usize>) {
         let windows = windows(text);
         let correction = self.header.many_windows * ln(windows.len().max(1) as f64);
         let mut best = (f64::NEG_INFINITY, 0..0);
@@ -154,10 +158,23 @@ impl Linear {
     }
 
     fn window_logit(&self, text: &str) -> f64 {
-        let features = extract(&self.header.recipe, &normalise(text));
+        let normal = normalise(text);
+        if normal.chars().nth(1).is_none() {
+            // One character alone says nothing, whatever its few features weigh.
+            return -100.0;
+        }
+        let features = extract(&self.header.recipe, &normal);
+        let offset = if is_japanese(&normal) {
+            self.header.japanese
+        } else {
+            0.0
+        };
         let (chars, words) = features.scales();
         let Features { at, chars: split } = &features;
-        self.header.bias + chars * self.sum(&at[..*split]) + words * self.sum(&at[*split..])
+        self.header.bias
+            + offset
+            + chars * self.sum(&at[..*split])
+            + words * self.sum(&at[*split..])
     }
 
     fn sum(&self, features: &[u32]) -> f64 {
@@ -177,4 +194,14 @@ pub(super) fn encode(weight: f64, largest: f64) -> u8 {
 fn decode(byte: u8, largest: f64) -> f32 {
     let signed = f64::from(byte as i8) / 127.0;
     (signed * signed.abs() * largest) as f32
+}
+
+/// Whether at least a fifth of the letters of a text are kana or kanji.
+pub(super) fn is_japanese(text: &str) -> bool {
+    let letters = text.chars().filter(|c| c.is_alphanumeric());
+    let (all, wide) = letters.fold((0usize, 0usize), |(all, wide), c| {
+        let is_wide = matches!(c, '\u{3041}'..='\u{30ff}' | '\u{3400}'..='\u{9fff}');
+        (all + 1, wide + usize::from(is_wide))
+    });
+    wide > 0 && wide * 5 >= all
 }

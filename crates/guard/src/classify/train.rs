@@ -9,10 +9,11 @@
 use std::collections::BTreeMap;
 
 use super::features::{Features, Recipe, extract, normalise};
+use super::figures::threshold_at;
 use super::file::{self, BadModel, Card, CardSource, Task};
-use super::linear::{Linear, LinearHeader, encode};
+use super::linear::{Linear, LinearHeader, encode, is_japanese};
 use super::math::{Rng, exp, ln, sigmoid};
-use super::windows::windows;
+use super::windows::{MAX_CHARS, windows};
 
 /// A labelled text.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,6 +49,9 @@ pub struct TrainOptions {
     pub rounds: usize,
     /// How many windows of a long positive count.
     pub windows_kept: usize,
+    /// For which share of the short texts another harmless sentence is put before or after a
+    /// copy: in a long text an attack is never alone in its window.
+    pub company: f64,
     /// See [`LinearHeader::many_windows`].
     pub many_windows: f64,
     /// Where the order of the examples comes from.
@@ -63,16 +67,17 @@ impl TrainOptions {
             recipe: Recipe {
                 version: Recipe::VERSION,
                 hash_bits: 19,
-                char_min: 2,
+                char_min: 1,
                 char_max: 5,
                 pair_reach: 3,
             },
-            cost: 4.0,
-            balance: 0.5,
+            cost: 20.0,
+            balance: 0.7,
             negative_weight: 1.0,
-            passes: 40,
+            passes: 30,
             rounds: 2,
-            windows_kept: 2,
+            windows_kept: 4,
+            company: 0.3,
             many_windows: 0.0,
             seed: 20_260_101,
         }
@@ -87,15 +92,27 @@ pub struct Trained {
 }
 
 impl Trained {
-    /// The model with a threshold that at most `share` of the benign texts reach, as a file.
+    /// The model with a threshold that at most `share` of the benign texts reach, in Japanese and
+    /// in other languages alike, as a file.
     /// `benign` must be apart from what it was trained on and from what it is measured on.
     ///
     /// # Errors
     /// The header has no JSON form.
     pub fn with_threshold(mut self, benign: &[String], share: f64) -> Result<Vec<u8>, BadModel> {
         let model = Linear::read(&self.to_bytes()?)?;
+        let logits = |japanese: bool| -> Vec<f32> {
+            let of = benign.iter().filter(|text| is_japanese(text) == japanese);
+            of.map(|text| model.logit(text).0 as f32).collect()
+        };
+        let (japanese, other) = (logits(true), logits(false));
+        let at = |logits: &[f32]| f64::from(threshold_at(logits, share));
+        self.header.japanese = match (japanese.is_empty(), other.is_empty()) {
+            (false, false) => ((at(&other) - at(&japanese)) * 1e6).round() / 1e6,
+            _ => 0.0,
+        };
+        let model = Linear::read(&self.to_bytes()?)?;
         let scores: Vec<f32> = benign.iter().map(|text| model.score(text)).collect();
-        self.header.threshold = super::figures::threshold_at(&scores, share);
+        self.header.threshold = threshold_at(&scores, share);
         self.header.card.tuned_on_benign = benign.len();
         self.header.card.threshold_rule =
             format!("at most {share} of {} benign texts reach it", benign.len());
@@ -117,7 +134,9 @@ struct Example {
 
 /// Trains a model on labelled texts.
 pub fn train(texts: &[Labelled], options: &TrainOptions) -> Trained {
-    let all = examples(texts, options);
+    let mut more = texts.to_vec();
+    more.extend(in_company(texts, options));
+    let all = examples(&more, options);
     let idf = inverse_frequencies(&all, options.recipe.places());
     let mut chosen: Vec<usize> = (0..all.len()).collect();
     let mut weights = Weights::default();
@@ -128,6 +147,39 @@ pub fn train(texts: &[Labelled], options: &TrainOptions) -> Trained {
         weights = fit(&all, &chosen, &idf, options);
     }
     quantise(&weights, &idf, texts, options)
+}
+
+/// Copies of short texts with a harmless sentence of the same language beside them.
+fn in_company(texts: &[Labelled], options: &TrainOptions) -> Vec<Labelled> {
+    const SHORT_CHARS: usize = MAX_CHARS / 2;
+    let mut rng = Rng(options.seed ^ 0x5eed);
+    let is_short = |text: &&Labelled| text.text.chars().count() < SHORT_CHARS;
+    let short: Vec<&Labelled> = texts.iter().filter(is_short).collect();
+    let harmless = |japanese: bool| -> Vec<&Labelled> {
+        let of = short.iter().filter(|text| !text.positive);
+        of.filter(|text| is_japanese(&text.text) == japanese)
+            .copied()
+            .collect()
+    };
+    let others = [harmless(false), harmless(true)];
+    let mut out = Vec::new();
+    for text in short {
+        let others = &others[usize::from(is_japanese(&text.text))];
+        if rng.unit() >= options.company || others.is_empty() {
+            continue;
+        }
+        let other = &others[(rng.next() % others.len() as u64) as usize].text;
+        let joined = if rng.next().is_multiple_of(2) {
+            format!("{other} {}", text.text)
+        } else {
+            format!("{} {other}", text.text)
+        };
+        out.push(Labelled {
+            text: joined,
+            ..text.clone()
+        });
+    }
+    out
 }
 
 fn examples(texts: &[Labelled], options: &TrainOptions) -> Vec<Example> {
@@ -393,6 +445,7 @@ fn quantise(weights: &Weights, idf: &[f32], texts: &[Labelled], options: &TrainO
             bias: (weights.bias * 1e6).round() / 1e6,
             largest,
             many_windows: options.many_windows,
+            japanese: 0.0,
             threshold: sigmoid(0.0) as f32,
             card: card(texts, options),
         },
@@ -422,13 +475,14 @@ fn card(texts: &[Labelled], options: &TrainOptions) -> Card {
         trained_on: sources.into_values().collect(),
         training: format!(
             "logistic regression, dual coordinate descent: cost {}, balance {}, negative weight {}, \
-             at most {} passes, {} rounds keeping {} windows, seed {}",
+             at most {} passes, {} rounds keeping {} windows, company {}, seed {}",
             options.cost,
             options.balance,
             options.negative_weight,
             options.passes,
             options.rounds,
             options.windows_kept,
+            options.company,
             options.seed
         ),
         ..Card::default()
