@@ -64,7 +64,7 @@ pub struct Stream {
     asked: HashMap<usize, usize>,
     next_question: u64,
     finished: bool,
-    /// Where the text was ended.
+    /// Where the text was ended: where what ended it begins.
     ended_at: Option<usize>,
     done: bool,
     step: Step,
@@ -656,7 +656,9 @@ impl Stream {
     /// The text ends before a finding.
     fn end(&mut self, finding: Finding, rewrite: Option<String>, outcome: Outcome) {
         self.release_to(finding.start);
-        self.ended_at = Some(finding.start.max(self.out));
+        // Passages up to here are known however the text was cut. What is about all of the text
+        // comes last, after every passage.
+        self.ended_at = Some(if self.done { self.out } else { finding.start });
         if rewrite.is_none() {
             self.step.release.push_str(&self.held);
         }
