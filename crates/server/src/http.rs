@@ -167,6 +167,7 @@ pub fn routes() -> Vec<Route> {
         crate::playground::routes(),
         crate::prompts::routes(),
         crate::apps::routes(),
+        crate::guards::routes(),
         crate::releases::routes(),
         crate::sdk::routes(),
         crate::catalog::routes(),

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub enum Permission {
     /// Call models through `/v1` and the playground.
     Infer,
+    /// Have texts checked by guard policies; nothing is called for it.
+    CheckGuards,
     /// Read traces, their bodies and figures made of them.
     ReadTraces,
     /// Add scores to traces.
@@ -70,6 +72,7 @@ use Permission::*;
 
 const CALLER: &[Permission] = &[
     Infer,
+    CheckGuards,
     ReadTraces,
     WriteScores,
     ReadPrompts,
@@ -91,6 +94,7 @@ const AUDITOR: &[Permission] = &[
 ];
 const PRODUCT_OWNER: &[Permission] = &[
     Infer,
+    CheckGuards,
     ReadTraces,
     WriteScores,
     ReadPrompts,
@@ -121,6 +125,7 @@ const VIEWER: &[Permission] = &[
 ];
 const EDITOR: &[Permission] = &[
     Infer,
+    CheckGuards,
     ReadTraces,
     WriteScores,
     ReadPrompts,
@@ -144,6 +149,7 @@ const EDITOR: &[Permission] = &[
 const LABELLER: &[Permission] = &[Label];
 const ADMIN: &[Permission] = &[
     Infer,
+    CheckGuards,
     ReadTraces,
     WriteScores,
     ReadPrompts,
@@ -181,6 +187,7 @@ impl Permission {
     pub fn name(self) -> &'static str {
         match self {
             Infer => "infer",
+            CheckGuards => "guards_check",
             ReadTraces => "traces_read",
             WriteScores => "scores_write",
             ReadPrompts => "prompts_read",

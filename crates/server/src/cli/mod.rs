@@ -15,6 +15,7 @@ mod eval;
 mod experiment;
 mod export;
 mod fmt;
+mod guard;
 mod import;
 mod key;
 mod model;
@@ -82,6 +83,9 @@ enum Command {
     /// Run suites: the gate of a pipeline.
     #[command(subcommand)]
     Eval(eval::Eval),
+    /// Try guard policies on texts, and measure them.
+    #[command(subcommand)]
+    Guard(guard::Guard),
     /// List, show, fill and export review queues.
     #[command(subcommand)]
     Review(review::Review),
@@ -190,6 +194,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Dataset(dataset) => dataset.run().await,
         Command::Data(data) => data.run().await,
         Command::Eval(eval) => eval.run().await,
+        Command::Guard(guard) => guard.run().await,
         Command::Review(review) => review.run().await,
         Command::Traces(traces) => traces.run().await,
         Command::Env(env) => env.run().await,

@@ -2,8 +2,13 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `check.rs` | one text under one policy: findings, edits, the decision, times |
 //! | `classifiers.rs` | the classifiers that come with the program |
 //! | `library.rs` | starting points for new policies |
+//! | `measure.rs` | labelled texts under a policy: figures, and the curve of a threshold |
+//! | `traffic.rs` | what a policy would have done to calls of the past, and what policies did |
+//! | `moderations.rs` | OpenAI's `/v1/moderations`, answered from policies |
+//! | `api.rs`, `pages.rs`, `form.rs` | JSON routes, pages, and the form that makes a rule |
 //!
 //! What a policy is and how it finds things is the crate `guard`; that calls are stopped or
 //! edited is the gateway's. A policy is a document of the catalog: what holds in an environment
@@ -11,23 +16,42 @@
 //! release cannot run stays in the plan, with the reason, and refuses the calls that it watches.
 //! It is never skipped.
 
+mod api;
+pub mod check;
 mod classifiers;
+mod form;
 pub mod library;
+pub mod measure;
+mod moderations;
+mod pages;
+pub mod traffic;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
-use base::ProjectId;
-use db::{Kind, Problem};
+use base::{Digest, ProjectId};
+use db::catalog::{CatalogError, Name, Selector};
+use db::{Catalog, Kind, Problem, Scope};
 use gateway::{GuardPolicies, GuardPolicy};
 use guard::{AppliesTo, Compiled, Policy, Resources};
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::auth::Identity;
+use crate::error::{AppError, Result};
+use crate::http::Route;
 use crate::plan::Kept;
 
 /// The catalog's word for policies.
 pub const KIND: &str = "guard";
+
+/// Pages and API.
+pub fn routes() -> Vec<Route> {
+    [api::routes(), moderations::routes(), pages::routes()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
 
 /// Policies, as the catalog knows them.
 pub fn kind() -> Kind {
@@ -104,6 +128,90 @@ fn pointer(path: &str) -> String {
     parts
         .map(|part| format!("/{}", part.trim_end_matches(']')))
         .collect()
+}
+
+/// A policy of the catalog.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Its name; empty for one that was sent along and is kept nowhere.
+    pub name: String,
+    /// The version's number; 0 for one that is kept nowhere.
+    pub number: i64,
+    /// The content's identity; none for one that is kept nowhere.
+    pub digest: Option<Digest>,
+    /// Ready to run.
+    pub ready: Ready,
+}
+
+impl Found {
+    /// A policy that was sent along.
+    ///
+    /// # Errors
+    /// 400: what is wrong with it.
+    pub fn inline(content: &Value) -> Result<Self> {
+        Ok(Self {
+            name: String::new(),
+            number: 0,
+            digest: None,
+            ready: compile(content).map_err(CatalogError::Invalid)?,
+        })
+    }
+}
+
+/// A name that a caller typed.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_name(text: &str) -> Result<Name> {
+    text.parse().map_err(|problem: Problem| {
+        AppError::invalid(problem.message)
+            .code("bad_name")
+            .at("policy")
+    })
+}
+
+/// A version of a policy, ready to run.
+///
+/// # Errors
+/// 404 when there is none; 409 when it cannot run under this release.
+pub async fn find(
+    catalog: &Catalog,
+    scope: Scope,
+    name: &Name,
+    version: &Selector,
+) -> Result<Found> {
+    let found = catalog.version(scope, KIND, name, version).await?;
+    let found = found.ok_or_else(|| {
+        AppError::not_found(format!(
+            "there is no policy {name} with the version {version}"
+        ))
+        .code("policy_not_found")
+    })?;
+    let ready = compile(&found.content).map_err(|problems| cannot_run(name, &problems))?;
+    Ok(Found {
+        name: name.to_string(),
+        number: found.version.number,
+        digest: Some(found.version.digest),
+        ready,
+    })
+}
+
+/// The version that holds where the caller's calls run; the latest where no label points to one.
+///
+/// # Errors
+/// As [`find`].
+async fn in_force(app: &App, identity: &Identity, name: &Name) -> Result<Found> {
+    let scope = identity.scope();
+    let pointers = app.catalog.pointers(scope, KIND, name).await?;
+    let of = |label: &str| pointers.iter().find(|pointer| pointer.label == label);
+    let holds = of(&identity.principal.environment).or_else(|| of(crate::prompts::PRODUCTION));
+    let version = holds.map_or(Selector::Latest, |pointer| Selector::Number(pointer.number));
+    find(&app.catalog, scope, name, &version).await
+}
+
+fn cannot_run(name: &Name, problems: &[Problem]) -> AppError {
+    let why = in_words(problems);
+    AppError::conflict(format!("the policy {name} cannot run: {why}")).code("policy_cannot_run")
 }
 
 fn in_words(problems: &[Problem]) -> String {

@@ -39,6 +39,7 @@ const GROUPS: &[(&str, &[Entry])] = &[
             ("nav-compare", "compare", "compare", Permission::Infer),
             ("nav-prompts", "prompts", "prompts", Permission::ReadPrompts),
             ("nav-apps", "apps", "apps", Permission::ReadCatalog),
+            ("nav-guards", "guards", "approvals", Permission::ReadCatalog),
             (
                 "nav-releases",
                 "releases",

@@ -21,6 +21,15 @@ const CHANGES_NOTHING: &[(&str, &str)] = &[
     ("POST /preferences", "a cookie of this browser"),
     ("POST /v1/chat/completions", "a call; telemetry records it"),
     ("POST /v1/embeddings", "a call; telemetry records it"),
+    ("POST /v1/moderations", "a check; nothing is kept"),
+    ("POST /api/v1/guard/check", "a check; nothing is kept"),
+    (
+        "POST /api/v1/guard/measure",
+        "a measurement; nothing is kept",
+    ),
+    ("POST /api/v1/guard/try", "a trial; nothing is kept"),
+    ("POST /{project}/guards/check", "a check; nothing is kept"),
+    ("POST /{project}/guards/try", "a trial; nothing is kept"),
     ("POST /api/v1/query", "a question with a body"),
     (
         "POST /api/v1/scores",
@@ -1220,6 +1229,14 @@ fn evaluations(walk: &Walk, place: &Place, program: &Client, browser: &Client) {
     ];
     let route = "POST /{project}/evaluations";
     walk.form(One, route, browser, "/default/evaluations", &fields);
+
+    let policy = r#"{"rules": [{"name": "empty", "at": ["output"], "check": {"type": "empty"}, "action": {"type": "flag"}}]}"#;
+    let fields = [("name", "walked"), ("action", "save"), ("document", policy)];
+    let route = "POST /{project}/guards/edit";
+    walk.form(One, route, browser, "/default/guards/edit", &fields);
+    let fields = [("name", "walked"), ("label", "dev"), ("version", "1")];
+    let route = "POST /{project}/guards/labels";
+    walk.form(One, route, browser, "/default/guards/labels", &fields);
 
     let route = "POST /{project}/evaluators/edit";
     let content = r#"{"type": "metric", "metric": {"id": "exact-match"}}"#;

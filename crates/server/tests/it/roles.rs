@@ -460,6 +460,54 @@ const EXPECTED: &[(&str, &str, &str)] = &[
         "admin editor product_owner auditor viewer",
     ),
     ("POST", "/{project}/evaluators/edit", "admin editor"),
+    // Guards.
+    (
+        "POST",
+        "/v1/moderations",
+        "admin editor product_owner caller",
+    ),
+    (
+        "POST",
+        "/api/v1/guard/check",
+        "admin editor product_owner caller",
+    ),
+    (
+        "POST",
+        "/api/v1/guard/measure",
+        "admin editor product_owner caller",
+    ),
+    (
+        "POST",
+        "/api/v1/guard/try",
+        "admin editor product_owner caller",
+    ),
+    (
+        "GET",
+        "/api/v1/guard/hits",
+        "admin editor product_owner auditor viewer caller",
+    ),
+    (
+        "GET",
+        "/{project}/guards",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "GET",
+        "/{project}/guards/edit",
+        "admin editor product_owner auditor viewer",
+    ),
+    ("POST", "/{project}/guards/edit", "admin editor"),
+    (
+        "POST",
+        "/{project}/guards/check",
+        "admin editor product_owner",
+    ),
+    (
+        "POST",
+        "/{project}/guards/try",
+        "admin editor product_owner",
+    ),
+    ("POST", "/{project}/guards/labels", "admin editor"),
     // Models' properties and choices.
     (
         "GET",
