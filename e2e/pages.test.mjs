@@ -233,6 +233,7 @@ const pages = [
   ["live-new", () => [full, "/live/edit"]],
   ["live-edit", () => [full, `/live/edit?name=${LIVE}`]],
   ["live-show", () => [full, `/live/show?name=${LIVE}`]],
+  ["evaluator-wasm", () => [full, "/evaluators/edit?type=wasm"]],
   ["live-paused", () => [full, "/live/show?name=exact"]],
   ["experiments-empty", () => [empty, "/experiments"]],
   ["experiments", () => [full, "/experiments"]],

@@ -51,8 +51,12 @@ impl Catalog {
         })
     }
 
-    /// Refuses a document in its normal form whose blobs are not all there.
-    pub(super) async fn refuse_missing_blobs(
+    /// Refuses a document in its normal form whose blobs are not all there, or are not what it
+    /// takes them for.
+    ///
+    /// # Errors
+    /// [`CatalogError::Invalid`] says which, each with its place.
+    pub async fn refuse_wrong_blobs(
         &self,
         project: ProjectId,
         kind: &str,
@@ -60,7 +64,7 @@ impl Catalog {
     ) -> Result<(), CatalogError> {
         let missing = self.missing_blobs(project, kind, normal).await?;
         if missing.is_empty() {
-            return Ok(());
+            return self.look_into_blobs(project, kind, normal).await;
         }
         let problem = |digest: &Digest| {
             let path = place_of(normal, &digest.to_string()).unwrap_or_default();
@@ -72,6 +76,37 @@ impl Catalog {
             problems.push(Problem::new("", more));
         }
         Err(CatalogError::Invalid(problems))
+    }
+
+    async fn look_into_blobs(
+        &self,
+        project: ProjectId,
+        kind: &str,
+        normal: &Value,
+    ) -> Result<(), CatalogError> {
+        let kind = self.kinds.get(kind)?;
+        let (Some(check), Some(store)) = (kind.check_blob, self.blobs(project)) else {
+            return Ok(());
+        };
+        let (wanted, normal) = ((kind.blobs)(normal), normal.clone());
+        let looking = tokio::task::spawn_blocking(move || {
+            let problem = |digest: &Digest| match store.read(digest) {
+                Ok(bytes) => check(&normal, digest, &bytes).err(),
+                Err(error) => {
+                    let path = place_of(&normal, &digest.to_string()).unwrap_or_default();
+                    Some(Problem::new(path, error.to_string()))
+                }
+            };
+            wanted.iter().filter_map(problem).collect::<Vec<_>>()
+        });
+        let problems = looking.await.map_err(|error| {
+            let source = std::io::Error::other(error);
+            CatalogError::Db(sqlx::Error::Io(source).into())
+        })?;
+        match problems.is_empty() {
+            true => Ok(()),
+            false => Err(CatalogError::Invalid(problems)),
+        }
     }
 }
 

@@ -69,6 +69,9 @@ pub struct Candidate<'a> {
 /// What [`Kind::admit`] answers.
 pub type Admission<'a> = Pin<Box<dyn Future<Output = Result<(), CatalogError>> + Send + 'a>>;
 
+/// Looks at the bytes of one blob of a document; the problem has its place in the document.
+pub type CheckBlob = fn(&Value, &Digest, &[u8]) -> Result<(), Problem>;
+
 /// One kind of document. `Kind { name, ..Kind::new(..) }` fills what a kind does not need.
 #[derive(Clone, Copy)]
 pub struct Kind {
@@ -85,6 +88,9 @@ pub struct Kind {
     pub references: fn(&Value) -> Vec<Reference>,
     /// The blobs that a document cannot do without. Called as `references` is.
     pub blobs: fn(&Value) -> Vec<Digest>,
+    /// Whether a blob is what the document takes it for, asked when a version is saved; it is
+    /// given the document in its normal form. `None` for kinds whose blobs nobody else writes.
+    pub check_blob: Option<CheckBlob>,
     /// What only the database can tell: whether the name is free to have, whether the document
     /// is true. Asked in the transaction that saves a new version, whoever saves it, once all
     /// that the document refers to is known to be there.
@@ -115,6 +121,7 @@ impl Kind {
             normal: Value::clone,
             references: |_| Vec::new(),
             blobs: |_| Vec::new(),
+            check_blob: None,
             admit: |_, _| Box::pin(std::future::ready(Ok(()))),
             made_by: None,
             text: None,

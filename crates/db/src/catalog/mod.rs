@@ -34,7 +34,7 @@ use crate::{BlobStore, Db, DbError, Scope, WriteTx, audit};
 
 pub use diff::{Change, diff};
 pub use index::{IndexRow, PointerIndexRow};
-pub use kinds::{Admission, Candidate, Kind, Kinds, Problem, TextFile};
+pub use kinds::{Admission, Candidate, CheckBlob, Kind, Kinds, Problem, TextFile};
 pub use name::{Label, Name};
 pub use names::{
     DeleteRequest, Deleted, Folder, FolderListing, Listed, NameFilter, clean_tags, is_folder_on,
@@ -458,7 +458,7 @@ impl Catalog {
 
     async fn prepare(&self, scope: Scope, new: NewVersion<'_>) -> Result<Prepared, CatalogError> {
         let normal = self.normal(new.kind, new.content)?;
-        self.refuse_missing_blobs(scope.project, new.kind, &normal)
+        self.refuse_wrong_blobs(scope.project, new.kind, &normal)
             .await?;
         let bytes = base::canonical_json(&normal)?;
         if bytes.len() > MAX_DOCUMENT_BYTES {

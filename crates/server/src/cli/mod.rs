@@ -12,6 +12,7 @@ mod data;
 mod dataset;
 mod doctor;
 mod eval;
+mod evaluator;
 mod experiment;
 mod export;
 mod fmt;
@@ -89,6 +90,9 @@ enum Command {
     /// List, show, fill and export review queues.
     #[command(subcommand)]
     Review(review::Review),
+    /// Push and try evaluators that are WebAssembly modules.
+    #[command(subcommand)]
+    Evaluator(evaluator::Evaluator),
     /// Read traces.
     #[command(subcommand)]
     Traces(traces::Traces),
@@ -192,6 +196,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Release(release) => release.run().await,
         Command::Experiment(experiment) => experiment.run().await,
         Command::Dataset(dataset) => dataset.run().await,
+        Command::Evaluator(evaluator) => evaluator.run().await,
         Command::Data(data) => data.run().await,
         Command::Eval(eval) => eval.run().await,
         Command::Guard(guard) => guard.run().await,

@@ -20,6 +20,7 @@ use url::Url;
 
 use super::provider::read_secret;
 use crate::error::AppError;
+use crate::evaluators::Kept;
 use crate::gitops::{
     Applied, BlobOf, ExportedTree, MAX_BLOB_BYTES, MAX_SENT_BYTES, Planned, SentTree, Validated,
 };
@@ -131,6 +132,16 @@ impl Remote {
         self.call(Method::PUT, &path, body, MAX_ANSWER_BYTES)
             .await?;
         Ok(())
+    }
+
+    /// Keeps a module for evaluators.
+    pub(super) async fn keep_module(&self, bytes: Vec<u8>) -> anyhow::Result<Kept> {
+        let body = Some(("application/wasm", Bytes::from(bytes)));
+        let path = "api/v1/evaluator-modules";
+        let bytes = self
+            .call(Method::POST, path, body, MAX_ANSWER_BYTES)
+            .await?;
+        self.read(&bytes)
     }
 
     /// A blob, which must be the one that was asked for.

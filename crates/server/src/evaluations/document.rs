@@ -5,12 +5,14 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use base::Digest;
 use db::{Problem, Reference};
 use gateway::{NamedExpression, PromptDocument};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::evaluators::wasm::{self, WasmEvaluator};
 use crate::evaluators::{EvaluatorDocument, Problems};
 
 const MOST_CANDIDATES: usize = 20;
@@ -277,6 +279,41 @@ impl SuiteDocument {
         parsed
             .filter_map(|(path, text)| Reference::parse_at(path, text).ok())
             .collect()
+    }
+
+    /// The modules of evaluators that are written out.
+    pub fn modules(&self) -> Vec<Digest> {
+        let digests = self
+            .modules_written_out()
+            .filter_map(|(_, wasm)| wasm.digest());
+        digests.collect()
+    }
+
+    /// Whether a blob is a module that the evaluators which name it could run.
+    ///
+    /// # Errors
+    /// What is wrong, with its place in the suite.
+    pub fn check_module(&self, digest: &Digest, bytes: &[u8]) -> Result<(), Problem> {
+        for (index, wasm) in self.modules_written_out() {
+            if wasm.digest().as_ref() == Some(digest) {
+                wasm::check_module(&wasm, bytes).map_err(|problem| {
+                    let path = format!("/evaluators/{index}/evaluator{}", problem.path);
+                    Problem::new(path, problem.message)
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn modules_written_out(&self) -> impl Iterator<Item = (usize, WasmEvaluator)> {
+        let used = self.evaluators.iter().enumerate();
+        used.filter_map(|(index, used)| match used {
+            EvaluatorUse::Inline(inline) => match EvaluatorDocument::parse(&inline.evaluator) {
+                Ok(EvaluatorDocument::Wasm(wasm)) => Some((index, wasm)),
+                _ => None,
+            },
+            EvaluatorUse::Reference(_) => None,
+        })
     }
 
     /// The index of the candidate that the others are compared with.

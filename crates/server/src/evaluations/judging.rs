@@ -4,7 +4,8 @@
 //! grader says nothing about what it grades. Raw replies are kept either way.
 
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
+use std::num::NonZero;
+use std::sync::{LazyLock, PoisonError};
 use std::time::Duration;
 
 use base::TraceId;
@@ -12,6 +13,7 @@ use gateway::Protocol;
 use gateway::egress::{Allow, read_capped, uri_of};
 use http_body_util::Full;
 use serde_json::{Map, Value, json};
+use tokio::sync::Semaphore;
 
 use super::call::{Bill, Called, Caller, Halted, Request, Said, lane_of};
 use super::inquiry::{ask_rag, compare};
@@ -19,6 +21,7 @@ use super::local::{read_along, score_tokens};
 use super::store::{Cell, Outcome};
 use crate::error::Result;
 use crate::evaluators::judge::{self, Expected, Material, Reply, Verdict, Winner};
+use crate::evaluators::wasm::{self, WasmEvaluator};
 use crate::evaluators::{EvaluatorDocument, HttpEvaluator, JudgeEvaluator, JudgeMode};
 
 /// How much of a judge's raw reply is kept.
@@ -91,6 +94,7 @@ pub(crate) async fn judge(
         EvaluatorDocument::Http(http) => {
             Ok(Ok(ask_program(caller, http, look.value, look.answer).await))
         }
+        EvaluatorDocument::Wasm(wasm) => Ok(Ok(run_module(caller, wasm, look).await)),
         EvaluatorDocument::Rag(rag) => ask_rag(caller, about, rag, look).await,
         EvaluatorDocument::Embedding(embedding) => compare(caller, about, embedding, look).await,
         EvaluatorDocument::BertScore(one) => Ok(Ok(score_tokens(caller, one, look).await?)),
@@ -496,6 +500,44 @@ impl Votes {
 #[expect(clippy::cast_precision_loss, reason = "a handful of numbers")]
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
+}
+
+/// Modules that run at once, beside each other and everything else: each may have up to
+/// 256 MiB of memory, and a core, and at least one core is left to those who call.
+static MODULES: LazyLock<Semaphore> = LazyLock::new(|| {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    Semaphore::new(cores.saturating_sub(1).clamp(1, 4))
+});
+
+/// Runs a module of the team's own, away from the threads that serve.
+async fn run_module(caller: &Caller, wasm: &WasmEvaluator, look: &Look<'_>) -> Judged {
+    let (Some(digest), Some(blobs)) = (wasm.digest(), caller.app.catalog.blobs(caller.project))
+    else {
+        return Judged::unscored("the evaluator names no module", Value::Null);
+    };
+    let input = wasm::input(wasm, look.value, look.answer);
+    let wasm = wasm.clone();
+    let Ok(permit) = MODULES.acquire().await else {
+        return Judged::unscored("the server ends", Value::Null);
+    };
+    let running = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        let module = wasm::module_of(digest, || {
+            blobs
+                .read(&digest)
+                .map_err(|error| format!("the module cannot be read: {error}"))
+        })?;
+        wasm::run(&module, &wasm, &input)
+    });
+    match running.await {
+        Ok(Ok(reply)) => {
+            let mut judged = read_reply(&reply.value);
+            judged.detail["fuel"] = json!(reply.fuel);
+            judged
+        }
+        Ok(Err(why)) => Judged::unscored(why, Value::Null),
+        Err(_) => Judged::unscored("the module could not be run", Value::Null),
+    }
 }
 
 /// Asks a program of the team's own.

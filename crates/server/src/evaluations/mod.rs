@@ -129,6 +129,17 @@ pub fn kind() -> Kind {
                 .map(|document| document.references())
                 .unwrap_or_default()
         },
+        blobs: |content| {
+            SuiteDocument::parse(content)
+                .map(|document| document.modules())
+                .unwrap_or_default()
+        },
+        check_blob: Some(
+            |content, digest, bytes| match SuiteDocument::parse(content) {
+                Ok(document) => document.check_module(digest, bytes),
+                Err(_) => Ok(()),
+            },
+        ),
         ..Kind::new(
             KIND,
             || json!(schemars::schema_for!(SuiteDocument)),

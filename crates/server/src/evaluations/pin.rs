@@ -263,6 +263,9 @@ async fn pin_evaluator(
         }
         (None, EvaluatorUse::Inline(inline)) => {
             let content = app.catalog.normal(evaluators::KIND, &inline.evaluator)?;
+            app.catalog
+                .refuse_wrong_blobs(scope.project, evaluators::KIND, &content)
+                .await?;
             let digest = Digest::of_json(&content).map_err(db::CatalogError::from)?;
             (None, digest, content)
         }

@@ -16,6 +16,7 @@ use super::embedding::{self, EmbeddingEvaluator};
 use super::output::OutputRule;
 use super::perplexity::{self, PerplexityEvaluator};
 use super::rag::{self, RagEvaluator};
+use super::wasm::{self, WasmEvaluator};
 
 /// A judge's time and money multiply with each of these.
 const MOST_SAMPLES: u32 = 20;
@@ -37,6 +38,8 @@ pub enum EvaluatorDocument {
     Judge(JudgeEvaluator),
     /// Asks a program of the team's own.
     Http(HttpEvaluator),
+    /// Runs a WebAssembly module of the team's own in here.
+    Wasm(WasmEvaluator),
     /// Asks a model about an answer that stands on retrieved texts.
     Rag(RagEvaluator),
     /// Compares by an embedding model.
@@ -59,7 +62,7 @@ pub enum Direction {
     Lower,
 }
 
-fn is_higher(direction: &Direction) -> bool {
+pub(super) fn is_higher(direction: &Direction) -> bool {
     *direction == Direction::Higher
 }
 
@@ -273,6 +276,7 @@ impl EvaluatorDocument {
             Self::Metric(metric) => check_metric(metric, &mut problems),
             Self::Judge(judge) => check_judge(judge, &mut problems),
             Self::Http(http) => check_http(http, &mut problems),
+            Self::Wasm(one) => wasm::check(one, &mut problems),
             Self::Rag(rag) => rag::check(rag, &mut problems),
             Self::Embedding(one) => embedding::check(one, &mut problems),
             Self::BertScore(one) => bertscore::check(one, &mut problems),
@@ -295,6 +299,7 @@ impl EvaluatorDocument {
             }
             Self::Perplexity(_) => Direction::Lower,
             Self::Http(http) => http.better,
+            Self::Wasm(one) => one.better,
         }
     }
 
@@ -304,6 +309,7 @@ impl EvaluatorDocument {
             Self::Metric(_) => "metric",
             Self::Judge(_) => "judge",
             Self::Http(_) => "http",
+            Self::Wasm(_) => "wasm",
             Self::Rag(_) => "rag",
             Self::Embedding(_) => "embedding",
             Self::BertScore(_) => "bertscore",
@@ -317,6 +323,7 @@ impl EvaluatorDocument {
             Self::Metric(metric) => &metric.description,
             Self::Judge(judge) => &judge.description,
             Self::Http(http) => &http.description,
+            Self::Wasm(one) => &one.description,
             Self::Rag(rag) => &rag.description,
             Self::Embedding(one) => &one.description,
             Self::BertScore(one) => &one.description,
@@ -331,6 +338,7 @@ impl EvaluatorDocument {
             Self::Metric(metric) => super::metric::signature(metric),
             Self::Judge(judge) => judge_signature(judge),
             Self::Http(http) => format!("http|url:{}", http.url),
+            Self::Wasm(one) => one.signature(),
             Self::Rag(rag) => rag.signature(),
             Self::Embedding(one) => one.signature(),
             Self::BertScore(one) => one.signature(),
@@ -357,7 +365,7 @@ impl EvaluatorDocument {
             Self::Rag(_) => Some((0.0, 1.0)),
             Self::Embedding(_) => Some((-1.0, 1.0)),
             Self::BertScore(one) if one.rescale.is_none() => Some((-1.0, 1.0)),
-            Self::Http(_) | Self::BertScore(_) | Self::Perplexity(_) => None,
+            Self::Http(_) | Self::Wasm(_) | Self::BertScore(_) | Self::Perplexity(_) => None,
         }
     }
 
@@ -384,7 +392,7 @@ impl EvaluatorDocument {
             Self::Embedding(one) => vec![&one.model],
             Self::BertScore(one) => vec![&one.model],
             Self::Perplexity(one) => vec![&one.model],
-            Self::Metric(_) | Self::Http(_) => Vec::new(),
+            Self::Metric(_) | Self::Http(_) | Self::Wasm(_) => Vec::new(),
         }
     }
 

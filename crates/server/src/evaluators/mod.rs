@@ -8,6 +8,7 @@
 //! | `rag.rs` | what is asked about answers that stand on retrieved texts; Ragas' formulas |
 //! | `embedding.rs`, `bertscore.rs`, `perplexity.rs` | measures by a model's vectors or probabilities |
 //! | `library.rs` | starting points for new evaluators |
+//! | `wasm.rs`, `modules.rs` | modules of the team's own: how they run, how they come |
 //! | `output.rs` | which part of an answer is measured |
 //! | `pages.rs` | the list and the editor |
 //!
@@ -21,10 +22,12 @@ pub mod embedding;
 pub mod judge;
 pub mod library;
 pub mod metric;
+mod modules;
 mod output;
 mod pages;
 pub mod perplexity;
 pub mod rag;
+pub mod wasm;
 
 use db::Kind;
 use serde_json::json;
@@ -36,6 +39,7 @@ pub use document::{
     Criterion, Direction, EvaluatorDocument, HttpEvaluator, JudgeEvaluator, JudgeExample,
     JudgeMode, MetricEvaluator, Scale, Shown,
 };
+pub use modules::{Kept, keep};
 pub use output::{OutputRule, json_of, text_of};
 
 /// The catalog's word for evaluators.
@@ -43,7 +47,9 @@ pub const KIND: &str = "evaluator";
 
 /// The pages. The catalog's own API serves everything else about evaluators.
 pub fn routes() -> Vec<Route> {
-    pages::routes()
+    let mut routes = pages::routes();
+    routes.extend(modules::routes());
+    routes
 }
 
 /// Evaluators, as the catalog knows them.
@@ -53,6 +59,16 @@ pub fn kind() -> Kind {
             Ok(document) => document.to_value(),
             Err(_) => content.clone(),
         },
+        blobs: |content| match EvaluatorDocument::parse(content) {
+            Ok(EvaluatorDocument::Wasm(wasm)) => wasm.digest().into_iter().collect(),
+            _ => Vec::new(),
+        },
+        check_blob: Some(
+            |content, _, bytes| match EvaluatorDocument::parse(content) {
+                Ok(EvaluatorDocument::Wasm(wasm)) => wasm::check_module(&wasm, bytes),
+                _ => Ok(()),
+            },
+        ),
         ..Kind::new(
             KIND,
             || json!(schemars::schema_for!(EvaluatorDocument)),

@@ -24,7 +24,7 @@ use crate::ui::{PageContext, redirect};
 /// Rows of the list: each reads a document.
 const ROWS: u32 = 50;
 /// What the form makes, in the order of the choice.
-const TYPES: [&str; 7] = [
+const TYPES: [&str; 8] = [
     "metric",
     "judge",
     "rag",
@@ -32,6 +32,7 @@ const TYPES: [&str; 7] = [
     "bertscore",
     "perplexity",
     "http",
+    "wasm",
 ];
 /// Places of the form.
 const CRITERIA: usize = 4;
@@ -205,7 +206,10 @@ async fn render(
         values,
         entry.map(|entry| entry.parameters).unwrap_or_default(),
     );
+    let module = values.get("module").map(String::as_str).unwrap_or_default();
+    let module_bytes = super::modules::size_of(&app.catalog, identity.scope(), module).await;
     let view = json!({
+        "module_bytes": module_bytes, "most_bytes": super::wasm::MODULE_BYTES,
         "values": values, "errors": errors, "is_new": is_new, "types": types, "calibration_href": calibration_href,
         "starts": starts, "embedders": local_of(LocalKind::Embedding), "readers": local_of(LocalKind::Chat),
         "metrics": metrics, "parameters": parameters, "models": models,
@@ -250,6 +254,10 @@ fn every_field(
         "layer",
         "idf",
         "given",
+        "module",
+        "fuel",
+        "memory_mib",
+        "parameters",
     ]
     .map(str::to_owned)
     .to_vec();
@@ -277,10 +285,32 @@ async fn save(
     identity: Identity,
     Form(form): Form<BTreeMap<String, String>>,
 ) -> Result<Response> {
+    save_fields(&app, &page, &identity, &form).await
+}
+
+/// The page again, with what is wrong with its fields.
+pub(super) async fn refuse(
+    app: &App,
+    page: &PageContext,
+    identity: &Identity,
+    form: &BTreeMap<String, String>,
+    errors: Value,
+) -> Result<Response> {
+    let status = StatusCode::UNPROCESSABLE_ENTITY;
+    render(app, page, identity, status, form, &[], errors).await
+}
+
+/// Saves what a form says, or shows it again with what is wrong.
+pub(super) async fn save_fields(
+    app: &App,
+    page: &PageContext,
+    identity: &Identity,
+    form: &BTreeMap<String, String>,
+) -> Result<Response> {
     let name = form.get("name").map(|name| name.trim()).unwrap_or_default();
     let bad = |errors: Value, problems: Vec<db::Problem>| (errors, problems);
     let outcome = async {
-        let content = match document_of(&form) {
+        let content = match document_of(form) {
             Ok(content) => content,
             Err(message) => return Ok(Err(bad(json!({"form": message}), Vec::new()))),
         };
@@ -298,20 +328,23 @@ async fn save(
             content: &content,
             message: form.get("message").map(String::as_str).unwrap_or_default(),
         };
-        let saved = app.catalog.save_version(identity.scope(), new).await?;
-        Ok::<_, AppError>(Ok((name, saved)))
+        match app.catalog.save_version(identity.scope(), new).await {
+            // A module that is not there, or is none that could run.
+            Err(db::CatalogError::Invalid(problems)) => Ok(Err(bad(json!({}), problems))),
+            saved => Ok::<_, AppError>(Ok((name, saved?))),
+        }
     };
     match outcome.await? {
         Ok((name, saved)) => {
             let number = saved.version.number.to_string();
             let text = page.t_with("evaluators-saved", &[("version", &number)]);
-            Ok(redirect(edit_href(&page, name.as_str()))
+            Ok(redirect(edit_href(page, name.as_str()))
                 .ok(text)
                 .into_response())
         }
         Err((errors, problems)) => {
             let status = StatusCode::UNPROCESSABLE_ENTITY;
-            render(&app, &page, &identity, status, &form, &problems, errors).await
+            render(app, page, identity, status, form, &problems, errors).await
         }
     }
 }
@@ -341,8 +374,14 @@ fn values_of(content: &Value) -> BTreeMap<String, String> {
         "contexts",
         "layer",
         "given",
+        "module",
+        "fuel",
+        "memory_mib",
     ] {
         put(field, &content[field]);
+    }
+    if content["type"] == "wasm" {
+        put("parameters", &content["parameters"]);
     }
     if content["type"] == "rag" {
         put("rag_metric", &content["metric"]);
@@ -503,6 +542,17 @@ fn document_of(form: &BTreeMap<String, String>) -> std::result::Result<Value, St
             put("url", Some(json!(get("url").unwrap_or_default())));
             put("credential", text("credential"));
             put("timeout_ms", number("timeout_ms")?);
+            put("better", text("better"));
+        }
+        "wasm" => {
+            put("module", Some(json!(get("module").unwrap_or_default())));
+            put("fuel", number("fuel")?);
+            put("memory_mib", number("memory_mib")?);
+            if let Some(text) = get("parameters") {
+                let parameters: Value = serde_json::from_str(text)
+                    .map_err(|error| format!("the parameters are no JSON: {error}"))?;
+                put("parameters", Some(parameters));
+            }
             put("better", text("better"));
         }
         _ => {

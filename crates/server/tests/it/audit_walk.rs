@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use testkit::provider::{Answer, Fault};
 
 use crate::harness::{Client, Place, Reply, encode, on_both_databases};
+use crate::user_evaluators::{gives_one, send_module_form};
 
 on_both_databases!(every_change_is_in_the_log);
 
@@ -1178,6 +1179,15 @@ fn choices(walk: &Walk, place: &Place, program: &Client, browser: &Client) {
     walk.json(Several, route, program, &at("stop"), json!({}));
 }
 
+fn modules(walk: &Walk, program: &Client, browser: &Client) {
+    let call = program.call("POST", "/api/v1/evaluator-modules");
+    let kept = call.body("application/wasm", &gives_one(1)).send();
+    walk.note(One, "POST /api/v1/evaluator-modules", &kept);
+    let fields = [("type", "wasm"), ("name", "one")];
+    let saved = send_module_form(browser, &fields, &gives_one(2));
+    walk.note(Several, "POST /{project}/evaluators/module", &saved);
+}
+
 fn evaluations(walk: &Walk, place: &Place, program: &Client, browser: &Client) {
     let examples =
         json!([{"input": "one", "expected": "right"}, {"input": "two", "expected": "right"}]);
@@ -1242,6 +1252,7 @@ fn evaluations(walk: &Walk, place: &Place, program: &Client, browser: &Client) {
     let content = r#"{"type": "metric", "metric": {"id": "exact-match"}}"#;
     let fields = [("name", "exact"), ("action", "json"), ("document", content)];
     walk.form(One, route, browser, "/default/evaluators/edit", &fields);
+    modules(walk, program, browser);
 }
 
 fn review(walk: &Walk, program: &Client) {

@@ -18,6 +18,7 @@ use server::gitops::{
 };
 
 use crate::harness::{Database, Place, encode, on_both_databases};
+use crate::user_evaluators::gives_one;
 
 /// Every kind of the product, and four that nobody else knows: one with free content, one
 /// with a text file, one that refers to others, one that needs blobs.
@@ -269,6 +270,10 @@ fn document(kind: &str, seed: u64, known: &Known) -> Option<Value> {
                 "scales": {"quality_low": 0.0, "quality_high": 1.0, "p95_latency_ms": 12.5, "usd_per_1000": 0.25},
                 "is_clear": false, "examples": seed % 100,
             },
+        }),
+        "evaluator" if seed.is_multiple_of(3) => json!({
+            "type": "wasm", "description": format!("{seed}"), "fuel": 1000 + seed % 1000, "memory_mib": 32,
+            "module": Digest::of(&gives_one(seed)).to_string(), "parameters": {"most": text(seed), "n": 1.5},
         }),
         "evaluator" => json!({
             "type": "metric", "description": format!("{seed}"),
@@ -612,6 +617,7 @@ async fn check_there_and_back(
         for seed in &seeds {
             let store = store.of_project(scope.project);
             store.put_bytes(&part(*seed)).unwrap();
+            store.put_bytes(&gives_one(*seed)).unwrap();
         }
     };
     let tree = Tree {

@@ -41,3 +41,4 @@ mod roles;
 mod security;
 mod sign_in;
 mod traces;
+mod user_evaluators;

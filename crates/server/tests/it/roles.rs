@@ -399,6 +399,8 @@ const EXPECTED: &[(&str, &str, &str)] = &[
         "admin editor product_owner auditor viewer",
     ),
     ("POST", "/{project}/evaluations/change", "admin editor"),
+    ("POST", "/api/v1/evaluator-modules", "admin editor"),
+    ("POST", "/{project}/evaluators/module", "admin editor"),
     // Live evaluation.
     (
         "GET",

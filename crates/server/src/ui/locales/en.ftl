@@ -2580,3 +2580,19 @@ guards-verdict-pass = Passes
 guards-verdict-edited = Passes with edits
 guards-verdict-rewrite = The model is asked again
 guards-verdict-blocked = Blocked
+
+### modules of evaluators
+evaluators-type-wasm = Module
+evaluators-about-wasm = A WebAssembly module of yours. It runs in the server, gets the example and the answer as JSON, replies with a score, and reaches nothing: no network, no files, no clock.
+evaluators-file = Module, a .wasm file
+evaluators-file-hint = At most { $size }. It exports memory, alloc and evaluate, and imports nothing.
+evaluators-module = Or its digest
+evaluators-module-hint = Of a module that was uploaded before
+evaluators-module-kept = Kept here, { $size }
+evaluators-module-missing = Not kept here; choose the file
+evaluators-fuel = Fuel
+evaluators-fuel-hint = An instruction takes about one
+evaluators-memory = Memory in MiB
+evaluators-memory-hint = At most 256
+evaluators-module-parameters = Parameters
+evaluators-module-parameters-hint = A JSON object that the module is told each time

@@ -2510,3 +2510,19 @@ guards-verdict-pass = 通過
 guards-verdict-edited = 編集して通過
 guards-verdict-rewrite = モデルに再回答させる
 guards-verdict-blocked = 遮断
+
+### modules of evaluators
+evaluators-type-wasm = モジュール
+evaluators-about-wasm = 自作の WebAssembly モジュールです。サーバーの中で動き、例と回答を JSON で受け取ってスコアを返します。ネットワーク、ファイル、時計など外部には一切アクセスできません。
+evaluators-file = モジュール (.wasm ファイル)
+evaluators-file-hint = { $size } まで。memory、alloc、evaluate をエクスポートし、何もインポートしないもの。
+evaluators-module = またはダイジェスト
+evaluators-module-hint = 以前にアップロードしたモジュールのもの
+evaluators-module-kept = 保管済み、{ $size }
+evaluators-module-missing = 保管されていません。ファイルを選んでください
+evaluators-fuel = 燃料
+evaluators-fuel-hint = 1 命令でおよそ 1 を使います
+evaluators-memory = メモリー (MiB)
+evaluators-memory-hint = 256 まで
+evaluators-module-parameters = パラメーター
+evaluators-module-parameters-hint = 毎回モジュールに渡す JSON オブジェクト
