@@ -1,4 +1,5 @@
-//! Scoring one answer: metrics in place, judges through the gateway, programs over HTTP.
+//! Scoring one answer: metrics in place, judges through the gateway, programs over HTTP,
+//! modules in a sandbox.
 //!
 //! Whatever goes wrong with an evaluator is `unscored`, never a number: a broken
 //! grader says nothing about what it grades. Raw replies are kept either way.

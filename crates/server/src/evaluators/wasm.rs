@@ -36,6 +36,8 @@ const SLICE: u64 = 5_000_000;
 const STACK_BYTES: usize = 1 << 20;
 const STACK_DEPTH: usize = 1000;
 const PAGES_PER_MIB: u64 = 16;
+/// What some compilers leave to be called before everything else.
+const INITIALIZE: &str = "_initialize";
 /// How much of a module's own words is repeated in messages.
 const WORD_BYTES: usize = 60;
 
@@ -158,7 +160,15 @@ pub fn compile(bytes: &[u8]) -> Result<Module, String> {
         return Err("this is no WebAssembly module; it begins otherwise".to_owned());
     }
     let module = Module::new(&engine(), bytes);
-    let module = module.map_err(|error| format!("this is no module that can run here: {error}"))?;
+    let module = module.map_err(|error| {
+        let why = error.to_string();
+        match why.contains("start function") {
+            true => "the module has a start function, which would run unbounded; export it as \
+                     _initialize instead"
+                .to_owned(),
+            false => format!("this is no module that can run here: {why}"),
+        }
+    })?;
     if let Some(import) = module.imports().next() {
         return Err(format!(
             "the module imports {:?} of {:?}; a module imports nothing, because it reaches nothing \
@@ -296,6 +306,12 @@ pub fn run(module: &Module, wasm: &WasmEvaluator, input: &Value) -> Result<Reply
     let mut machine = Machine::start(module, wasm)?;
     let text = input.to_string();
     let length = i32::try_from(text.len()).map_err(|_| "the answer is too large".to_owned())?;
+    if matches!(
+        module.get_export(INITIALIZE),
+        Some(ExternType::Func(func)) if func.params().is_empty() && func.results().is_empty()
+    ) {
+        machine.call::<(), ()>(INITIALIZE, ())?;
+    }
     let place: i32 = machine.call("alloc", length)?;
     machine.write(place, text.as_bytes())?;
     let packed: i64 = machine.call("evaluate", (place, length))?;
