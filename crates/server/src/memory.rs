@@ -92,25 +92,3 @@ pub(crate) async fn apart<T: Send + 'static>(
         })?;
     result.await.map_err(io::Error::other)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn this_program_runs_on_afterwards() {
-        let constant = "a text in the program's file";
-        give_back_code();
-        assert_eq!(
-            format!("{constant} {}", 6 * 7),
-            "a text in the program's file 42"
-        );
-    }
-
-    #[tokio::test]
-    async fn work_apart_gives_its_result_or_says_that_it_has_none() {
-        assert_eq!(apart(|| 6 * 7).await.ok(), Some(42));
-        let failed = apart(|| -> u8 { std::panic::panic_any(()) }).await;
-        assert!(failed.is_err());
-    }
-}

@@ -181,32 +181,3 @@ fn map_texts(body: Body, mut change: impl FnMut(&str) -> Result<String>) -> Resu
         }
     })
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tags_come_back_as_they_were() {
-        let text = "a @@@langfusePrompt:name=語/tone|label=production@@@ b @@@langfusePrompt:name=x|version=3@@@ c @@@langfusePrompt:name=x|version=3@@@";
-        let (body, partials) = from_tags(Body::Text(text.to_owned())).unwrap();
-        assert_eq!(
-            body,
-            Body::Text("a {{partials.p1}} b {{partials.p2}} c {{partials.p2}}".to_owned())
-        );
-        assert_eq!(partials["p1"], "prompt:語/tone@production");
-        let document = json!({"partials": partials});
-        assert_eq!(to_tags(body, &document), Body::Text(text.to_owned()));
-    }
-
-    #[test]
-    fn broken_tags_are_refused() {
-        for text in [
-            "@@@langfusePrompt:name=x",
-            "@@@langfusePrompt:label=x@@@",
-            "@@@langfusePrompt:x@@@",
-        ] {
-            assert!(from_tags(Body::Text(text.to_owned())).is_err(), "{text}");
-        }
-    }
-}

@@ -15,7 +15,8 @@ on_both_databases!(
     a_budget_holds_a_choice_and_a_larger_one_lets_it_go_on,
     a_killed_server_goes_on_where_it_was,
     an_own_entry_is_written_in_a_form,
-    mistakes_are_said_before_anything_is_asked
+    mistakes_are_said_before_anything_is_asked,
+    what_is_known_of_models_is_whole_and_what_is_not_known_is_not_met,
 );
 
 const DATASET: &str = "support/questions";
@@ -165,6 +166,15 @@ fn the_planted_best_wins_and_nobody_is_dropped_without_proof(place: Place) {
         live.get(&path(&id, "?quality=0&speed=0&cost=0")).status,
         400
     );
+    let nobody = live.get(&path(&id, "?usd_per_1000=0.0001")).json();
+    assert_eq!(
+        (
+            &nobody["result"]["recommended"],
+            &nobody["result"]["is_clear"]
+        ),
+        (&Value::Null, &json!(false)),
+        "{nobody:#}"
+    );
     assert_eq!(place.fake.seen().len(), 300);
 
     cited(&place, &live, &id);
@@ -251,7 +261,16 @@ fn pages_show_it(place: &Place, live: &Live, id: &str) {
         "fake/useless",
         "Is the best",
         "uses-best",
+        // The chart: one mark each, and the front that both are on.
+        "class=\"mark best\"",
+        "class=\"mark front\"",
+        "class=\"front\" d=\"M",
     ] {
+        assert!(page.contains(wanted), "{wanted}: {page}");
+    }
+    assert!(!page.contains("class=\"limit\""), "{page}");
+    let page = text(&format!("/default/choices/show?id={id}&usd_per_1000=0.5"));
+    for wanted in ["class=\"limit\"", "class=\"mark out\""] {
         assert!(page.contains(wanted), "{wanted}: {page}");
     }
     let page = text(&format!(
@@ -633,4 +652,50 @@ fn an_own_entry_is_written_in_a_form(place: Place) {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert_eq!(editor.get(&format!("{at}?name=nobody")).status, 404);
+}
+
+fn what_is_known_of_models_is_whole_and_what_is_not_known_is_not_met(place: Place) {
+    let place = place.with_key("admin");
+    let live = place.start();
+    let known = |query: &str| {
+        let found = live.get(&format!("/api/v1/model-catalog{query}")).json();
+        found["items"].as_array().unwrap().clone()
+    };
+    let shipped = known("?callable=false");
+    assert!(shipped.len() >= 16, "{} models", shipped.len());
+    for model in &shipped {
+        let card = &model["properties"];
+        assert!(!card["sources"].as_array().unwrap().is_empty(), "{model:#}");
+        for field in ["read_on", "licence", "open"] {
+            assert!(!card[field].is_null(), "{field}: {model:#}");
+        }
+    }
+    for wish in [
+        "language=tlh",
+        "region=mars",
+        "context_tokens=1000000000000",
+    ] {
+        assert!(known(&format!("?{wish}")).is_empty(), "{wish}");
+    }
+    let wrong = |card: &Value, path: &str| {
+        let at = "/api/v1/catalog/model_card/wrong/versions";
+        let reply = live.post(at, &json!({"content": card}));
+        assert!((400..500).contains(&reply.status), "{path}: {reply:?}");
+        assert!(reply.text().contains(path), "{path}: {reply:?}");
+    };
+    wrong(&json!({"model": "*"}), "/model");
+    wrong(&json!({"model": "a", "colour": "red"}), "colour");
+    let card = json!({
+        "model": "a", "read_on": "2026-13-01", "sources": ["http://a"], "context_tokens": 0,
+        "title": " ", "languages": [""],
+    });
+    for path in [
+        "/read_on",
+        "/sources/0",
+        "/context_tokens",
+        "/title",
+        "/languages",
+    ] {
+        wrong(&card, path);
+    }
 }

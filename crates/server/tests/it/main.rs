@@ -38,6 +38,7 @@ mod providers;
 mod releases;
 mod review;
 mod roles;
+mod sdk_prompts;
 mod security;
 mod sign_in;
 mod traces;
