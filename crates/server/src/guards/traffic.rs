@@ -382,6 +382,6 @@ fn count_hits(
         }
     }
     hits.rules = rules.into_values().collect();
-    hits.rules.sort_by(|a, b| b.calls.cmp(&a.calls));
+    hits.rules.sort_by_key(|rule| std::cmp::Reverse(rule.calls));
     Ok(hits)
 }
