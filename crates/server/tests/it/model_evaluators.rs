@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use engine::Embedder;
+use eval::bertscore::{BertScore, Encoded, Frequencies, score};
 use serde_json::{Value, json};
 use server::evaluators::EvaluatorDocument;
-use server::evaluators::bertscore::{BertScore, Encoded, Frequencies, score};
 use server::evaluators::rag::{
     FactualValue, answer_relevancy, context_precision, factual_correctness, faithfulness,
     object_of, read_statements, read_support,

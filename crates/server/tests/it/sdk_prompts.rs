@@ -141,9 +141,9 @@ fn langfuses_prompts_come_back_as_they_went_in(place: Place) {
             "prompt[1]",
         ),
         (json!([{"type": "placeholder"}]), "prompt[0]"),
-        (json!("@@@langfusePrompt:name=x"), "prompt"),
-        (json!("@@@langfusePrompt:label=x@@@"), "prompt"),
-        (json!("@@@langfusePrompt:x@@@"), "prompt"),
+        (json!("@@@langfusePrompt:name=x"), "tag"),
+        (json!("@@@langfusePrompt:label=x@@@"), "tag"),
+        (json!("@@@langfusePrompt:x@@@"), "tag"),
     ] {
         let refused = create(&live, "wrong", &prompt);
         assert_eq!(refused.status, 400, "{prompt}: {refused:?}");
