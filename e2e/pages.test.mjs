@@ -58,6 +58,7 @@ async function fill(server) {
   await server.call("/api/v1/scores", { trace_id: tool, name: "thumbs", value: -1, comment: "Wrong city" });
   await server.call("/api/v1/scores", { trace_id: hostile, name: "thumbs", value: 1 });
   await ship(server);
+  await guard(server);
   await collect(server, tool);
   await choose(server);
   await judge(server);
@@ -191,6 +192,17 @@ async function ship(server) {
 }
 const APP = encodeURIComponent("案内/天気");
 
+/** A policy with every way of acting. */
+async function guard(server) {
+  const rules = [
+    { name: "個人情報", at: ["input", "tool_result"], check: { type: "pii" }, action: { type: "redact", reversible: true } },
+    { name: "attacks", at: ["input", "retrieved"], check: { type: "injection" }, action: { type: "block" }, on_failure: "closed" },
+    { name: "tone", at: ["output"], shadow: true, check: { type: "judge", rubric: "How rude it is.", model: "acme/echo" }, action: { type: "flag" }, deadline_ms: 1500 },
+  ];
+  const content = { description: "What stays here.", applies_to: { models: ["acme/none"] }, rules };
+  await server.call("/api/v1/catalog/guard/safe/versions", { content, message: "first" });
+}
+
 const pages = [
   ["overview-empty", () => [empty, "/"]],
   ["traces-empty", () => [empty, "/traces"]],
@@ -235,6 +247,10 @@ const pages = [
   ["live-show", () => [full, `/live/show?name=${LIVE}`]],
   ["evaluator-wasm", () => [full, "/evaluators/edit?type=wasm"]],
   ["live-paused", () => [full, "/live/show?name=exact"]],
+  ["guards-empty", () => [empty, "/guards"]],
+  ["guards", () => [full, "/guards"]],
+  ["guard-editor-new", () => [full, "/guards/edit"]],
+  ["guard-editor", () => [full, "/guards/edit?name=safe"]],
   ["experiments-empty", () => [empty, "/experiments"]],
   ["experiments", () => [full, "/experiments"]],
   ["experiments-new", () => [full, "/experiments/new"]],
