@@ -28,7 +28,7 @@ def policy(server):
 
 
 def test_a_text(client, policy):
-    answer = client.moderations.create(model=policy, input="What a lovely day.")
+    answer = client.moderations.create(model=policy, input="How do I sort a list in Python?")
     assert answer.id.startswith("modr-") and answer.model == policy
     [result] = answer.results
     assert result.flagged is False
