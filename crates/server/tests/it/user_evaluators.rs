@@ -498,7 +498,7 @@ fn travels(place: &Place, live: &Live) {
     let args = ["apply", &tree, "--project", "third", "--yes"];
     place.meguri(&args).assert_done();
     let third = live.with_key(&place.make_key("third", "viewer").1);
-    let path = "/api/v1/catalog/evaluator/page%2Fz";
+    let path = "/api/v1/catalog/evaluator/page%2Fz/versions";
     assert_eq!(third.get(path).status, 200);
     let args = ["plan", &tree, "--project", "third", "--json"];
     let again = place.meguri(&args).json();
