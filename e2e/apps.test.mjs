@@ -117,7 +117,10 @@ for (const lang of ["en", "ja"]) {
       const { context, page, assertClean } = await openPage(browser, server, { lang, storageState: state });
       await page.goto(`${server.url}/default/experiments`);
       await page.getByRole("link", { name: t("experiments-new") }).first().click();
-      for (const [field, value] of Object.entries({ name: "kinder", target: "desk/polish", pointer: "production", control: "1", candidate: "2", minimum_sample: "100" })) await page.fill(`#f-${field}`, value);
+      for (const [field, value] of Object.entries({ name: "kinder", target: "desk/polish", pointer: "production" })) await page.fill(`#f-${field}`, value);
+      // The target's versions come when it is known.
+      for (const [field, version] of Object.entries({ control: "1", candidate: "2" })) await page.locator(`select#f-${field}`).selectOption(version);
+      await page.fill("#f-minimum_sample", "100");
       await page.getByRole("button", { name: t("save"), exact: true }).click();
       await page.getByText(t("experiments-never"), { exact: true }).waitFor();
       await page.getByRole("button", { name: t("experiments-start"), exact: true }).first().click();
