@@ -213,11 +213,14 @@ pub(crate) async fn watch(
     }))
 }
 
+/// Placeholders that stand for a kept value have names of their own: what another rule takes out
+/// for good is numbered within its text, and must never be put back as somebody else's value.
 fn pseudonyms(vault: &Arc<Mutex<Vault>>) -> guard::Pseudonyms {
     let vault = vault.clone();
     Arc::new(move |label, value| {
         let mut vault = lock(&vault);
-        vault.placeholder(label, value).ok().map(str::to_owned)
+        let label = format!("KEPT_{label}");
+        vault.placeholder(&label, value).ok().map(str::to_owned)
     })
 }
 

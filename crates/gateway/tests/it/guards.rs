@@ -282,9 +282,9 @@ async fn values_go_up_as_pseudonyms_and_come_back_as_themselves() {
     let action = json!({"type": "redact", "reversible": true});
     let rig = guarded(&mail(&["input"], &action));
     rig.provider.always(said_in(&[
-        "I wrote to <EMA",
+        "I wrote to <KEPT_EMA",
         "IL_1> and ",
-        "<EMAIL_2",
+        "<KEPT_EMAIL_2",
         ">.",
     ]));
     let request = ask("write to ann@example.com, then bob@example.org, then ann@example.com");
@@ -296,17 +296,38 @@ async fn values_go_up_as_pseudonyms_and_come_back_as_themselves() {
     let seen = rig.provider.seen().remove(0).json();
     assert_eq!(
         seen["messages"][0]["content"],
-        "write to <EMAIL_1>, then <EMAIL_2>, then <EMAIL_1>"
+        "write to <KEPT_EMAIL_1>, then <KEPT_EMAIL_2>, then <KEPT_EMAIL_1>"
     );
     let (call, _) = records(&rig);
     assert_eq!(
-        call.output[0]["content"], "I wrote to <EMAIL_1> and <EMAIL_2>.",
+        call.output[0]["content"], "I wrote to <KEPT_EMAIL_1> and <KEPT_EMAIL_2>.",
         "values are not recorded"
     );
     let (_, answer) = rig.chat_json(&request).await;
     assert_eq!(
         answer["choices"][0]["message"]["content"],
         "I wrote to ann@example.com and bob@example.org."
+    );
+}
+
+/// What is taken out of an answer for good is not put back as what the caller wrote.
+#[tokio::test]
+async fn what_is_taken_out_for_good_never_becomes_a_kept_value() {
+    let rules = json!([
+        {"name": "in", "at": ["input"], "check": {"type": "pii", "kinds": ["email"]},
+            "action": {"type": "redact", "reversible": true}},
+        {"name": "out", "at": ["input", "output"], "check": {"type": "pii", "kinds": ["email", "credit_card"]},
+            "action": {"type": "redact"}},
+    ]);
+    let rig = guarded(&rules);
+    let said = "Ask bob@example.org, not <KEPT_EMAIL_1>.";
+    rig.provider.always(Answer::text(said));
+    let heard = hear(&rig, ask("I am ann@example.com")).await;
+    assert_eq!(heard.text, "Ask <EMAIL_1>, not ann@example.com.");
+    let (_, answer) = rig.chat_json(&ask("I am ann@example.com")).await;
+    assert_eq!(
+        answer["choices"][0]["message"]["content"],
+        heard.text.as_str()
     );
 }
 
