@@ -589,9 +589,14 @@ fn open_connection(
         hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
             let http = http.clone();
             async move {
-                Ok::<_, std::convert::Infallible>(
-                    http.answer(connection, request.map(Body::new)).await,
-                )
+                let (head, body) = request.into_parts();
+                let (body, leftover) = crate::leftover::lend(&head, body);
+                let request = hyper::Request::from_parts(head, body);
+                let mut answer = http.answer(connection, request).await;
+                if let Some(leftover) = leftover {
+                    leftover.settle(answer.headers_mut()).await;
+                }
+                Ok::<_, std::convert::Infallible>(answer)
             }
         });
     let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());

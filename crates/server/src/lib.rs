@@ -27,6 +27,7 @@ pub mod improve;
 pub mod inference;
 pub mod jobs;
 pub mod keys;
+mod leftover;
 pub mod live;
 pub mod members;
 mod memory;

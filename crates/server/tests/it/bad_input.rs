@@ -2,6 +2,8 @@
 //! client's own protocol, and the server goes on.
 
 use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use testkit::provider::{Answer, Fault};
@@ -227,6 +229,70 @@ fn too_large_bodies() {
     assert_eq!(admin.get("/v1/models").status, 200);
     assert_eq!(place.fake.seen().len(), 0);
     assert_alive(&place, &live);
+}
+
+/// Clients send the body in a second write and keep the connection: a refusal that
+/// needed only the head must not end it unsaid.
+#[test]
+fn a_refusal_before_the_body_keeps_the_connection() {
+    let place = Place::new();
+    let live = place.start();
+    let head = |length: usize| {
+        format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer mgr_dev_nothing\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n",
+            live.address
+        )
+    };
+    let mut stream = live.connect();
+    for _ in 0..3 {
+        stream.write_all(head(2000).as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        stream.write_all(&[b' '; 2000]).unwrap();
+        let answer = read_one(&mut stream);
+        assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+        assert!(
+            !answer.to_lowercase().contains("connection: close"),
+            "{answer}"
+        );
+    }
+    // A long one, and one that asks first, are not read: the answer says that the connection ends.
+    for more in [
+        head(5 << 20),
+        head(2000).replace("\r\n\r\n", "\r\nexpect: 100-continue\r\n\r\n"),
+    ] {
+        let mut stream = live.connect();
+        stream.write_all(more.as_bytes()).unwrap();
+        let answer = read_one(&mut stream).to_lowercase();
+        assert!(answer.starts_with("http/1.1 401 "), "{answer}");
+        assert!(answer.contains("connection: close"), "{answer}");
+    }
+}
+
+/// One answer of a connection that stays open: its head and its body.
+fn read_one(stream: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    let mut byte = [0];
+    while !text.ends_with(b"\r\n\r\n") {
+        assert_eq!(
+            stream.read(&mut byte).unwrap(),
+            1,
+            "the connection ended: {:?}",
+            String::from_utf8_lossy(&text)
+        );
+        text.push(byte[0]);
+    }
+    let head = String::from_utf8(text).unwrap();
+    let length = head
+        .lines()
+        .find_map(|line| {
+            line.to_ascii_lowercase()
+                .strip_prefix("content-length: ")
+                .map(str::to_owned)
+        })
+        .unwrap();
+    let mut body = vec![0; length.parse().unwrap()];
+    stream.read_exact(&mut body).unwrap();
+    head
 }
 
 #[test]
