@@ -177,6 +177,8 @@ def own():
     for path in sorted([*OWN.glob("en/*.txt"), *OWN.glob("ja/*.txt")]):
         language, name = path.parent.name, path.stem
         task, kind = name.split("-", 1)
+        # These weigh and are measured apart: ordinary texts would drown them.
+        topic = "".join(f"-{topic}" for topic in ("friendly", "indirect") if kind.endswith(topic))
         use, variants = "train", 1
         for line in path.read_text().splitlines():
             if line.startswith("@ "):
@@ -185,7 +187,7 @@ def own():
             elif line.strip() and not line.startswith("#"):
                 for text in expand(line.replace("\\n", "\n"), variants):
                     label = int(not kind.startswith("benign"))
-                    source = f"own-{language}" + ("!" if use == "test" else "")
+                    source = f"own-{language}" + topic + ("!" if use == "test" else "")
                     arguments = (source, "Apache-2.0", language, use, label, text)
                     if task == "both":
                         both(*arguments)

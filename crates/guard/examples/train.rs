@@ -6,12 +6,12 @@
 
 #![expect(clippy::print_stdout, reason = "a command-line program")]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::time::Instant;
 
 use guard::bench::{Outcome, report};
-use guard::classify::{Labelled, Linear, Task, TrainOptions, clusters, train};
+use guard::classify::{Labelled, Linear, Task, TrainOptions, clusters, train, windows};
 use serde::Deserialize;
 
 /// Two texts with half of their character 5-grams in common are the same text to us.
@@ -33,7 +33,7 @@ struct Row {
     r#use: Use,
 }
 
-#[derive(Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[serde(rename_all = "snake_case")]
 enum Use {
     Train,
@@ -48,6 +48,7 @@ struct Arguments {
     without: Option<String>,
     set: Vec<(String, f64)>,
     show: bool,
+    windows: Option<String>,
 }
 
 fn main() -> Result<(), Failure> {
@@ -85,6 +86,7 @@ fn arguments() -> Result<Arguments, Failure> {
         without: None,
         set: Vec::new(),
         show: false,
+        windows: None,
     };
     while let Some(flag) = all.next() {
         if flag == "--show" {
@@ -95,6 +97,7 @@ fn arguments() -> Result<Arguments, Failure> {
         match flag.as_str() {
             "--task" => out.task = Some(value),
             "--without" => out.without = Some(value),
+            "--windows" => out.windows = Some(value),
             "--set" => {
                 let (name, value) = value.split_once('=').ok_or(usage)?;
                 out.set.push((name.to_owned(), value.parse()?));
@@ -128,6 +131,9 @@ fn run(task: Task, mut rows: Vec<Row>, arguments: &Arguments) -> Result<(), Fail
     let bytes = trained.with_threshold(&benign, share(&arguments.set))?;
     let seconds = started.elapsed().as_secs_f64();
     let model = Linear::read(&bytes)?;
+    if let Some(path) = &arguments.windows {
+        return write_windows(&model, &rows, Path::new(path));
+    }
     measure(&model, of(Use::Test));
     if arguments.show {
         show_worst(&model, of(Use::Tune));
@@ -146,6 +152,66 @@ fn run(task: Task, mut rows: Vec<Row>, arguments: &Arguments) -> Result<(), Fail
         )?;
     }
     Ok(())
+}
+
+/// Adds the windows to a file that are to be embedded: of so many texts of each source and label,
+/// the same ones each time. Embedding all would take hours and change little.
+fn write_windows(model: &Linear, rows: &[Row], path: &Path) -> Result<(), Failure> {
+    let known = std::fs::read_to_string(path).unwrap_or_default();
+    let mut all: BTreeSet<String> = known
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()?;
+    for row in picked(rows) {
+        all.extend(windows_of(model, row).into_iter().map(str::to_owned));
+    }
+    let mut all: Vec<String> = all.into_iter().collect();
+    // Texts of one length are embedded together: none waits for a longer one.
+    all.sort_by_key(|text| text.chars().count());
+    let mut out = String::new();
+    for window in &all {
+        out.push_str(&serde_json::to_string(window)?);
+        out.push('\n');
+    }
+    println!("{} windows", all.len());
+    Ok(std::fs::write(path, out)?)
+}
+
+/// So many texts of each source, use and label.
+fn picked(rows: &[Row]) -> Vec<&Row> {
+    let mut order: Vec<(base::Digest, &Row)> = rows
+        .iter()
+        .map(|row| (base::Digest::of(row.text.as_bytes()), row))
+        .collect();
+    order.sort_by_key(|(digest, _)| *digest);
+    let mut counts: HashMap<(&str, Use, u8), usize> = HashMap::new();
+    let taken = order.into_iter().filter(|(_, row)| {
+        let count = counts
+            .entry((&row.source, row.r#use, row.label))
+            .or_default();
+        *count += 1;
+        let most = match row.r#use {
+            Use::Train => 500,
+            Use::Tune => 250,
+            Use::Test => 150,
+        };
+        *count <= most
+    });
+    taken.map(|(_, row)| row).collect()
+}
+
+/// The windows of a text that count: those that the linear classifier finds worst.
+fn windows_of<'t>(model: &Linear, row: &'t Row) -> Vec<&'t str> {
+    const MOST: usize = 4;
+    let mut found: Vec<&str> = windows(&row.text)
+        .into_iter()
+        .map(|range| row.text[range].trim())
+        .collect();
+    if found.len() > MOST {
+        found.sort_by(|a, b| model.score(b).total_cmp(&model.score(a)));
+        found.truncate(MOST);
+    }
+    found
 }
 
 /// The settings, with what `--set` changes of them.

@@ -461,7 +461,22 @@ fn base64_value(byte: u8) -> Option<u8> {
 }
 
 fn is_address(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~:/?#[]@!$&'()*+,;=%".contains(&byte)
+    const ADDRESS: [bool; 256] = {
+        let mut table = [false; 256];
+        let signs = b"-._~:/?#[]@!$&'()*+,;=%";
+        let mut at = 0;
+        while at < signs.len() {
+            table[signs[at] as usize] = true;
+            at += 1;
+        }
+        let mut b = 0;
+        while b < 128 {
+            table[b] |= (b as u8).is_ascii_alphanumeric();
+            b += 1;
+        }
+        table
+    };
+    ADDRESS[usize::from(byte)]
 }
 
 /// The letter that a tag character says.

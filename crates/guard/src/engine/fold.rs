@@ -113,10 +113,14 @@ impl Folded {
                 self.text[before..].make_ascii_lowercase();
             }
             Kind::Leet | Kind::Rot13 => {
-                let folded = run
-                    .bytes()
-                    .map(|b| char::from(table[usize::from(b & 0x7F)]));
-                self.text.extend(folded);
+                let mut folded = [0; 64];
+                for part in run.as_bytes().chunks(folded.len()) {
+                    for (slot, b) in folded.iter_mut().zip(part) {
+                        *slot = table[usize::from(b & 0x7F)];
+                    }
+                    let text = std::str::from_utf8(&folded[..part.len()]);
+                    self.text.push_str(text.unwrap_or_default());
+                }
             }
         }
     }

@@ -12,8 +12,17 @@ pub(super) fn score(text: &str) -> f32 {
     let (mut letters, mut broken) = (0_usize, 0_usize);
     let mut before = ' ';
     for c in text.chars() {
-        letters += usize::from(is_letter(c));
-        broken += usize::from(is_broken(c)) + 2 * usize::from(is_mojibake(before, c));
+        if c.is_ascii() {
+            let class = CLASS[c as usize];
+            letters += usize::from(class & LETTER != 0);
+            broken += usize::from(class & BROKEN != 0);
+            if before.is_ascii() {
+                continue;
+            }
+        }
+        letters += usize::from(!c.is_ascii() && is_letter(c));
+        broken += usize::from(!c.is_ascii() && is_broken(c));
+        broken += 2 * usize::from(is_mojibake(before, c));
         before = c;
     }
     if letters + broken < FEWEST_LETTERS {
@@ -42,7 +51,8 @@ fn is_mojibake(before: char, c: char) -> bool {
 
 /// How much of the words of Latin letters could not be said.
 fn unsayable(text: &str) -> f32 {
-    let words = text.split(|c: char| !c.is_ascii_alphabetic());
+    let is_latin = |b: &u8| b.is_ascii_alphabetic();
+    let words = text.as_bytes().split(|b| !is_latin(b));
     let (mut all, mut bad) = (0_usize, 0_usize);
     for word in words.filter(|word| word.len() >= 4) {
         all += word.len();
@@ -56,24 +66,58 @@ fn unsayable(text: &str) -> f32 {
     bad as f32 / all as f32
 }
 
-fn is_unsayable(word: &str) -> bool {
-    // An acronym, or a name of code.
-    if word.bytes().all(|b| b.is_ascii_uppercase()) {
-        return false;
+fn is_unsayable(word: &[u8]) -> bool {
+    let (mut capitals, mut vowels, mut rare, mut run, mut longest) = (0, 0, 0, 0, 0);
+    for b in word {
+        let class = CLASS[usize::from(*b)];
+        capitals += usize::from(b.is_ascii_uppercase());
+        rare += usize::from(class & RARE != 0);
+        if class & VOWEL != 0 {
+            vowels += 1;
+            run = 0;
+        } else {
+            run += 1;
+            longest = longest.max(run);
+        }
     }
-    let is_vowel = |b: u8| b"aeiouyAEIOUY".contains(&b);
-    let vowels = word.bytes().filter(|b| is_vowel(*b)).count();
-    let longest = word
-        .as_bytes()
-        .split(|b| is_vowel(*b))
-        .map(<[u8]>::len)
-        .max();
-    let rare = word
-        .bytes()
-        .filter(|b| b"qxzjkwvQXZJKWV".contains(b))
-        .count();
-    vowels == 0 || longest >= Some(5) || word.len() >= 6 && rare * 3 > word.len()
+    // An acronym, or a name of code.
+    let acronym = capitals == word.len();
+    !acronym && (vowels == 0 || longest >= 5 || word.len() >= 6 && rare * 3 > word.len())
 }
+
+const LETTER: u8 = 1;
+const VOWEL: u8 = 2;
+const RARE: u8 = 4;
+const BROKEN: u8 = 8;
+
+/// What the characters of ASCII are.
+static CLASS: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut b = 0;
+    while b < 128 {
+        let c = b as u8;
+        if c.is_ascii_alphanumeric() {
+            table[b] |= LETTER;
+        }
+        if matches!(
+            c.to_ascii_lowercase(),
+            b'a' | b'e' | b'i' | b'o' | b'u' | b'y'
+        ) {
+            table[b] |= VOWEL;
+        }
+        if matches!(
+            c.to_ascii_lowercase(),
+            b'q' | b'x' | b'z' | b'j' | b'k' | b'w' | b'v'
+        ) {
+            table[b] |= RARE;
+        }
+        if c.is_ascii_control() && !matches!(c, 9..=13) {
+            table[b] |= BROKEN;
+        }
+        b += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {

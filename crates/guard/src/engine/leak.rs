@@ -19,6 +19,8 @@ const MOST_HELD: usize = 200;
 #[derive(Debug)]
 pub struct PromptIndex {
     states: Vec<State>,
+    /// Where letters of ASCII lead from the beginning, where most texts are most of the time.
+    first: [u32; 128],
 }
 
 #[derive(Clone, Debug)]
@@ -53,13 +55,27 @@ impl PromptIndex {
                 link: NONE,
                 next: Vec::new(),
             }],
+            first: [NONE; 128],
         };
         let mut last = 0;
         let folded = fold_text(Kind::Plain, prompt);
         for c in folded.chars().filter(|c| is_letter(*c)).take(MOST_CHARS) {
             last = index.extend(last, c);
         }
+        for (c, to) in &index.states[0].next {
+            if let Some(first) = index.first.get_mut(*c as usize) {
+                *first = *to;
+            }
+        }
         index
+    }
+
+    #[inline]
+    fn go(&self, state: u32, c: char) -> Option<u32> {
+        match (state, self.first.get(c as usize)) {
+            (0, Some(to)) => (*to != NONE).then_some(*to),
+            _ => self.at(state).go(c),
+        }
     }
 
     fn add(&mut self, state: State) -> u32 {
@@ -140,15 +156,19 @@ impl Leak {
             return None;
         }
         let mut passage = None;
-        let goes_on = self.index.at(self.state).go(c).is_some();
-        if !goes_on || self.places.len() >= self.least + MOST_HELD {
+        let mut next = self.index.go(self.state, c);
+        if next.is_none() || self.places.len() >= self.least + MOST_HELD {
             passage = self.end();
+            if passage.is_some() {
+                next = self.index.go(self.state, c);
+            }
         }
-        while self.state != 0 && self.index.at(self.state).go(c).is_none() {
+        while self.state != 0 && next.is_none() {
             self.state = self.index.at(self.state).link;
             self.keep(self.index.at(self.state).len as usize);
+            next = self.index.go(self.state, c);
         }
-        if let Some(next) = self.index.at(self.state).go(c) {
+        if let Some(next) = next {
             self.state = next;
             self.places.push_back((start, end));
         }
@@ -156,9 +176,8 @@ impl Leak {
     }
 
     fn keep(&mut self, len: usize) {
-        while self.places.len() > len {
-            self.places.pop_front();
-        }
+        let gone = self.places.len().saturating_sub(len);
+        self.places.drain(..gone);
     }
 
     /// The passage that ends here, if it is long enough.

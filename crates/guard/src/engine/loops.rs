@@ -13,8 +13,8 @@ const BUCKETS: usize = 1 << 13;
 
 pub(super) struct Loops {
     ring: Vec<char>,
-    /// Where a gram was last seen, by its hash; the newest wins.
-    seen: Vec<(u32, usize)>,
+    /// Where a gram was last seen, by its hash, counted from one; the newest wins.
+    seen: Vec<(u32, u32)>,
     count: usize,
     hash: u64,
     period: usize,
@@ -26,7 +26,7 @@ impl Loops {
     pub(super) fn new() -> Self {
         Loops {
             ring: vec!['\0'; MEMORY],
-            seen: vec![(0, usize::MAX); BUCKETS],
+            seen: vec![(0, 0); BUCKETS],
             count: 0,
             hash: 0,
             period: 0,
@@ -50,12 +50,14 @@ impl Loops {
             self.letters += usize::from(is_letter(c));
         } else {
             let (known, place) = self.seen[slot];
-            let again = place < at && known == check && at - place < MEMORY && place + 1 >= GRAM;
-            self.period = if again { at - place } else { 0 };
+            // Texts that are longer than such a number counts begin at one again: distances hold.
+            let back = (at as u32).wrapping_add(1).wrapping_sub(place) as usize;
+            let again = known == check && back < MEMORY && place as usize >= GRAM;
+            self.period = if again { back } else { 0 };
             self.run = if again { GRAM } else { 0 };
             self.letters = self.run;
         }
-        self.seen[slot] = (check, at);
+        self.seen[slot] = (check, (at as u32).wrapping_add(1));
         let circles = self.run >= 2 * self.period && self.letters * 2 >= self.run;
         (self.period > 0 && circles).then_some((self.run, self.period))
     }

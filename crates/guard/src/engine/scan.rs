@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use aho_corasick::automaton::Automaton as _;
 use aho_corasick::nfa::contiguous;
@@ -80,13 +81,66 @@ pub(super) struct Scanner {
     anywhere: Option<Machine>,
     at_word: Option<Machine>,
     words: Option<Trie>,
-    /// Which of the three can begin with a byte, as bits.
-    first: [u8; 256],
+    /// Which of the three can begin with some bytes, as bits.
+    begins: Begins,
+}
+
+/// Which automata live on after the first bytes of a position. Nearly every position of a text
+/// ends here, without a step of an automaton. Filled as texts need it: what an entry says follows
+/// from the automata alone, so whoever fills it writes the same.
+struct Begins {
+    /// After one byte.
+    byte: Box<[AtomicU8]>,
+    /// Only the first table is used: there is too little to look for to be worth the others.
+    small: bool,
+    /// After two, at `first << 8 | second`; not for leads of three-byte characters.
+    pair: Box<[AtomicU8]>,
+    /// After a character of three bytes, at its number.
+    wide: Box<[AtomicU8]>,
+}
+
+impl Begins {
+    fn new(small: bool) -> Self {
+        let table = |len: usize| (0..len).map(|_| AtomicU8::new(0)).collect();
+        let large = if small { 0 } else { 1 << 16 };
+        Begins {
+            byte: table(1 << 8),
+            small,
+            pair: table(large),
+            wide: table(large),
+        }
+    }
+
+    /// The entry for a position, and how many of its bytes that is about.
+    #[inline]
+    fn entry(&self, bytes: &[u8], at: usize) -> (&AtomicU8, usize) {
+        match &bytes[at..] {
+            [first, ..] if self.small => (&self.byte[usize::from(*first)], 1),
+            [first @ 0xE0..=0xEF, second, third, ..] => {
+                (&self.wide[wide(*first, *second, *third)], 3)
+            }
+            [first @ ..=0xDF | first @ 0xF0.., second, ..] => {
+                (&self.pair[pair(*first, *second)], 2)
+            }
+            [first, ..] => (&self.byte[usize::from(*first)], 1),
+            [] => (&self.byte[0], 1),
+        }
+    }
+}
+
+fn pair(first: u8, second: u8) -> usize {
+    usize::from(first) << 8 | usize::from(second)
+}
+
+fn wide(first: u8, second: u8, third: u8) -> usize {
+    usize::from(first & 0xF) << 12 | usize::from(second & 0x3F) << 6 | usize::from(third & 0x3F)
 }
 
 const ANYWHERE: u8 = 1;
 const AT_WORD: u8 = 2;
 const WORDS: u8 = 4;
+/// The entry of a table was filled.
+const KNOWN: u8 = 8;
 
 impl fmt::Debug for Scanner {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -129,28 +183,14 @@ impl Scanner {
         let anywhere = Machine::new(&targets, |target| !words_first(target))?;
         let at_word = Machine::new(&targets, words_first)?;
         let words = Trie::new(kind, &targets)?;
-        let mut first = [0; 256];
-        for (byte, bits) in first.iter_mut().enumerate() {
-            let byte = byte as u8;
-            let mut set = |begins: bool, bit: u8| *bits |= if begins { bit } else { 0 };
-            set(
-                anywhere
-                    .as_ref()
-                    .is_some_and(|m| m.first[usize::from(byte)]),
-                ANYWHERE,
-            );
-            set(
-                at_word.as_ref().is_some_and(|m| m.first[usize::from(byte)]),
-                AT_WORD,
-            );
-            set(words.as_ref().is_some_and(|trie| trie.begins(byte)), WORDS);
-        }
+        let few = words.as_ref().is_none_or(|trie| trie.nfa.is_none());
+        let small = few && anywhere.is_none() && at_word.is_none();
         Ok(Scanner {
             targets,
             anywhere,
             at_word,
             words,
-            first,
+            begins: Begins::new(small),
         })
     }
 
@@ -167,11 +207,11 @@ impl Scanner {
         let mut at = state.at - folded.off;
         let mut caches = Caches::default();
         while at < bytes.len() {
-            let mut bits = self.first[usize::from(bytes[at])];
+            let mut bits = self.begins(bytes, at);
             if bits & AT_WORD != 0 && at > 0 && bytes[at - 1].is_ascii_alphanumeric() {
                 bits &= !AT_WORD;
             }
-            if bits != 0 {
+            if bits & !KNOWN != 0 {
                 state.hits.clear();
                 if !self.try_at(bytes, at, bits, finished, &mut caches, &mut state.hits) {
                     break;
@@ -183,6 +223,31 @@ impl Scanner {
             at += 1;
         }
         state.at = at + folded.off;
+    }
+
+    /// What can begin at a position.
+    #[inline]
+    fn begins(&self, bytes: &[u8], at: usize) -> u8 {
+        let (entry, len) = self.begins.entry(bytes, at);
+        match entry.load(Ordering::Relaxed) {
+            0 => self.fill(entry, &bytes[at..at + len]),
+            bits => bits,
+        }
+    }
+
+    #[cold]
+    fn fill(&self, entry: &AtomicU8, bytes: &[u8]) -> u8 {
+        let lives = |machine: &Option<Machine>, bit: u8| match machine {
+            Some(machine) if machine.lives(bytes) => bit,
+            _ => 0,
+        };
+        let words = self.words.as_ref().is_some_and(|trie| trie.begins(bytes));
+        let bits = KNOWN
+            | lives(&self.anywhere, ANYWHERE)
+            | lives(&self.at_word, AT_WORD)
+            | if words { WORDS } else { 0 };
+        entry.store(bits, Ordering::Relaxed);
+        bits
     }
 
     /// Collects what matches at a position; false when only more text can tell.
@@ -310,7 +375,6 @@ struct Machine {
     /// Per pattern: its target, and how many characters a match may have.
     of: Vec<(usize, usize)>,
     max_chars: usize,
-    first: [bool; 256],
 }
 
 /// Room for the states of one automaton. They are made as texts need them.
@@ -343,14 +407,31 @@ impl Machine {
             let dfa = dfa.clone();
             Box::new(move || dfa.create_cache()) as CacheMaker
         };
-        let first = first_bytes(&dfa).map_err(|message| (target, message))?;
         Ok(Some(Machine {
             dfa,
             caches: Pool::new(maker),
             of,
             max_chars,
-            first,
         }))
+    }
+
+    /// Whether a position that begins with these bytes can still match, or has matched.
+    fn lives(&self, bytes: &[u8]) -> bool {
+        let mut cache = self.caches.get();
+        let anchored = start::Config::new().anchored(Anchored::Yes);
+        let Ok(mut state) = self.dfa.start_state(&mut cache, &anchored) else {
+            return true;
+        };
+        for byte in bytes {
+            match self.dfa.next_state(&mut cache, state, *byte) {
+                Ok(next) if next.is_dead() => return false,
+                // It may die with the next byte and still have found something.
+                Ok(next) if next.is_match() || next.is_quit() => return true,
+                Ok(next) => state = next,
+                Err(_) => return true,
+            }
+        }
+        true
     }
 
     /// False when the text ends before the automaton does.
@@ -455,28 +536,19 @@ fn build(hirs: &[Hir]) -> Result<Arc<DFA>, String> {
     Ok(Arc::new(dfa))
 }
 
-fn first_bytes(dfa: &DFA) -> Result<[bool; 256], String> {
-    let mut cache = dfa.create_cache();
-    let anchored = start::Config::new().anchored(Anchored::Yes);
-    let mut first = [false; 256];
-    for byte in 0..=255_u8 {
-        let start = dfa
-            .start_state(&mut cache, &anchored)
-            .map_err(|error| error.to_string())?;
-        let next = dfa
-            .next_state(&mut cache, start, byte)
-            .map_err(|error| error.to_string())?;
-        first[usize::from(byte)] = !next.is_dead();
-    }
-    Ok(first)
-}
+/// Up to so many words are compared one by one.
+const FEW_WORDS: usize = 8;
 
 /// The words of all lists, as one trie.
 struct Trie {
-    nfa: contiguous::NFA,
+    /// None where the words are few: then each is compared, and nothing need be built. Marks in
+    /// prompts are such, and differ from call to call.
+    nfa: Option<contiguous::NFA>,
+    few: Vec<String>,
     /// Per word: its target and its length in bytes.
     of: Vec<(usize, usize)>,
-    first: [bool; 256],
+    /// The first three bytes of each word, or all of a shorter one.
+    starts: Vec<Vec<u8>>,
 }
 
 impl Trie {
@@ -503,34 +575,71 @@ impl Trie {
         if all.is_empty() {
             return Ok(None);
         }
-        let mut first = [false; 256];
-        for word in &all {
-            first[usize::from(word.as_bytes()[0])] = true;
+        let starts = all.iter().map(|word| word.bytes().take(3).collect());
+        let mut starts: Vec<Vec<u8>> = starts.collect();
+        starts.sort_unstable();
+        starts.dedup();
+        if all.len() <= FEW_WORDS {
+            return Ok(Some(Trie {
+                nfa: None,
+                few: all,
+                of,
+                starts,
+            }));
         }
         let nfa = contiguous::Builder::new()
             .match_kind(aho_corasick::MatchKind::Standard)
             .build(&all)
             .map_err(|error| (of[0].0, format!("the list is too large: {error}")))?;
-        Ok(Some(Trie { nfa, of, first }))
+        Ok(Some(Trie {
+            nfa: Some(nfa),
+            few: Vec::new(),
+            of,
+            starts,
+        }))
     }
 
-    fn begins(&self, byte: u8) -> bool {
-        self.first[usize::from(byte)]
+    /// As [`Trie::run`], word by word.
+    fn compare(&self, text: &[u8], at: usize, finished: bool, hits: &mut Vec<Hit>) -> bool {
+        let mut settled = true;
+        for (word, (target, len)) in self.few.iter().zip(&self.of) {
+            if text.starts_with(word.as_bytes()) {
+                hits.push(Hit {
+                    target: *target,
+                    end: at + len,
+                });
+            }
+            // Also when all of the word is there: what comes after it decides.
+            settled &= finished || !word.as_bytes().starts_with(text);
+        }
+        settled
+    }
+
+    fn begins(&self, bytes: &[u8]) -> bool {
+        let from = self.starts.partition_point(|start| start[..] < bytes[..1]);
+        let same = self.starts[from..]
+            .iter()
+            .take_while(|start| start[0] == bytes[0]);
+        same.into_iter()
+            .any(|start| start.iter().zip(bytes).all(|(one, other)| one == other))
     }
 
     fn run(&self, bytes: &[u8], at: usize, finished: bool, hits: &mut Vec<Hit>) -> bool {
+        let Some(nfa) = &self.nfa else {
+            return self.compare(&bytes[at..], at, finished, hits);
+        };
         let anchored = aho_corasick::Anchored::Yes;
-        let Ok(mut state) = self.nfa.start_state(anchored) else {
+        let Ok(mut state) = nfa.start_state(anchored) else {
             return true;
         };
         for (offset, byte) in bytes[at..].iter().enumerate() {
-            state = self.nfa.next_state(anchored, state, *byte);
-            if self.nfa.is_dead(state) {
+            state = nfa.next_state(anchored, state, *byte);
+            if nfa.is_dead(state) {
                 return true;
             }
-            if self.nfa.is_match(state) {
-                for index in 0..self.nfa.match_len(state) {
-                    let word = self.nfa.match_pattern(state, index).as_usize();
+            if nfa.is_match(state) {
+                for index in 0..nfa.match_len(state) {
+                    let word = nfa.match_pattern(state, index).as_usize();
                     let (target, len) = self.of[word];
                     // A state also stands for the words that end here and began later.
                     if len == offset + 1 {
