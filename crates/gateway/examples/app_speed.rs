@@ -77,6 +77,7 @@ fn release(name: &str, document: &Value) -> Arc<App> {
         digest,
         app: Arc::new(AppVersion::new(digest, document)),
         prompts: HashMap::new(),
+        guards: HashMap::new(),
         credentials: HashMap::new(),
     });
     Arc::new(App {

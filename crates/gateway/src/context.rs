@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 
 use crate::error::ApiError;
 use crate::experiment::Unit;
+use crate::guards::AppGuards;
 use crate::prompt::MODEL_PREFIX;
 
 /// What a call is part of.
@@ -44,6 +45,8 @@ pub struct CallContext {
     /// No guard watches it: the server's own questions to models about texts, such as a judge's.
     /// No request can say this.
     pub unguarded: bool,
+    /// In a step of an app: what its guards share.
+    pub guards: AppGuards,
 }
 
 /// Names a prompt: `name`, `name@label`, `name@version`, `name@latest` or
@@ -122,6 +125,7 @@ impl CallContext {
             prompt: None,
             variables: Map::new(),
             unguarded: false,
+            guards: AppGuards::default(),
         }
     }
 

@@ -47,14 +47,15 @@ use settle::Part;
 
 pub use app::{
     AgentLimits, AgentStep, AgentStream, AppDocument, AppReference, AppVersion, ChainStep, Graph,
-    GraphEdge, GraphNode, GuardStep, HttpTool, Method, NamedExpression, Output, OutputKind,
-    PromptSource, PromptStep, RetrieveStep, Step, Tool, ToolStep,
+    GraphEdge, GraphNode, GuardStep, HttpTool, Method, NamedExpression, OnBlock, Output,
+    OutputKind, PromptSource, PromptStep, RetrieveStep, Step, Tool, ToolStep,
 };
 pub use body::{GatewayBody, TRACE_ID_HEADER};
 pub use context::{CallContext, PromptRef, traceparent};
 pub use egress::{Allow, Egress, EgressConfig, EgressError};
 pub use error::ApiError;
 pub use experiment::{Arm, ArmUsed, Experiment, Target, Unit};
+pub use guards::AppGuards;
 pub use local::{
     FinishReason, LocalChat, LocalEmbed, LocalEmbedding, LocalEmbeddings, LocalError, LocalEvent,
     LocalKind, LocalModel, LocalModels, LocalStream, TokenLogprob,

@@ -253,6 +253,8 @@ pub struct Release {
     /// What the app's references stand for, transitively: the text of the reference
     /// (`prompt:geo/who@production`) → the prompt.
     pub prompts: HashMap<String, PinnedPrompt>,
+    /// The guard policies that it refers to: `guard:safe@production` → the version.
+    pub guards: HashMap<String, Arc<GuardPolicy>>,
     /// Credentials of its tools, resolved: `env:MEGURI_TOOL_NAME` → the secret.
     pub credentials: HashMap<String, Secret<String>>,
 }

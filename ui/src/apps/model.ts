@@ -11,6 +11,9 @@ export interface Tool {
   parameters: JsonObject; timeout_ms: string; dry: Json | undefined; rest: JsonObject;
 }
 export const STEP_TYPES = ["prompt", "tool", "agent", "chain", "retrieve", "guard"] as const;
+/** Where a policy's rules look, and what a step does where one blocks; the first of each is what holds unsaid. */
+export const POINTS = ["input", "output", "retrieved", "tool_arguments", "tool_result"] as const;
+export const ON_BLOCK = ["stop", "continue"] as const;
 export type StepType = typeof STEP_TYPES[number];
 
 export interface Step {
@@ -20,7 +23,7 @@ export interface Step {
   variables: Pair[]; model: string; parameters: JsonObject;
   tool: string; tools: string[]; limits: { steps: string; cost_usd: string; seconds: string };
   for_each: string; steps: Step[];
-  index: string; query: string; top_k: string; guard: string; on: string;
+  index: string; query: string; top_k: string; guard: string; on: string; point: string; on_block: string;
   /** Fields that the form does not know; they travel untouched. */
   rest: JsonObject;
 }
@@ -42,13 +45,13 @@ export const FIELDS: Record<StepType, readonly (keyof Step)[]> = {
   tool: ["tool", "variables"],
   chain: ["for_each", "steps"],
   retrieve: ["index", "query", "top_k"],
-  guard: ["guard", "on"],
+  guard: ["guard", "on", "point", "on_block"],
 };
 
 export function newStep(type: StepType, id: string): Step {
   return {
     id, type, when: "", after: [], prompt: type === "agent" ? { messages: [{ role: "user", content: "{{ question }}" }] } : "", variables: [], model: "", parameters: {}, tool: "", tools: [],
-    limits: { steps: "", cost_usd: "", seconds: "" }, for_each: "", steps: [], index: "", query: "", top_k: "", guard: "", on: "", rest: {},
+    limits: { steps: "", cost_usd: "", seconds: "" }, for_each: "", steps: [], index: "", query: "", top_k: "", guard: "", on: "", point: "", on_block: "", rest: {},
   };
 }
 export const newTool = (name: string): Tool => ({
@@ -56,7 +59,7 @@ export const newTool = (name: string): Tool => ({
 });
 
 function readStep(value: unknown): Step {
-  const { id, type, when, after, prompt, variables, model, parameters, tool, arguments: given, tools, limits, for_each, steps, index, query, top_k, guard, on, ...rest } = object(value);
+  const { id, type, when, after, prompt, variables, model, parameters, tool, arguments: given, tools, limits, for_each, steps, index, query, top_k, guard, on, point, on_block, ...rest } = object(value);
   const kind = STEP_TYPES.find((one) => one === type) ?? "prompt";
   const bounds = object(limits);
   return {
@@ -65,7 +68,7 @@ function readStep(value: unknown): Step {
     variables: pairs(kind === "tool" ? given : variables), model: text(model), parameters: object(parameters),
     tool: text(tool), tools: texts(tools), limits: { steps: text(bounds["steps"]), cost_usd: text(bounds["cost_usd"]), seconds: text(bounds["seconds"]) },
     for_each: text(for_each), steps: list(steps).map(readStep),
-    index: text(index), query: text(query), top_k: text(top_k), guard: text(guard), on: text(on), rest,
+    index: text(index), query: text(query), top_k: text(top_k), guard: text(guard), on: text(on), point: text(point), on_block: text(on_block), rest,
   };
 }
 
@@ -109,6 +112,7 @@ function writeStep(step: Step): JsonObject {
       model: has("model") ? step.model : undefined, parameters: has("parameters") ? step.parameters : undefined,
       tools: has("tools") ? step.tools : undefined, top_k: has("top_k") ? number(step.top_k) : undefined,
       limits: has("limits") ? said({ steps: number(limits.steps), cost_usd: number(limits.cost_usd), seconds: number(limits.seconds) }) : undefined,
+      point: has("point") && step.point !== "input" ? step.point : undefined, on_block: has("on_block") && step.on_block !== "stop" ? step.on_block : undefined,
       when: step.when, after: step.after, for_each: has("for_each") ? step.for_each : undefined,
     }),
     ...(step.type === "chain" ? { steps: step.steps.map(writeStep) } : {}), ...step.rest,

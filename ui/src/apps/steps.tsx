@@ -5,7 +5,7 @@ import { ROLES, isPlaceholder, loopNamesIn, namesIn, rowsOf, texts, type JsonObj
 import { Field } from "../prompts/field.js";
 import { Icon, IconButton, JsonArea, ModelOptions } from "../prompts/parts.js";
 import { labelsOf, promptAt } from "./api.js";
-import { STEP_TYPES, everyStep, freeId, newStep, offers, reference, referenceTo, type Step, type StepType } from "./model.js";
+import { ON_BLOCK, POINTS, STEP_TYPES, everyStep, freeId, newStep, offers, reference, referenceTo, type Step, type StepType } from "./model.js";
 import { Pairs, Text, Wrong } from "./parts.js";
 import { change, problemsAt, type State } from "./state.js";
 
@@ -119,9 +119,15 @@ function Body({ s, step, path, list }: { s: State; step: Step; path: string; lis
       <Text s={s} path={`${path}/index`} label={t("appedit-index")} value={step.index} mono placeholder="index:NAME@production" onChange={(text) => { step.index = text; }} />
       <Text s={s} path={`${path}/query`} label={t("appedit-query")} value={step.query} mono list={list} onChange={(text) => { step.query = text; }} />
       <Text s={s} path={`${path}/top_k`} label={t("appedit-top-k")} value={step.top_k} numeric onChange={(text) => { step.top_k = text; }} /></>;
-    case "guard": return <><p class="hint">{t("appedit-later")}</p>
+    case "guard": return <>
       <Text s={s} path={`${path}/guard`} label={t("appedit-guard")} value={step.guard} mono placeholder="guard:NAME@production" onChange={(text) => { step.guard = text; }} />
-      <Text s={s} path={`${path}/on`} label={t("appedit-on")} value={step.on} mono list={list} onChange={(text) => { step.on = text; }} /></>;
+      <Text s={s} path={`${path}/on`} label={t("appedit-on")} value={step.on} mono list={list} onChange={(text) => { step.on = text; }} />
+      <div class="bar-form">
+        <div class="field"><label for={`ap${path}/point`}>{t("appedit-point")}</label>
+          <select class="select" id={`ap${path}/point`} value={step.point || POINTS[0]} onChange={(e) => { const point = e.currentTarget.value; change(s, () => { step.point = point; }); }}>{POINTS.map((point) => <option key={point} value={point}>{t(`appedit-point-${point}`)}</option>)}</select><Wrong s={s} path={`${path}/point`} /></div>
+        <div class="field"><label for={`ap${path}/on_block`}>{t("appedit-on-block")}</label>
+          <select class="select" id={`ap${path}/on_block`} value={step.on_block || ON_BLOCK[0]} onChange={(e) => { const then = e.currentTarget.value; change(s, () => { step.on_block = then; }); }}>{ON_BLOCK.map((then) => <option key={then} value={then}>{t(`appedit-on-block-${then}`)}</option>)}</select><Wrong s={s} path={`${path}/on_block`} /></div>
+      </div></>;
   }
 }
 

@@ -21,6 +21,7 @@ use super::document::AgentLimits;
 use super::expr::as_text;
 use super::run::{Prepared, Run, Said};
 use super::speech::Voice;
+use super::tool::Arguments;
 use crate::call::Collected;
 use crate::error::ApiError;
 use crate::failure::Failure;
@@ -137,6 +138,7 @@ impl Run<'_> {
                 return Ok(Said {
                     text: said(text, voice).await,
                     finish: finish_reason.unwrap_or_else(|| "stop".to_owned()),
+                    refusal: None,
                 });
             }
             if !text.is_empty() {
@@ -316,7 +318,8 @@ impl Run<'_> {
         let arguments: Map<String, Value> = serde_json::from_str(text)
             .map_err(|error| invalid(format!("the arguments are no JSON object: {error}")))?;
         let _place = self.place().await?;
-        self.call_tool(name, arguments, span, step).await
+        self.call_tool(name, Arguments::Said(arguments), span, step)
+            .await
     }
 }
 
@@ -381,5 +384,6 @@ async fn stopped(
     Ok(Said {
         text,
         finish: "length".to_owned(),
+        refusal: None,
     })
 }

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use base::Usage;
 use bytes::Bytes;
+use guard::{Form, Restore};
 use http::{HeaderName, HeaderValue, Response};
 use http_body::{Body, Frame};
 use serde_json::{Value, json};
@@ -16,6 +17,7 @@ use super::run::Said;
 use super::speech::{Heard, Speech};
 use crate::body::GatewayBody;
 use crate::failure::Failure;
+use crate::guards::AppGuards;
 use crate::meter::usage_json;
 use crate::plan::Release;
 use crate::record::CallStatus;
@@ -43,7 +45,7 @@ pub(crate) struct Envelope {
 
 impl Envelope {
     /// A whole answer.
-    pub(crate) fn completion(&self, text: &str, finish: &str, usage: &Usage) -> Value {
+    pub(crate) fn completion(&self, said: &Said, usage: &Usage) -> Value {
         json!({
             "id": self.id,
             "object": "chat.completion",
@@ -51,25 +53,29 @@ impl Envelope {
             "model": self.model,
             "choices": [{
                 "index": 0,
-                "message": { "role": "assistant", "content": text, "refusal": null },
+                "message": { "role": "assistant", "content": said.text, "refusal": said.refusal },
                 "logprobs": null,
-                "finish_reason": finish,
+                "finish_reason": said.finish,
             }],
             "usage": usage_json(usage),
         })
     }
 
     /// A whole answer as the events of a stream.
-    pub(crate) fn events(&self, text: &str, finish: &str, usage: Option<&Usage>) -> Bytes {
+    pub(crate) fn events(&self, said: &Said, usage: Option<&Usage>) -> Bytes {
         let mut out = Vec::new();
         let mut add = |value: Value| out.extend(event(&value));
         add(self.chunk(json!({ "role": "assistant", "content": "" }), None));
-        let chars: Vec<char> = text.chars().collect();
+        let chars: Vec<char> = said.text.chars().collect();
         for piece in chars.chunks(CHUNK_CHARS) {
             let piece: String = piece.iter().collect();
             add(self.chunk(json!({ "content": piece }), None));
         }
-        add(self.chunk(json!({}), Some(finish)));
+        let end = match &said.refusal {
+            Some(refusal) => json!({ "refusal": refusal }),
+            None => json!({}),
+        };
+        add(self.chunk(end, Some(&said.finish)));
         if let Some(usage) = usage {
             add(self.usage(usage));
         }
@@ -186,31 +192,39 @@ impl Body for LastStep {
 /// An agent as it is heard, as the app's own stream. The app's record ends as the
 /// agent ends, and keeps what was said also where nobody listens to the end.
 pub(crate) struct Spoken {
-    speech: Speech,
+    speaking: Speaking,
     settler: Settler,
     envelope: Envelope,
-    wants_usage: bool,
     /// Events that are ready.
     ready: VecDeque<Bytes>,
+    /// With placeholders, as it is recorded.
     said: String,
+    /// Puts values back into what is sent.
+    restore: Restore,
+}
+
+/// An agent that speaks, and what its call is to get.
+pub(crate) struct Speaking {
+    pub speech: Speech,
+    pub guards: AppGuards,
+    pub wants_usage: bool,
 }
 
 impl Spoken {
     pub(crate) fn new(
-        speech: Speech,
+        speaking: Speaking,
         first: String,
         settler: Settler,
         envelope: Envelope,
-        wants_usage: bool,
     ) -> Self {
         let role = envelope.chunk(json!({ "role": "assistant", "content": "" }), None);
         let mut spoken = Self {
-            speech,
+            speaking,
             settler,
             envelope,
-            wants_usage,
             ready: VecDeque::from([event(&role)]),
             said: String::new(),
+            restore: Restore::new(Form::Plain),
         };
         spoken.text(&first);
         spoken
@@ -219,18 +233,28 @@ impl Spoken {
     fn text(&mut self, text: &str) {
         self.settler.first_token();
         self.said.push_str(text);
-        let chunk = self.envelope.chunk(json!({ "content": text }), None);
-        self.ready.push_back(event(&chunk));
+        let guards = &self.speaking.guards;
+        let text = guards.restored_piece(&mut self.restore, text);
+        self.send(&text);
+    }
+
+    fn send(&mut self, text: &str) {
+        if !text.is_empty() {
+            let chunk = self.envelope.chunk(json!({ "content": text }), None);
+            self.ready.push_back(event(&chunk));
+        }
     }
 
     /// The end, good or bad; a bad one is never a clean `[DONE]`.
     fn end(&mut self, said: Result<Said, Failure>) {
+        let rest = self.restore.finish();
+        self.send(&rest);
         let events = match said {
             Ok(said) => {
                 let mut events = Vec::new();
                 events.extend(event(&self.envelope.chunk(json!({}), Some(&said.finish))));
-                if self.wants_usage {
-                    let usage = self.speech.tally().usage;
+                if self.speaking.wants_usage {
+                    let usage = self.speaking.speech.tally().usage;
                     events.extend(event(&self.envelope.usage(&usage)));
                 }
                 events.extend_from_slice(DONE);
@@ -270,8 +294,9 @@ impl Body for Spoken {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = &mut *self;
-        if this.ready.is_empty() {
-            match this.speech.poll_heard(cx) {
+        // A piece may be nothing yet: it waits for the rest of a placeholder.
+        while this.ready.is_empty() {
+            match this.speaking.speech.poll_heard(cx) {
                 Poll::Ready(Some(Heard::Text(text))) => this.text(&text),
                 Poll::Ready(Some(Heard::End(said))) => this.end(said),
                 Poll::Ready(None) => return Poll::Ready(None),

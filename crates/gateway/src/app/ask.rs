@@ -70,6 +70,19 @@ fn inputs_of_metadata(inputs: &Value) -> Result<Map<String, Value>, ApiError> {
 /// # Errors
 /// An input is missing or wrong; says which.
 pub(crate) fn inputs(inputs: &Inputs, asked: &Asked) -> Result<Value, ApiError> {
+    let mut value = assemble(inputs, asked);
+    let messages = value.as_object_mut().and_then(|map| map.remove(MESSAGES));
+    if let Some(validator) = &inputs.validator
+        && let Err(error) = validator.validate(&value)
+    {
+        return Err(wrong_input(&error, inputs));
+    }
+    value[MESSAGES] = messages.unwrap_or_default();
+    Ok(value)
+}
+
+/// The same, not checked: guards may have put placeholders where the schema wants a form.
+pub(crate) fn assemble(inputs: &Inputs, asked: &Asked) -> Value {
     let mut map = inputs.defaults.clone();
     map.extend(asked.variables.clone());
     map.remove(MESSAGES);
@@ -79,14 +92,8 @@ pub(crate) fn inputs(inputs: &Inputs, asked: &Asked) -> Result<Value, ApiError> 
     {
         map.insert(main.clone(), text.into());
     }
-    let mut value = Value::Object(map);
-    if let Some(validator) = &inputs.validator
-        && let Err(error) = validator.validate(&value)
-    {
-        return Err(wrong_input(&error, inputs));
-    }
-    value[MESSAGES] = asked.messages.clone().into();
-    Ok(value)
+    map.insert(MESSAGES.to_owned(), asked.messages.clone().into());
+    Value::Object(map)
 }
 
 fn wrong_input(error: &jsonschema::ValidationError<'_>, inputs: &Inputs) -> ApiError {

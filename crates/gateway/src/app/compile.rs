@@ -14,8 +14,8 @@ use jsonschema::{PatternOptions, Validator};
 use serde_json::{Map, Value, json};
 
 use super::document::{
-    AgentLimits, AgentStream, AppDocument, ChainStep, HttpTool, OutputKind, PromptSource, Step,
-    Tool, pointer_token,
+    AgentLimits, AgentStream, AppDocument, ChainStep, HttpTool, OnBlock, OutputKind, PromptSource,
+    Step, Tool, pointer_token,
 };
 use super::expr::{Expression, Mentions, with_room};
 use crate::problem::DocumentProblem;
@@ -25,6 +25,7 @@ use crate::prompt::{Dialect, PromptDocument, PromptVersion};
 const MOST_STEPS: usize = 100;
 const MOST_TOOLS: usize = 64;
 const MOST_ROUTES: usize = 32;
+const MOST_GUARDS: usize = 16;
 /// Models of one route.
 const MOST_FALLBACKS: usize = 8;
 /// Chains inside chains.
@@ -88,8 +89,20 @@ pub(crate) enum Work {
         for_each: Option<Expression>,
         group: Group,
     },
-    /// Defined, and not there yet: `retrieve`, `guard`.
+    Guard(GuardWork),
+    /// Defined, and not there yet: `retrieve`.
     Missing(&'static str),
+}
+
+/// A policy and what it is to look at.
+#[derive(Debug)]
+pub(crate) struct GuardWork {
+    /// The reference, as releases know it.
+    pub guard: String,
+    /// None only where the expression is wrong.
+    pub on: Option<Expression>,
+    pub point: guard::Point,
+    pub on_block: OnBlock,
 }
 
 /// A model with tools.
@@ -151,6 +164,7 @@ fn compile_here(document: &AppDocument) -> (Compiled, Vec<DocumentProblem>) {
         steps_left: MOST_STEPS,
     };
     compiler.routes();
+    compiler.guards();
     let inputs = compiler.inputs();
     let tools = compiler.tools();
     compiler.ids("", &document.steps, 0);
@@ -224,6 +238,22 @@ impl Compiler<'_> {
                 if let Err(message) = check_model(model) {
                     self.problem(format!("{path}/{at}"), message);
                 }
+            }
+        }
+    }
+
+    fn guards(&mut self) {
+        let guards = &self.document.guards;
+        if guards.len() > MOST_GUARDS {
+            let message = format!("at most {MOST_GUARDS} guards are allowed");
+            self.problem("/guards", message);
+        }
+        for (at, text) in guards.iter().enumerate() {
+            let path = format!("/guards/{at}");
+            self.named_reference(&path, "guard", text);
+            let name = |text: &str| text.split('@').next().map(str::to_owned);
+            if guards[..at].iter().any(|other| name(other) == name(text)) {
+                self.problem(path, "this guard is there twice");
             }
         }
     }
@@ -499,7 +529,12 @@ impl Compiler<'_> {
             }
             Step::Guard(step) => {
                 self.named_reference(&format!("{path}/guard"), "guard", &step.guard);
-                Work::Missing("guard")
+                Work::Guard(GuardWork {
+                    guard: step.guard.clone(),
+                    on: expressions.remove("/on"),
+                    point: step.point,
+                    on_block: step.on_block,
+                })
             }
         };
         let compiled = CompiledStep {

@@ -32,6 +32,10 @@ pub struct AppDocument {
     /// Tools by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tools: BTreeMap<String, Tool>,
+    /// Policies that watch everything that this app does, beside those that watch it by
+    /// themselves: `guard:NAME@SELECTOR`. A release keeps the versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guards: Vec<String>,
     /// What happens. Steps that do not need each other's results run at the same time.
     pub steps: Vec<Step>,
     /// What the app answers; the text of the last step when not given.
@@ -126,7 +130,7 @@ pub enum Step {
     Chain(ChainStep),
     /// Searches an index. Not available in this release.
     Retrieve(RetrieveStep),
-    /// Checks a text. Not available in this release.
+    /// Checks a text with a guard policy.
     Guard(GuardStep),
 }
 
@@ -292,7 +296,7 @@ pub struct RetrieveStep {
     pub top_k: Option<u32>,
 }
 
-/// Checks a text. Not available in this release: running one is an error.
+/// Checks a text with a guard policy. Its result is the text as it may go on, and what was found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GuardStep {
@@ -306,8 +310,47 @@ pub struct GuardStep {
     pub after: Vec<String>,
     /// `guard:NAME@SELECTOR`.
     pub guard: String,
-    /// What to check.
+    /// What to check: a text, or any value, whose every text is checked.
     pub on: String,
+    /// Which of the policy's rules look: those at this point; `input` when not given.
+    #[serde(default = "input", skip_serializing_if = "is_input")]
+    pub point: guard::Point,
+    /// What happens where a rule blocks; `stop` when not given.
+    #[serde(default, skip_serializing_if = "OnBlock::is_stop")]
+    pub on_block: OnBlock,
+}
+
+fn input() -> guard::Point {
+    guard::Point::Input
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde asks for"
+)]
+fn is_input(point: &guard::Point) -> bool {
+    *point == guard::Point::Input
+}
+
+/// What happens where a rule of a `guard` step blocks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnBlock {
+    /// The app ends with the error `guard_blocked`.
+    #[default]
+    Stop,
+    /// The app goes on: conditions read `steps.ID.decision`, and the text is what stood before.
+    Continue,
+}
+
+impl OnBlock {
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "the signature that serde asks for"
+    )]
+    fn is_stop(&self) -> bool {
+        *self == Self::Stop
+    }
 }
 
 /// A prompt of the catalog, or one that stands in the app itself.

@@ -21,7 +21,7 @@ pub struct GraphNode {
     pub id: String,
     /// `inputs`, `prompt`, `tool`, `agent`, `chain`, `retrieve`, `guard` or `output`.
     pub kind: &'static str,
-    /// The prompt, tool or model that the step uses, to show below its id.
+    /// The prompt, tool, policy or model that the step uses, to show below its id.
     pub detail: String,
     /// The chain that the step is in.
     pub parent: Option<String>,
@@ -139,6 +139,7 @@ fn describe(work: &Work) -> (&'static str, String, bool) {
         Work::Agent(agent) => ("agent", prompt(&agent.model.prompt), false),
         Work::Tool { tool, .. } => ("tool", tool.clone(), false),
         Work::Chain { for_each, .. } => ("chain", String::new(), for_each.is_some()),
+        Work::Guard(work) => ("guard", work.guard.clone(), false),
         Work::Missing(kind) => (kind, String::new(), false),
     }
 }

@@ -4,7 +4,7 @@
 //! expressions in between. A call goes through `choose.rs` (which release), `ask.rs`
 //! (its inputs), `run.rs` (the steps; `tool.rs` and `agent.rs` are two kinds of
 //! them; `speech.rs` is an agent that is heard while it works) and `answer.rs`;
-//! `serve.rs` leads it there.
+//! `serve.rs` leads it there, and `guarded.rs` is where guards look on the way.
 
 mod agent;
 mod answer;
@@ -14,6 +14,7 @@ mod compile;
 mod document;
 mod expr;
 mod graph;
+mod guarded;
 mod named;
 mod run;
 mod serve;
@@ -28,12 +29,13 @@ use serde_json::Value;
 
 pub use document::{
     AgentLimits, AgentStep, AgentStream, AppDocument, ChainStep, GuardStep, HttpTool, Method,
-    Output, OutputKind, PromptSource, PromptStep, RetrieveStep, Step, Tool, ToolStep,
+    OnBlock, Output, OutputKind, PromptSource, PromptStep, RetrieveStep, Step, Tool, ToolStep,
 };
 pub use graph::{Graph, GraphEdge, GraphNode};
 pub use named::NamedExpression;
 
 pub(crate) use choose::find;
+pub(crate) use expr::as_text;
 pub(crate) use serve::{serve, serve_draft};
 pub(crate) use sticky::Sticky;
 
@@ -71,7 +73,13 @@ impl AppDocument {
 
     /// The other documents that this one mentions.
     pub fn references(&self) -> Vec<AppReference> {
-        let mut found = Vec::new();
+        let guards = self.guards.iter().enumerate();
+        let mut found: Vec<AppReference> = guards
+            .map(|(at, text)| AppReference {
+                path: format!("/guards/{at}"),
+                text: text.clone(),
+            })
+            .collect();
         add_references("", &self.steps, &mut found);
         found
     }

@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::answer::sum;
 use super::compile::{Compiled, CompiledStep, Group, ModelWork, Source, Work};
 use super::expr::{Expression, Scope, Steps, as_text};
+use super::tool::Arguments;
 use crate::call::{Caller, Collected, begin};
 use crate::context::{CallContext, PromptRef};
 use crate::embedded;
@@ -76,6 +77,19 @@ pub(crate) struct Prepared {
 pub(crate) struct Said {
     pub text: String,
     pub finish: String,
+    /// Which rule of a guard withheld the rest.
+    pub refusal: Option<String>,
+}
+
+impl Said {
+    /// As a message of a conversation.
+    pub(crate) fn message(&self) -> Value {
+        let mut message = json!({"role": "assistant", "content": self.text});
+        if let Some(refusal) = &self.refusal {
+            message["refusal"] = refusal.as_str().into();
+        }
+        message
+    }
 }
 
 /// The result of a step, and why its model stopped.
@@ -165,7 +179,13 @@ impl<'a> Run<'a> {
     ) -> Result<Job<'r>, Failure> {
         let scope = self.scope(steps, frame);
         if !self.is_wanted(step, &scope)? {
-            return Ok(Box::pin(async move { Ok((at, skipped())) }));
+            let mut skipped = skipped();
+            if matches!(step.work, Work::Guard(_)) {
+                skipped.value["decision"] = "skipped".into();
+                skipped.value["rule"] = Value::Null;
+                skipped.value["findings"] = json!([]);
+            }
+            return Ok(Box::pin(async move { Ok((at, skipped)) }));
         }
         let span = frame.span;
         let id = step.id.as_str();
@@ -186,7 +206,8 @@ impl<'a> Run<'a> {
                     let arguments = values(arguments, &scope)?;
                     Box::pin(async move {
                         let _place = self.place().await?;
-                        let answer = self.call_tool(tool, arguments, span, id).await?;
+                        let call = self.call_tool(tool, Arguments::Made(arguments), span, id);
+                        let answer = call.await?;
                         Ok(Outcome {
                             value: result(&as_text(&answer), answer),
                             finish: None,
@@ -204,6 +225,19 @@ impl<'a> Run<'a> {
                         span,
                     };
                     Box::pin(self.chain(id, group, items, frame))
+                }
+                Work::Guard(work) => {
+                    let on = match &work.on {
+                        Some(on) => on.run(&scope).map_err(|message| failed("on", &message))?,
+                        None => Value::Null,
+                    };
+                    Box::pin(async move {
+                        let value = self.guard_step(id, work, on, span).await?;
+                        Ok(Outcome {
+                            value,
+                            finish: None,
+                        })
+                    })
                 }
                 Work::Missing(kind) => {
                     let message = format!("steps of the type {kind:?} are not available yet");
@@ -259,7 +293,12 @@ impl<'a> Run<'a> {
             Value::Null
         };
         let finish = answer.finish_reason.unwrap_or_else(|| "stop".to_owned());
-        Ok(outcome(Said { text, finish }, json))
+        let said = Said {
+            text,
+            finish,
+            refusal: None,
+        };
+        Ok(outcome(said, json))
     }
 
     async fn chain(
@@ -624,7 +663,11 @@ impl<'a> Run<'a> {
             super::OutputKind::Text => as_text(&value),
             super::OutputKind::Json => value.to_string(),
         };
-        Ok(Said { text, finish })
+        Ok(Said {
+            text,
+            finish,
+            refusal: None,
+        })
     }
 }
 

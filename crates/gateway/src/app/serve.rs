@@ -9,10 +9,12 @@ use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 
-use super::answer::{Envelope, LastStep, Spoken, name_release};
-use super::ask::{Asked, ask, inputs};
+use super::answer::{Envelope, LastStep, Speaking, Spoken, name_release};
+use super::ask::{Asked, ask};
 use super::choose::{Found, choose};
 use super::compile::{Compiled, Work};
+use super::document::OutputKind;
+use super::guarded::{form_of, guards_of, take_in};
 use super::run::{AT_A_TIME, Run, Said, Tally};
 use super::speech::{Heard, Speaker, Speech};
 use crate::body::GatewayBody;
@@ -180,10 +182,11 @@ enum Outcome {
 impl AppCall<'_> {
     async fn serve(
         &self,
-        asked: Asked,
+        mut asked: Asked,
         context: CallContext,
         mut settler: Settler,
     ) -> Response<GatewayBody> {
+        let mut context = of_steps(&context);
         let trace_id = context.trace_id;
         let used = AppUsed {
             name: self.release.name.clone(),
@@ -192,7 +195,7 @@ impl AppCall<'_> {
             step: None,
         };
         settler.record_mut().app = Some(used.clone());
-        let run = Box::pin(self.run(&asked, &context, used, settler.span()));
+        let run = Box::pin(self.run(&mut asked, &mut context, used, &mut settler));
         let outcome = match tokio::time::timeout(LONGEST, run).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ApiError::new(
@@ -212,6 +215,8 @@ impl AppCall<'_> {
         };
         let mut response = match outcome {
             Ok(Outcome::Computed(said, usage)) => {
+                settler.output = vec![said.message()];
+                let said = self.restored(said, &context);
                 answer(trace_id, &asked, &envelope, &said, &usage, settler)
             }
             Ok(Outcome::Streaming(relay, before)) => {
@@ -225,7 +230,12 @@ impl AppCall<'_> {
                 respond(trace_id, StatusCode::OK, "text/event-stream", body)
             }
             Ok(Outcome::Speaking(speech, first)) => {
-                let body = Spoken::new(*speech, first, settler, envelope, asked.wants_usage);
+                let speech = Speaking {
+                    speech: *speech,
+                    guards: context.guards.clone(),
+                    wants_usage: asked.wants_usage,
+                };
+                let body = Spoken::new(speech, first, settler, envelope);
                 let body = GatewayBody::new(body);
                 respond(trace_id, StatusCode::OK, "text/event-stream", body)
             }
@@ -235,13 +245,22 @@ impl AppCall<'_> {
         response
     }
 
+    /// What the caller gets: with values where the record has placeholders.
+    fn restored(&self, said: Said, context: &CallContext) -> Said {
+        let compiled = self.release.app.compiled();
+        let kind = compiled.map_or(OutputKind::Text, |compiled| compiled.output.kind);
+        let text = context.guards.restored(&said.text, form_of(kind));
+        Said { text, ..said }
+    }
+
     async fn run(
         &self,
-        asked: &Asked,
-        context: &CallContext,
+        asked: &mut Asked,
+        context: &mut CallContext,
         used: AppUsed,
-        root: base::SpanId,
+        settler: &mut Settler,
     ) -> Result<Outcome, Failure> {
+        let root = settler.span();
         let compiled = self.release.app.compiled().map_err(|problems| {
             let first = problems.first().map(ToString::to_string);
             let message = format!(
@@ -251,12 +270,15 @@ impl AppCall<'_> {
             );
             ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "app_broken", message)
         })?;
+        context.guards = guards_of(self.release)?;
+        let taken = take_in(self.caller, context, compiled, asked, settler);
+        let inputs = Box::pin(taken).await?;
         let run = Run {
             caller: self.caller,
-            context: of_steps(context),
+            context: context.clone(),
             release: self.release,
             compiled,
-            inputs: inputs(&compiled.inputs, asked)?,
+            inputs,
             messages: &asked.messages,
             used,
             dry: self.dry,
@@ -285,7 +307,8 @@ impl AppCall<'_> {
             let skipped = json!({"text": "", "json": null, "skipped": true, "error": null});
             results.steps.insert(step.id.clone(), Arc::new(skipped));
         }
-        Ok(Outcome::Computed(run.output(&results)?, run.tally().usage))
+        let said = run.guard_answer(run.output(&results)?, root).await?;
+        Ok(Outcome::Computed(said, run.tally().usage))
     }
 
     /// Starts the agent that is the last step, up to its first words: until then a
@@ -352,13 +375,12 @@ fn answer(
 ) -> Response<GatewayBody> {
     let (kind, body) = if asked.stream {
         let usage = asked.wants_usage.then_some(usage);
-        let events = envelope.events(&said.text, &said.finish, usage);
+        let events = envelope.events(said, usage);
         ("text/event-stream", events)
     } else {
-        let whole = envelope.completion(&said.text, &said.finish, usage);
+        let whole = envelope.completion(said, usage);
         ("application/json", Bytes::from(whole.to_string()))
     };
-    settler.output = vec![json!({"role": "assistant", "content": said.text})];
     settler.delivered(body.len(), true);
     settler.settle(CallStatus::Ok, None);
     respond(trace_id, StatusCode::OK, kind, GatewayBody::full(body))

@@ -17,11 +17,13 @@ use serde_json::{Map, Value};
 use super::compile::CompiledTool;
 use super::document::Method;
 use super::expr::as_text;
+use super::guarded::ToolCall;
 use super::run::Run;
 use crate::egress::{Allow, EgressError, read_capped, uri_of};
 use crate::error::ApiError;
 use crate::failure::Failure;
 use crate::record::{CallStatus, RecordKind};
+use crate::settle::Settler;
 use base::SpanId;
 
 /// The most that a tool may answer.
@@ -32,21 +34,32 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of all arguments together.
 const ARGUMENT_BYTES: usize = 256 << 10;
 
+/// Where a tool's arguments come from.
+pub(crate) enum Arguments {
+    /// Expressions made them.
+    Made(Map<String, Value>),
+    /// A model said them, and its guards looked at them there.
+    Said(Map<String, Value>),
+}
+
 impl Run<'_> {
-    /// Calls a tool: its own record, its answer as JSON where it is JSON, else as text.
+    /// Calls a tool: its own record, its answer as JSON where it is JSON, else as text. Guards
+    /// look at what it is called with and at what it answers; the record has placeholders where
+    /// the tool gets values.
     pub(crate) async fn call_tool(
         &self,
         name: &str,
-        arguments: Map<String, Value>,
+        arguments: Arguments,
         parent: SpanId,
         step: &str,
     ) -> Result<Value, Failure> {
         let mut settler = self.begin(RecordKind::Tool, parent, step).await?;
-        let record = settler.record_mut();
-        record.request_model = name.to_owned();
-        record.input = vec![Value::Object(arguments.clone())];
-        record.attempts = 1;
-        match self.tool_answer(name, arguments).await {
+        let call = ToolCall {
+            name,
+            step,
+            span: settler.span(),
+        };
+        match self.guarded_answer(&call, arguments, &mut settler).await {
             Ok(answer) => {
                 settler.output = vec![answer.clone()];
                 settler.settle(CallStatus::Ok, None);
@@ -57,6 +70,31 @@ impl Run<'_> {
                 Err(failure)
             }
         }
+    }
+
+    async fn guarded_answer(
+        &self,
+        call: &ToolCall<'_>,
+        arguments: Arguments,
+        settler: &mut Settler,
+    ) -> Result<Value, Failure> {
+        let arguments = match arguments {
+            Arguments::Said(arguments) => arguments,
+            Arguments::Made(mut arguments) => {
+                self.guard_arguments(call, &mut arguments).await?;
+                arguments
+            }
+        };
+        let record = settler.record_mut();
+        record.request_model = call.name.to_owned();
+        record.input = vec![Value::Object(arguments.clone())];
+        record.attempts = 1;
+        let mut sent = arguments;
+        let guards = &self.context.guards;
+        sent.values_mut()
+            .for_each(|value| guards.restore_all(value));
+        let answer = self.tool_answer(call.name, sent).await;
+        self.guard_result(call, answer).await
     }
 
     async fn tool_answer(
@@ -103,7 +141,7 @@ impl Run<'_> {
         let answer = answer.map_err(|error| unsent(name, &error))?;
         let text = String::from_utf8_lossy(&answer);
         if !head.status.is_success() {
-            let said = base::text::cut_bytes(&text, ERROR_BYTES);
+            let said = unescaped(base::text::cut_bytes(&text, ERROR_BYTES));
             let message = format!(
                 "the tool {name:?} answered {}: {said}",
                 head.status.as_u16()
@@ -190,6 +228,31 @@ impl Run<'_> {
         }
         Ok(request)
     }
+}
+
+/// Words that are likely JSON, cut off anywhere: escapes become what they stand for, so that
+/// people, models and guards read the same.
+fn unescaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        if c != '\\' {
+            out.push(c);
+            continue;
+        }
+        match chars.next() {
+            Some('n' | 'r') => out.push('\n'),
+            Some('t') => out.push('\t'),
+            Some('u') => {
+                let digits: String = chars.by_ref().take(4).collect();
+                let code = u32::from_str_radix(&digits, 16).ok();
+                out.push(code.and_then(char::from_u32).unwrap_or('\u{fffd}'));
+            }
+            Some(other) => out.push(other),
+            None => {}
+        }
+    }
+    out
 }
 
 fn wrong(status: StatusCode, code: &str, message: String) -> Failure {
@@ -328,6 +391,14 @@ mod tests {
         check("@evil.example/", "%40evil%2Eexample%2F");
         check("世", "%E4%B8%96");
         check("%2e%2e", "%252e%252e");
+    }
+
+    #[test]
+    fn escapes_of_an_error_are_read() {
+        let check = |text: &str, expected: &str| assert_eq!(unescaped(text), expected, "{text}");
+        check(r#"{"a":"b\nc\u0064 \"e\""}"#, "{\"a\":\"b\ncd \"e\"\"}");
+        check(r"cut \u00", "cut \u{0}");
+        check(r"cut \ud83d\", "cut \u{fffd}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::Inner;
 use crate::call::Caller;
 use crate::context::CallContext;
+use crate::guards::AppGuards;
 use crate::plan::{Plan, Principal};
 use crate::record::Record;
 use crate::settle::Part;
@@ -53,6 +54,7 @@ impl Host {
                 variables: Map::new(),
                 metadata: Map::new(),
                 unguarded: true,
+                guards: AppGuards::default(),
                 ..context.clone()
             },
             span,

@@ -8,11 +8,16 @@
 //! Nothing is skipped in silence. A policy that cannot run refuses the calls that it watches, a
 //! tier that does not answer is a finding, and each policy that found something writes one
 //! record of its own below the call's. What is recorded of the answer is what the client got.
+//!
+//! A call of an app is one conversation with its guards (`run.rs`): the policies that its release
+//! pins, one vault, and what came through already, for all its steps.
 
 mod answer;
 mod ask;
+mod run;
 mod stream;
 mod text;
+mod values;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -32,6 +37,9 @@ use crate::record::{CallStatus, GuardUsed, RecordKind};
 use crate::settle::{About, Part, Settler};
 
 use ask::Host;
+pub use run::AppGuards;
+pub(crate) use run::Here;
+use run::Passed;
 pub(crate) use stream::Guarded;
 
 /// The policies that watch one call, and what they have found so far.
@@ -42,6 +50,10 @@ pub(crate) struct Watch {
     /// time, and the same values get the same placeholders each time: nothing need be kept.
     vault: Arc<Mutex<Vault>>,
     noted: Vec<Noted>,
+    /// In an app: what came through already.
+    passed: Option<Arc<Passed>>,
+    /// It looks at what an app says as a whole, which its models' watches may have seen.
+    is_outer: bool,
 }
 
 /// One policy at work. Its record is begun with the call, so that there is a place for what it
@@ -54,6 +66,8 @@ struct Noted {
     rule_names: Vec<String>,
     decision: Outcome,
     took: Duration,
+    /// Its record is written also where nothing was found: it is a step of an app.
+    is_step: bool,
 }
 
 /// The strongest thing that a policy did to a call.
@@ -98,11 +112,13 @@ impl Refusal {
     }
 
     /// What stands in the answer instead of the rest.
-    fn sentence(&self) -> String {
-        format!(
-            "The rest of this answer was withheld by the rule {:?} of the guard {:?}.",
-            self.rule, self.policy
-        )
+    pub(crate) fn sentence(&self) -> String {
+        format!("The rest of this answer was withheld by {}.", self.by())
+    }
+
+    /// Who it was.
+    pub(crate) fn by(&self) -> String {
+        format!("the rule {:?} of the guard {:?}", self.rule, self.policy)
     }
 }
 
@@ -144,7 +160,7 @@ impl Watched<'_> {
     }
 }
 
-/// Begins to watch a call, if any policy does.
+/// Begins to watch a call of a model, if any policy does.
 ///
 /// # Errors
 /// A policy that watches it cannot run, or there is no place for its record.
@@ -154,63 +170,107 @@ pub(crate) async fn watch(
     settler: &mut Settler,
     model: &str,
 ) -> Result<Option<Watch>, Failure> {
-    let Some(project) = caller.plan.projects.get(&caller.principal.project) else {
-        return Ok(None);
-    };
-    if context.unguarded || project.guards.is_empty() {
-        return Ok(None);
-    }
     let span = settler.span();
-    let record = settler.record_mut();
-    let call = Watched {
-        environment: &caller.principal.environment,
-        key: caller.principal.key_id.map(|key| key.to_string()),
-        app: record.app.as_ref().map(|app| app.name.as_str()),
-        model,
+    let app = settler.record_mut().app.clone();
+    let here = Here {
+        caller,
+        context,
+        span,
+        app,
     };
-    let mut noted = Vec::new();
-    for policy in policies(project, &call) {
-        let rules = policy
-            .compiled
-            .clone()
-            .map_err(|words| broken(policy, &words))?;
+    here.watch(model).await
+}
+
+impl Here<'_> {
+    /// Begins to watch what happens here, by everything that watches it by itself or is pinned.
+    ///
+    /// # Errors
+    /// As [`watch`].
+    async fn watch(&self, model: &str) -> Result<Option<Watch>, Failure> {
+        let chosen = self.policies(model);
+        if chosen.is_empty() && !self.context.guards.has_values() {
+            return Ok(None);
+        }
+        let mut noted = Vec::with_capacity(chosen.len());
+        for policy in chosen {
+            noted.push(self.note(policy).await?);
+        }
+        Ok(Some(self.open(model, noted)))
+    }
+
+    /// Those that the release pins, and those that watch by themselves; the same version once.
+    fn policies(&self, model: &str) -> Vec<Arc<GuardPolicy>> {
+        let Caller {
+            plan, principal, ..
+        } = self.caller;
+        let mut chosen = self.context.guards.policies().to_vec();
+        let project = plan.projects.get(&principal.project);
+        let project = project.filter(|it| !self.context.unguarded && !it.guards.is_empty());
+        if let Some(project) = project {
+            let call = Watched {
+                environment: &principal.environment,
+                key: principal.key_id.map(|key| key.to_string()),
+                app: self.app.as_ref().map(|app| app.name.as_str()),
+                model,
+            };
+            for policy in policies(project, &call) {
+                let same =
+                    |it: &Arc<GuardPolicy>| it.name == policy.name && it.digest == policy.digest;
+                if !chosen.iter().any(same) {
+                    chosen.push(policy.clone());
+                }
+            }
+        }
+        chosen.sort_by(|one, other| {
+            let key = |it: &Arc<GuardPolicy>| (it.name.clone(), it.number);
+            key(one).cmp(&key(other))
+        });
+        chosen
+    }
+
+    /// Begins the record of one policy.
+    async fn note(&self, policy: Arc<GuardPolicy>) -> Result<Noted, Failure> {
+        let rules = policy.compiled.clone();
+        let rules = rules.map_err(|words| broken(&policy, &words))?;
         let part = Part {
-            parent: Some(span),
-            app: record.app.clone(),
+            parent: Some(self.span),
+            app: self.app.clone(),
             ..Part::default()
         };
         let about = About {
             kind: RecordKind::Guard,
-            principal: caller.principal,
-            context,
+            principal: self.caller.principal,
+            context: self.context,
             part,
             request_bytes: 0,
         };
-        let settler = begin(caller.gateway, caller.plan, &about).await?;
-        noted.push(Noted {
-            policy: policy.clone(),
+        let settler = begin(self.caller.gateway, self.caller.plan, &about).await?;
+        Ok(Noted {
+            policy,
             rules,
             settler: Some(settler),
             findings: Vec::new(),
             rule_names: Vec::new(),
             decision: Outcome::Flagged,
             took: Duration::ZERO,
-        });
+            is_step: false,
+        })
     }
-    if noted.is_empty() {
-        return Ok(None);
+
+    fn open(&self, model: &str, noted: Vec<Noted>) -> Watch {
+        let vault = self.context.guards.vault();
+        Watch {
+            host: Host::new(self.caller, self.context, self.span, model),
+            context: guard::Context {
+                pseudonyms: Some(pseudonyms(&vault)),
+                ..guard::Context::default()
+            },
+            vault,
+            noted,
+            passed: self.context.guards.passed(),
+            is_outer: false,
+        }
     }
-    let vault = Arc::new(Mutex::new(Vault::default()));
-    let host = Host::new(caller, context, span, model);
-    Ok(Some(Watch {
-        host,
-        context: guard::Context {
-            pseudonyms: Some(pseudonyms(&vault)),
-            ..guard::Context::default()
-        },
-        vault,
-        noted,
-    }))
 }
 
 /// Placeholders that stand for a kept value have names of their own: what another rule takes out
@@ -282,7 +342,7 @@ impl Watch {
         !lock(&self.vault).is_empty() || looked_at.into_iter().any(|point| self.looks_at(point))
     }
 
-    fn looks_at(&self, point: Point) -> bool {
+    pub(crate) fn looks_at(&self, point: Point) -> bool {
         self.noted.iter().any(|noted| noted.rules.looks_at(point))
     }
 
@@ -332,7 +392,8 @@ impl Noted {
         let Some(mut settler) = self.settler.take() else {
             return;
         };
-        if self.rule_names.is_empty() {
+        let found = !self.rule_names.is_empty();
+        if !found && !self.is_step {
             settler.discard();
             return;
         }
@@ -342,7 +403,11 @@ impl Noted {
             policy: self.policy.name.clone(),
             version: self.policy.number,
             digest: self.policy.digest,
-            decision: self.decision.as_str(),
+            decision: if found {
+                self.decision.as_str()
+            } else {
+                PASSED
+            },
             rules: std::mem::take(&mut self.rule_names),
             took_us: u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX),
         });
@@ -351,6 +416,8 @@ impl Noted {
     }
 }
 
+/// The decision of a step that found nothing.
+const PASSED: &str = "passed";
 /// A text of a million card numbers is one record like another.
 const KEPT_FINDINGS: usize = 200;
 
@@ -360,11 +427,8 @@ impl Drop for Watch {
     }
 }
 
-fn refused(refusal: &Refusal, field: &str) -> Failure {
-    let message = format!(
-        "the request was refused by the rule {:?} of the guard {:?}",
-        refusal.rule, refusal.policy
-    );
+pub(crate) fn refused(refusal: &Refusal, field: &str) -> Failure {
+    let message = format!("the request was refused by {}", refusal.by());
     let mut error = ApiError::new(StatusCode::BAD_REQUEST, "guard_blocked", message);
     error.param = Some(field.to_owned());
     error.into()

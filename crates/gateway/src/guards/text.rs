@@ -26,7 +26,7 @@ impl Watch {
         let (mut ended, mut rewrite) = (None, None);
         for at in 0..self.noted.len() {
             let rules = &self.noted[at].rules;
-            if !rules.looks_at(place.point) {
+            if !rules.looks_at(place.point) || self.has_passed(at, place.point, &text) {
                 continue;
             }
             let stream = rules.stream(place.point, self.context.clone());
@@ -36,6 +36,9 @@ impl Watch {
             if ended.is_none() {
                 (ended, rewrite) = (one.ended, one.rewrite);
             }
+        }
+        if ended.is_none() {
+            self.let_pass(place.point, &text);
         }
         Scanned {
             text,

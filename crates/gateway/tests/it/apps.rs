@@ -23,6 +23,7 @@ pub(crate) fn release(name: &str, number: i64, document: &Value) -> Arc<Release>
         digest,
         app: Arc::new(AppVersion::new(digest, document)),
         prompts: HashMap::new(),
+        guards: HashMap::new(),
         credentials: HashMap::new(),
     })
 }

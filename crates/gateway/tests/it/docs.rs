@@ -49,6 +49,7 @@ async fn the_example_on_the_page_answers() {
         digest,
         app: Arc::new(AppVersion::new(digest, parsed)),
         prompts: HashMap::new(),
+        guards: HashMap::new(),
         credentials: HashMap::from([("env:MEGURI_TOOL_MAPS".to_owned(), secret)]),
     })]);
     rig.allow_private_tools();

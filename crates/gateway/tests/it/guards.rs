@@ -10,7 +10,7 @@ use testkit::provider::{Answer, Fault};
 
 use crate::rig::{Rig, events};
 
-fn policy(name: &str, document: &Value) -> GuardPolicy {
+pub(crate) fn policy(name: &str, document: &Value) -> GuardPolicy {
     let policy = guard::Policy::read(document).unwrap();
     let compiled = guard::Compiled::new(&policy, &guard::Resources::default()).unwrap();
     GuardPolicy {
@@ -22,7 +22,7 @@ fn policy(name: &str, document: &Value) -> GuardPolicy {
     }
 }
 
-fn install(rig: &Rig, label: &str, policy: GuardPolicy) {
+pub(crate) fn install(rig: &Rig, label: &str, policy: GuardPolicy) {
     rig.set_project(|project| {
         let name = policy.name.clone();
         let labels = [(label.to_owned(), Arc::new(policy))].into();
@@ -32,22 +32,22 @@ fn install(rig: &Rig, label: &str, policy: GuardPolicy) {
     });
 }
 
-fn guarded(rules: &Value) -> Rig {
+pub(crate) fn guarded(rules: &Value) -> Rig {
     let rig = Rig::new();
     let document = json!({"applies_to": {"everything": true}, "rules": rules});
     install(&rig, "dev", policy("safe", &document));
     rig
 }
 
-fn mail(at: &[&str], action: &Value) -> Value {
+pub(crate) fn mail(at: &[&str], action: &Value) -> Value {
     json!([{"name": "mail", "at": at, "check": {"type": "pii", "kinds": ["email"]}, "action": action}])
 }
 
-fn word(at: &[&str], word: &str, action: &Value) -> Value {
+pub(crate) fn word(at: &[&str], word: &str, action: &Value) -> Value {
     json!([{"name": "word", "at": at, "check": {"type": "words", "list": [word]}, "action": action}])
 }
 
-fn ask(text: &str) -> Value {
+pub(crate) fn ask(text: &str) -> Value {
     json!({"model": "open/fake-large", "messages": [{"role": "user", "content": text}]})
 }
 
@@ -56,7 +56,7 @@ fn streamed(mut request: Value) -> Value {
     request
 }
 
-fn said_in(pieces: &[&str]) -> Answer {
+pub(crate) fn said_in(pieces: &[&str]) -> Answer {
     Answer {
         text: pieces.iter().map(|piece| (*piece).to_owned()).collect(),
         ..Answer::default()
@@ -72,15 +72,15 @@ fn records(rig: &Rig) -> (Record, Option<Record>) {
 
 /// What a client puts together from a stream: text, refusal, finish reason, tool arguments.
 #[derive(Debug, Default, PartialEq)]
-struct Heard {
-    text: String,
-    refusal: Option<String>,
-    finish: Option<String>,
-    arguments: String,
-    done: bool,
+pub(crate) struct Heard {
+    pub text: String,
+    pub refusal: Option<String>,
+    pub finish: Option<String>,
+    pub arguments: String,
+    pub done: bool,
 }
 
-async fn hear(rig: &Rig, request: Value) -> Heard {
+pub(crate) async fn hear(rig: &Rig, request: Value) -> Heard {
     let (status, text) = rig.chat_text(streamed(request).to_string()).await;
     assert_eq!(status, 200, "{text}");
     let mut heard = Heard::default();

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 mod agents;
+mod app_guards;
 mod apps;
 mod attachments;
 mod docs;

@@ -17,8 +17,8 @@ use db::Scope;
 use db::catalog::Reference;
 use futures_util::{StreamExt as _, stream};
 use gateway::{
-    AppDocument, AppVersion, CallContext, GatewayBody, PinnedPrompt, PromptDocument, PromptVersion,
-    Release,
+    AppDocument, AppVersion, CallContext, GatewayBody, GuardPolicy, PinnedPrompt, PromptDocument,
+    PromptVersion, Release,
 };
 use http_body_util::BodyExt as _;
 use serde_json::{Map, Value, json};
@@ -115,6 +115,7 @@ async fn release_of(app: &App, identity: &Identity, content: &Value) -> Result<A
         number: 0,
         digest,
         prompts: prompts_of(app, identity.scope(), &document).await?,
+        guards: guards_of(app, identity.scope(), &document).await?,
         credentials: super::plan::credentials(app, &document),
         app: Arc::new(AppVersion::new(digest, document)),
     }))
@@ -148,6 +149,38 @@ async fn whole(response: http::Response<GatewayBody>) -> Value {
     }
 }
 
+/// The policies that a draft refers to, as they point now.
+async fn guards_of(
+    app: &App,
+    scope: Scope,
+    document: &AppDocument,
+) -> Result<HashMap<String, Arc<GuardPolicy>>> {
+    let mut found = HashMap::new();
+    for gateway::AppReference { path, text } in document.references() {
+        let reference = Reference::parse_at(&path, &text).map_err(db::CatalogError::from)?;
+        if reference.kind != crate::guards::KIND || found.contains_key(&text) {
+            continue;
+        }
+        let (name, selector) = (&reference.name, &reference.selector);
+        let version = app
+            .catalog
+            .version(scope, crate::guards::KIND, name, selector)
+            .await?
+            .ok_or_else(|| unresolved(&text, &path))?;
+        let (number, digest) = (version.version.number, version.version.digest);
+        let known = crate::guards::know(&version.content);
+        let policy = crate::guards::policy(name, number, digest, Some(&known));
+        found.insert(text, Arc::new(policy));
+    }
+    Ok(found)
+}
+
+fn unresolved(text: &str, path: &str) -> AppError {
+    AppError::invalid(format!("there is no {text}"))
+        .code("unresolved_reference")
+        .at(path)
+}
+
 /// The prompts that a draft refers to, itself and through partials, as they point now.
 pub(super) async fn prompts_of(
     app: &App,
@@ -174,12 +207,7 @@ pub(super) async fn prompts_of(
             .catalog
             .version(scope, crate::prompts::KIND, name, selector)
             .await?;
-        let missing = || {
-            let message = format!("there is no {text}");
-            AppError::invalid(message)
-                .code("unresolved_reference")
-                .at(path.clone())
-        };
+        let missing = || unresolved(&text, &path);
         let version = version.ok_or_else(missing)?;
         let content = PromptDocument::parse(&version.content).map_err(|_| missing())?;
         // A partial is wrong where the app names the prompt that has it.

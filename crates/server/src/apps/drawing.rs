@@ -63,6 +63,7 @@ fn describe(page: &PageContext, step: &Step) -> Described {
         },
         Step::Guard(step) => Described {
             what: step.guard.clone(),
+            href: reference_href(page, &step.guard),
             ..Described::default()
         },
     }
@@ -87,13 +88,13 @@ fn described_prompt(
 
 fn reference_href(page: &PageContext, text: &str) -> Option<String> {
     let reference: db::catalog::Reference = text.parse().ok()?;
-    (reference.kind == crate::prompts::KIND).then(|| {
-        format!(
-            "{}/prompts/show?name={}",
-            page.root(),
-            encode(reference.name.as_str())
-        )
-    })
+    let page_of = match reference.kind.as_str() {
+        crate::prompts::KIND => "prompts/show",
+        crate::guards::KIND => "guards/edit",
+        _ => return None,
+    };
+    let name = encode(reference.name.as_str());
+    Some(format!("{}/{page_of}?name={name}", page.root()))
 }
 
 /// The drawing of a document; of one with problems, what can be drawn.

@@ -32,6 +32,7 @@ enum Known {
     Release(Arc<ReleaseContent>),
     App(Arc<AppVersion>),
     Prompt(Arc<PromptVersion>),
+    Guard(Arc<crate::guards::Known>),
     /// It was saved by a version that allowed more; calls say that it is gone.
     Broken,
 }
@@ -88,13 +89,7 @@ pub async fn for_plan(
         .filter_map(|content| content.app.digest.parse().ok())
         .collect();
     loading.read(&Vec::from_iter(apps), read_app).await?;
-    let prompts: BTreeSet<Digest> = contents
-        .iter()
-        .flat_map(|content| content.documents.values())
-        .filter(|pinned| pinned.kind == crate::prompts::KIND)
-        .filter_map(|pinned| pinned.digest.parse().ok())
-        .collect();
-    loading.read(&Vec::from_iter(prompts), read_prompt).await?;
+    loading.read_pinned(&contents).await?;
     app.compiled.keep_only(project, &loading.used);
 
     let environments = crate::projects::environments(&app.db, project).await?;
@@ -146,16 +141,10 @@ pub async fn load_release(
     let Some(content) = loading.release(&digest) else {
         return Ok(None);
     };
-    let prompts = content
-        .documents
-        .values()
-        .filter(|pinned| pinned.kind == crate::prompts::KIND)
-        .filter_map(|pinned| pinned.digest.parse().ok());
-    let prompts: BTreeSet<Digest> = prompts.collect();
     if let Ok(app_digest) = content.app.digest.parse() {
         loading.read(&[app_digest], read_app).await?;
     }
-    loading.read(&Vec::from_iter(prompts), read_prompt).await?;
+    loading.read_pinned(&[content]).await?;
     Ok(loading.assemble(&Wanted {
         name: name.to_owned(),
         number,
@@ -241,6 +230,24 @@ impl Loading<'_> {
         Ok(())
     }
 
+    /// Reads the documents that these releases pin.
+    async fn read_pinned(&mut self, releases: &[Arc<ReleaseContent>]) -> Result<()> {
+        let kinds: [(&str, fn(Digest, Value) -> Option<Known>); 2] = [
+            (crate::prompts::KIND, read_prompt),
+            (crate::guards::KIND, read_guard),
+        ];
+        for (kind, read) in kinds {
+            let digests: BTreeSet<Digest> = releases
+                .iter()
+                .flat_map(|release| release.documents.values())
+                .filter(|pinned| pinned.kind == kind)
+                .filter_map(|pinned| pinned.digest.parse().ok())
+                .collect();
+            self.read(&Vec::from_iter(digests), read).await?;
+        }
+        Ok(())
+    }
+
     fn release(&self, digest: &Digest) -> Option<Arc<ReleaseContent>> {
         match self.app.compiled.get(self.project, digest)? {
             Known::Release(content) => Some(content),
@@ -255,22 +262,33 @@ impl Loading<'_> {
         let Known::App(app) = self.app.compiled.get(self.project, &app_digest)? else {
             return None;
         };
-        let mut prompts = HashMap::new();
+        let (mut prompts, mut guards) = (HashMap::new(), HashMap::new());
         for (reference, pinned) in &content.documents {
+            // A document may leave the usual label out; the gateway looks up what is written.
+            let names = [
+                Some(reference.as_str()),
+                reference.strip_suffix("@production"),
+            ];
+            let names = names.into_iter().flatten().map(str::to_owned);
+            let digest: Digest = pinned.digest.parse().ok()?;
             if pinned.kind == crate::prompts::KIND {
-                let digest: Digest = pinned.digest.parse().ok()?;
                 let Known::Prompt(prompt) = self.app.compiled.get(self.project, &digest)? else {
                     return None;
                 };
-                // A document may leave the usual label out; the gateway looks up what is written.
                 let prompt = PinnedPrompt {
                     number: pinned.number,
                     version: prompt,
                 };
-                if let Some(bare) = reference.strip_suffix("@production") {
-                    prompts.insert(bare.to_owned(), prompt.clone());
-                }
-                prompts.insert(reference.clone(), prompt);
+                prompts.extend(names.map(|name| (name, prompt.clone())));
+            } else if pinned.kind == crate::guards::KIND {
+                let known = match self.app.compiled.get(self.project, &digest) {
+                    Some(Known::Guard(known)) => Some(known),
+                    _ => None,
+                };
+                let name = pinned.name.parse().ok()?;
+                let policy = crate::guards::policy(&name, pinned.number, digest, known.as_deref());
+                let policy = Arc::new(policy);
+                guards.extend(names.map(|name| (name, policy.clone())));
             }
         }
         Some(gateway::Release {
@@ -280,6 +298,7 @@ impl Loading<'_> {
             credentials: credentials(self.app, &app.document),
             app,
             prompts,
+            guards,
         })
     }
 }
@@ -292,6 +311,10 @@ fn read_release(_: Digest, content: Value) -> Option<Known> {
 fn read_app(digest: Digest, content: Value) -> Option<Known> {
     let document = AppDocument::read(&content).ok()?;
     Some(Known::App(Arc::new(AppVersion::new(digest, document))))
+}
+
+fn read_guard(_: Digest, content: Value) -> Option<Known> {
+    Some(Known::Guard(Arc::new(crate::guards::know(&content))))
 }
 
 fn read_prompt(digest: Digest, content: Value) -> Option<Known> {

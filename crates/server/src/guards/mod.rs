@@ -243,17 +243,8 @@ pub async fn for_plan(
         .await?;
     let mut policies: BTreeMap<String, GuardPolicies> = BTreeMap::new();
     for pointer in pointers {
-        let (applies_to, compiled) = match known.get(&pointer.digest) {
-            Some(known) => (known.applies_to.clone(), known.compiled.clone()),
-            None => (everything(), Err("its document is missing".to_owned())),
-        };
-        let policy = GuardPolicy {
-            name: pointer.name.as_str().to_owned(),
-            number: pointer.number,
-            digest: pointer.digest,
-            applies_to,
-            compiled,
-        };
+        let known = known.get(&pointer.digest).map(AsRef::as_ref);
+        let policy = policy(&pointer.name, pointer.number, pointer.digest, known);
         let of = policies.entry(policy.name.clone()).or_default();
         of.labels.insert(pointer.label, Arc::new(policy));
     }
@@ -263,7 +254,28 @@ pub async fn for_plan(
     Ok(shared.collect())
 }
 
-fn know(content: &Value) -> Known {
+/// A version under its name, as plans and releases hold it; one whose document is gone refuses
+/// the calls that it watches.
+pub(crate) fn policy(
+    name: &Name,
+    number: i64,
+    digest: Digest,
+    known: Option<&Known>,
+) -> GuardPolicy {
+    let (applies_to, compiled) = match known {
+        Some(known) => (known.applies_to.clone(), known.compiled.clone()),
+        None => (everything(), Err("its document is missing".to_owned())),
+    };
+    GuardPolicy {
+        name: name.as_str().to_owned(),
+        number,
+        digest,
+        applies_to,
+        compiled,
+    }
+}
+
+pub(crate) fn know(content: &Value) -> Known {
     match compile(content) {
         Ok(ready) => Known {
             applies_to: ready.policy.applies_to,

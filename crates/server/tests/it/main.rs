@@ -7,6 +7,7 @@
 
 mod harness;
 
+mod app_guards;
 mod apps;
 mod audit;
 mod audit_walk;

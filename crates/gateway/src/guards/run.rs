@@ -1,0 +1,215 @@
+//! What the guards of one call of an app share, whatever its steps do.
+//!
+//! The release pins the policies that its app names, so that a rollback takes its guards back too.
+//! One vault serves the whole run: inside it texts hold placeholders, and values come back only
+//! where a text leaves, in the app's answer and in what its tools are sent. A text that a policy
+//! let through is not read by it again at the next step, so nothing is found twice and no judge
+//! is asked twice.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base::{Digest, SpanId};
+use guard::{Form, Point, Restore, Vault};
+use serde_json::{Value, json};
+
+use super::{Noted, PASSED, Watch, lock};
+use crate::call::Caller;
+use crate::context::CallContext;
+use crate::failure::Failure;
+use crate::plan::GuardPolicy;
+use crate::record::AppUsed;
+
+/// Texts that are remembered to have come through; more are read again.
+const MOST_PASSED: usize = 10_000;
+
+/// The guards of one call of an app. Empty for a call of a model alone.
+#[derive(Clone, Default)]
+pub struct AppGuards(Option<Arc<Shared>>);
+
+struct Shared {
+    policies: Vec<Arc<GuardPolicy>>,
+    vault: Arc<Mutex<Vault>>,
+    passed: Arc<Passed>,
+}
+
+impl fmt::Debug for AppGuards {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.policies().iter().map(|policy| &policy.name);
+        out.debug_list().entries(names).finish()
+    }
+}
+
+impl PartialEq for AppGuards {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (None, None) => true,
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+}
+
+impl AppGuards {
+    /// What begins with a call of an app whose release pins these.
+    pub(crate) fn new(policies: Vec<Arc<GuardPolicy>>) -> Self {
+        Self(Some(Arc::new(Shared {
+            policies,
+            vault: Arc::default(),
+            passed: Arc::default(),
+        })))
+    }
+
+    pub(super) fn policies(&self) -> &[Arc<GuardPolicy>] {
+        self.0.as_ref().map_or(&[], |shared| &shared.policies)
+    }
+
+    /// The run's vault, or one for this call alone.
+    pub(super) fn vault(&self) -> Arc<Mutex<Vault>> {
+        self.0
+            .as_ref()
+            .map_or_else(Arc::default, |shared| shared.vault.clone())
+    }
+
+    pub(super) fn passed(&self) -> Option<Arc<Passed>> {
+        self.0.as_ref().map(|shared| shared.passed.clone())
+    }
+
+    /// Whether placeholders stand for something here.
+    pub(crate) fn has_values(&self) -> bool {
+        let shared = self.0.as_ref();
+        shared.is_some_and(|shared| !lock(&shared.vault).is_empty())
+    }
+
+    /// A text that leaves, with its values.
+    pub(crate) fn restored(&self, text: &str, form: Form) -> String {
+        match &self.0 {
+            Some(shared) => lock(&shared.vault).restore(text, form),
+            None => text.to_owned(),
+        }
+    }
+
+    /// Every text of a value that leaves, with its values.
+    pub(crate) fn restore_all(&self, value: &mut Value) {
+        match value {
+            Value::String(text) => *text = self.restored(text, Form::Plain),
+            Value::Array(items) => items.iter_mut().for_each(|item| self.restore_all(item)),
+            Value::Object(map) => map.values_mut().for_each(|item| self.restore_all(item)),
+            _ => {}
+        }
+    }
+
+    /// A piece of a text that leaves in pieces; what may become a placeholder waits.
+    pub(crate) fn restored_piece(&self, restore: &mut Restore, piece: &str) -> String {
+        match &self.0 {
+            Some(shared) => restore.push(&lock(&shared.vault), piece),
+            None => piece.to_owned(),
+        }
+    }
+}
+
+/// Which texts a policy let through at a point.
+#[derive(Default)]
+pub(super) struct Passed(Mutex<HashSet<Digest>>);
+
+impl Passed {
+    fn key(policy: &GuardPolicy, point: Point, text: &str) -> Digest {
+        let head = format!("{}:{}:{point:?}:", policy.digest, policy.name);
+        Digest::of([head.as_bytes(), text.as_bytes()].concat().as_slice())
+    }
+
+    fn has(&self, policy: &GuardPolicy, point: Point, text: &str) -> bool {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        !known.is_empty() && known.contains(&Self::key(policy, point, text))
+    }
+
+    fn put(&self, policy: &GuardPolicy, point: Point, text: &str) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() < MOST_PASSED {
+            known.insert(Self::key(policy, point, text));
+        }
+    }
+}
+
+impl Watch {
+    /// Whether this policy has let this very text through here before. What a model says is read
+    /// each time, against the instructions that this model had; only the app as a whole trusts
+    /// what was let through inside it.
+    pub(super) fn has_passed(&self, at: usize, point: Point, text: &str) -> bool {
+        let again = match point {
+            Point::Input | Point::ToolResult | Point::Retrieved => true,
+            Point::Output => self.is_outer,
+            Point::ToolArguments => false,
+        };
+        let passed = self.passed.as_ref().filter(|_| again);
+        passed.is_some_and(|passed| passed.has(&self.noted[at].policy, point, text))
+    }
+
+    /// Every policy let this text through.
+    pub(super) fn let_pass(&self, point: Point, text: &str) {
+        let Some(passed) = &self.passed else { return };
+        for noted in &self.noted {
+            if noted.rules.looks_at(point) {
+                passed.put(&noted.policy, point, text);
+            }
+        }
+    }
+
+    /// What a step says about its check.
+    pub(crate) fn verdict(&self, refusal: Option<&super::Refusal>) -> Verdict {
+        let noted = self.noted.first();
+        let found = noted.filter(|noted| !noted.rule_names.is_empty());
+        Verdict {
+            decision: found.map_or(PASSED, |noted| noted.decision.as_str()),
+            rule: refusal.map(|refusal| refusal.rule.clone()),
+            findings: noted.map_or(Value::Null, |noted| json!(noted.findings)),
+        }
+    }
+}
+
+/// What a `guard` step found.
+pub(crate) struct Verdict {
+    pub decision: &'static str,
+    /// The rule that ended the text.
+    pub rule: Option<String>,
+    pub findings: Value,
+}
+
+/// A place in a call of an app, or a call of a model, that is to be watched.
+pub(crate) struct Here<'a> {
+    pub caller: Caller<'a>,
+    pub context: &'a CallContext,
+    /// The records of guards stand below this.
+    pub span: SpanId,
+    pub app: Option<AppUsed>,
+}
+
+impl Here<'_> {
+    /// Watches what happens here beside calls of models: an app's inputs and answer, its tools.
+    ///
+    /// # Errors
+    /// A policy that watches it cannot run, or there is no place for its record.
+    pub(crate) async fn watch_app(&self) -> Result<Option<Watch>, Failure> {
+        let mut watch = self.watch("").await?;
+        if let Some(watch) = &mut watch {
+            watch.is_outer = true;
+        }
+        Ok(watch)
+    }
+
+    /// One policy, as a step: its record is written whatever it finds.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn watch_by(&self, policy: &Arc<GuardPolicy>) -> Result<Watch, Failure> {
+        let noted = Noted {
+            is_step: true,
+            ..self.note(policy.clone()).await?
+        };
+        let mut watch = self.open("", vec![noted]);
+        // A step is there to look, also at what somebody looked at before.
+        watch.passed = None;
+        Ok(watch)
+    }
+}
