@@ -11,6 +11,7 @@
 //! headers, first token, idle, total. Dropping the response's body drops the
 //! upstream connection at once: no task and no channel stand in between.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -31,7 +32,7 @@ use crate::embedded;
 use crate::error::ApiError;
 use crate::experiment;
 use crate::failure::{Again, Failure, Wait};
-use crate::guards::{self, Guarded, Watch};
+use crate::guards::{self, Entire, Guarded, Mark, Watch};
 use crate::local::LocalKind;
 use crate::meter::Meter;
 use crate::plan::{Plan, Principal, ProjectPlan, Protocol, Provider, Timeouts};
@@ -421,6 +422,18 @@ struct Prepared {
     wants_usage: bool,
     /// A guard changed the conversation; the record's is the one that counts.
     is_edited: bool,
+    /// What goes up at the end of the instructions and stands in no record.
+    hidden: Option<String>,
+}
+
+impl Prepared {
+    /// The conversation as it goes up, from that of the record.
+    fn outgoing<'m>(&self, input: &'m [Value]) -> Cow<'m, [Value]> {
+        match &self.hidden {
+            Some(sentence) => guards::with_sentence(input, sentence).into(),
+            None => input.into(),
+        }
+    }
 }
 
 impl Call<'_> {
@@ -440,14 +453,20 @@ impl Call<'_> {
             asked.clone_from(&model);
         }
         let target = self.resolve(&model)?;
-        if self.kind == CallKind::Embedding {
-            return self.serve(target, &model, &prepared, settler).await;
-        }
         let watch = Box::pin(guards::watch(self.caller(), &context, settler, &model)).await?;
         let Some(mut watch) = watch else {
             return self.serve(target, &model, &prepared, settler).await;
         };
-        prepared.is_edited = watch.input(&mut settler.record_mut().input).await?;
+        let input = &mut settler.record_mut().input;
+        if self.kind == CallKind::Embedding {
+            prepared.is_edited = Box::pin(watch.texts(input)).await?;
+            return self.serve(target, &model, &prepared, settler).await;
+        }
+        prepared.is_edited = Box::pin(watch.input(input)).await?;
+        if let Some(Mark { mark, sentence }) = watch.hide_mark() {
+            prepared.hidden = Some(sentence);
+            settler.mark = Some(mark);
+        }
         let answer = self.serve(target, &model, &prepared, settler).await?;
         Box::pin(self.guard(answer, watch, settler)).await
     }
@@ -462,7 +481,20 @@ impl Call<'_> {
         if !watch.looks_at_answers() {
             return Ok(answer);
         }
+        if matches!(answer, Answer::Stream(_)) {
+            // Nothing counts as said before it was let through, whoever goes away when.
+            settler.meter.show_only();
+        }
         match answer {
+            Answer::Stream(stream) if watch.may_rewrite() => {
+                let asked = settler.record_mut().clone();
+                let source = Entire::new(stream.source, stream.held, watch, asked);
+                Ok(Answer::Stream(Stream {
+                    source: Source::Entire(Box::new(source)),
+                    held: VecDeque::new(),
+                    ..stream
+                }))
+            }
             Answer::Stream(stream) => {
                 let wanted = &settler.record_mut().parameters;
                 let wanted = wanted.get("n").and_then(Value::as_u64).unwrap_or(1);
@@ -542,6 +574,7 @@ impl Call<'_> {
             stream: false,
             wants_usage: false,
             is_edited: false,
+            hidden: None,
         };
         match self.kind {
             CallKind::Chat => self.prepare_chat(&mut prepared, &context, settler).await?,
@@ -745,7 +778,8 @@ impl Call<'_> {
     ) -> Result<Answer, Failure> {
         let checked = {
             let record = settler.record_mut();
-            local::check_chat(name, &record.parameters, &record.input, &self.plan.limits)?
+            let input = prepared.outgoing(&record.input);
+            local::check_chat(name, &record.parameters, &input, &self.plan.limits)?
         };
         let answer = local::Answer {
             id: format!("chatcmpl-{}", settler.record_mut().span_id),
@@ -844,6 +878,9 @@ impl Call<'_> {
         prepared: &Prepared,
         record: &Record,
     ) -> Result<Bytes, ApiError> {
+        let input = prepared.outgoing(&record.input);
+        let is_other = prepared.is_edited || prepared.hidden.is_some();
+        let is_chat = self.kind == CallKind::Chat;
         match provider.protocol {
             Protocol::OpenAi => {
                 let ask_usage =
@@ -852,7 +889,8 @@ impl Call<'_> {
                     model,
                     before: &prepared.prompt.before,
                     after: &prepared.prompt.after,
-                    messages: prepared.is_edited.then_some(record.input.as_slice()),
+                    messages: (is_other && is_chat).then_some(&*input),
+                    input: (is_other && !is_chat).then_some(&*input),
                     added: Some(&prepared.added),
                     ask_usage,
                 }))
@@ -868,7 +906,7 @@ impl Call<'_> {
                 let body = anthropic::translate_request(
                     model,
                     &record.parameters,
-                    &record.input,
+                    &input,
                     prepared.stream,
                 )?;
                 Ok(body.to_string().into())

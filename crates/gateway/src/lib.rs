@@ -96,6 +96,8 @@ struct Inner {
     shadows: shadow::Shadows,
     /// Of examples that are chosen by embedding.
     vectors: embedded::ExampleVectors,
+    /// Of instructions that guards look for in answers.
+    prompts: guards::PromptIndexes,
 }
 
 impl Gateway {
@@ -119,6 +121,7 @@ impl Gateway {
                 conversations: app::Sticky::default(),
                 shadows: shadow::Shadows::new(),
                 vectors: embedded::ExampleVectors::default(),
+                prompts: guards::PromptIndexes::default(),
             }),
         }
     }

@@ -439,25 +439,33 @@ impl Meter {
 
     /// The choices of a whole chat completion, for answers that are put together here.
     pub(crate) fn completion_choices(&self) -> Vec<Value> {
-        let choices = self.seen_choices().iter().enumerate();
-        let whole = choices.map(|(index, choice)| {
-            let logprobs = match choice.logprobs.as_slice() {
-                [] => Value::Null,
-                entries => json!({ "content": entries, "refusal": null }),
-            };
-            let mut message = choice.message();
-            if message.get("refusal").is_none() {
-                message["refusal"] = Value::Null;
-            }
-            json!({
-                "index": index,
-                "message": message,
-                "logprobs": logprobs,
-                "finish_reason": choice.finish,
-            })
-        });
-        whole.collect()
+        whole_choices(self.seen_choices())
     }
+
+    /// The same of what the model made, whatever guards let through.
+    pub(crate) fn made_choices(&self) -> Vec<Value> {
+        whole_choices(&self.choices)
+    }
+}
+
+fn whole_choices(choices: &[Choice]) -> Vec<Value> {
+    let whole = choices.iter().enumerate().map(|(index, choice)| {
+        let logprobs = match choice.logprobs.as_slice() {
+            [] => Value::Null,
+            entries => json!({ "content": entries, "refusal": null }),
+        };
+        let mut message = choice.message();
+        if message.get("refusal").is_none() {
+            message["refusal"] = Value::Null;
+        }
+        json!({
+            "index": index,
+            "message": message,
+            "logprobs": logprobs,
+            "finish_reason": choice.finish,
+        })
+    });
+    whole.collect()
 }
 
 impl Choice {

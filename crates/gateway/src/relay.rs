@@ -14,7 +14,7 @@ use http_body::{Body, Frame};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::failure::{Failure, Wait};
-use crate::guards::Guarded;
+use crate::guards::{Entire, Guarded};
 use crate::meter::Meter;
 use crate::plan::Timeouts;
 use crate::providers::local::LocalSource;
@@ -27,6 +27,7 @@ pub(crate) enum Source {
     Http(Box<HttpSource>),
     Local(Box<LocalSource>),
     Guarded(Box<Guarded>),
+    Entire(Box<Entire>),
 }
 
 impl Source {
@@ -52,6 +53,7 @@ impl Source {
             Self::Http(source) => source.poll_piece(cx, meter),
             Self::Local(source) => source.poll_piece(cx, meter),
             Self::Guarded(source) => source.poll_piece(cx, meter),
+            Self::Entire(source) => source.poll_piece(cx, meter),
         }
     }
 

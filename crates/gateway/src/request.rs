@@ -60,6 +60,8 @@ pub(crate) struct Changes<'a> {
     /// The whole conversation, where it is another than what the caller wrote; then the two
     /// before do not count.
     pub messages: Option<&'a [Value]>,
+    /// The texts to embed, where they are other than what the caller wrote.
+    pub input: Option<&'a [Value]>,
     /// Fields to add; the caller's own bytes have none of them.
     pub added: Option<&'a Map<String, Value>>,
     /// Ask the provider for token counts at the end of the stream.
@@ -200,6 +202,14 @@ impl Request {
         let cuts = self.cuts();
         splices.extend(cuts.ranges.into_iter().map(|range| (range, String::new())));
         self.put_messages(changes, &mut splices, &mut added);
+        if let (Some(input), Some(member)) = (changes.input, self.member("input")) {
+            let is_list = self.text(member.value.clone()).starts_with('[');
+            let text = match input {
+                [one] if !is_list => one.to_string(),
+                all => Value::from(all).to_string(),
+            };
+            splices.push((member.value.clone(), text));
+        }
         for (name, value) in changes.added.into_iter().flatten() {
             added.push((name, value.to_string()));
         }

@@ -13,6 +13,7 @@ use crate::Inner;
 use crate::context::CallContext;
 use crate::experiment::ArmUsed;
 use crate::failure::Failure;
+use crate::guards::without_mark;
 use crate::meter::{Meter, estimate_tokens};
 use crate::plan::{Plan, Principal};
 use crate::record::{AppUsed, CallError, CallStatus, Permit, PromptUsed, Record, RecordKind};
@@ -61,6 +62,8 @@ pub(crate) struct Settler {
     pub(crate) meter: Meter,
     /// What a record that is no model call gives out.
     pub(crate) output: Vec<Value>,
+    /// What was hidden in the call's instructions; it is kept nowhere.
+    pub(crate) mark: Option<String>,
     settled: Option<Settled>,
     span_id: SpanId,
     clock: Arc<dyn Clock>,
@@ -135,6 +138,7 @@ impl Settler {
             record: Some(Box::new(record)),
             meter: Meter::default(),
             output: Vec::new(),
+            mark: None,
             settled: None,
             span_id,
             clock: gateway.clock.clone(),
@@ -258,6 +262,10 @@ impl Settler {
             RecordKind::Chat => self.meter.messages(),
             _ => std::mem::take(&mut self.output),
         };
+        if let Some(mark) = &self.mark {
+            let said = record.output.iter_mut();
+            said.for_each(|message| without_mark(message, mark));
+        }
         record.finish_reasons = self.meter.finish_reasons();
         record.response_model = self.meter.response_model.take();
         record.response_id = self.meter.response_id.take();

@@ -7,9 +7,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::SpanId;
+use base::{SpanId, TraceId};
 use bytes::Bytes;
-use guard::{Answer, Question, QuestionId, Subject};
+use guard::{Answer, PromptIndex, Question, QuestionId, Subject};
 use serde_json::{Map, Value, json};
 
 use crate::Inner;
@@ -60,6 +60,17 @@ impl Host {
             span,
             model: model.to_owned(),
         }))
+    }
+
+    /// These instructions, prepared for finding passages of them.
+    pub(super) fn index_of(&self, prompt: &str) -> Arc<PromptIndex> {
+        self.0.gateway.prompts.of(prompt)
+    }
+
+    /// What nobody could guess and no text holds by chance.
+    pub(super) fn fresh_mark(&self) -> String {
+        let random: TraceId = self.0.gateway.ids.make();
+        format!("mark-{random}")
     }
 
     /// Lets the model answer again: a call like the first, with its answer and what is wrong with it

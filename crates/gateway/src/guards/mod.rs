@@ -14,6 +14,8 @@
 
 mod answer;
 mod ask;
+mod entire;
+mod instructions;
 mod run;
 mod stream;
 mod text;
@@ -37,6 +39,8 @@ use crate::record::{CallStatus, GuardUsed, RecordKind};
 use crate::settle::{About, Part, Settler};
 
 use ask::Host;
+pub(crate) use entire::Entire;
+pub(crate) use instructions::{PromptIndexes, with_sentence, without_mark};
 pub use run::AppGuards;
 pub(crate) use run::Here;
 use run::Passed;
@@ -94,6 +98,12 @@ struct Place<'a> {
     point: Point,
     /// The field, as in `messages[2].content`.
     field: &'a str,
+}
+
+/// What is hidden in the instructions of a call.
+pub(crate) struct Mark {
+    pub mark: String,
+    pub sentence: String,
 }
 
 /// A text that was ended by a rule.
@@ -309,10 +319,10 @@ impl Watch {
     /// # Errors
     /// A rule refuses the call.
     pub(crate) async fn input(&mut self, messages: &mut [Value]) -> Result<bool, Failure> {
-        self.context.system = system_prompt(messages).map(|text| {
-            let index = guard::PromptIndex::new(&text);
-            Arc::new(index)
-        });
+        if self.noted.iter().any(|it| it.rules.looks_for_leaks()) {
+            let told = system_prompt(messages);
+            self.context.system = told.map(|text| self.host.index_of(&text));
+        }
         let mut edited = false;
         for (at, message) in messages.iter_mut().enumerate() {
             let point = match message["role"].as_str() {
@@ -334,6 +344,62 @@ impl Watch {
             }
         }
         Ok(edited)
+    }
+
+    /// Scans texts that are to be embedded; true says that some were changed.
+    ///
+    /// # Errors
+    /// A rule refuses the call, or there are tokens where a rule wants to read.
+    pub(crate) async fn texts(&mut self, input: &mut [Value]) -> Result<bool, Failure> {
+        if !self.looks_at(Point::Input) {
+            return Ok(false);
+        }
+        let mut edited = false;
+        let is_one = input.len() == 1;
+        for (at, item) in input.iter_mut().enumerate() {
+            let field = match is_one {
+                true => "input".to_owned(),
+                false => format!("input[{at}]"),
+            };
+            let Value::String(text) = item else {
+                let words = "a guard reads the texts of this call, and tokens cannot be read; \
+                             send the texts themselves";
+                let mut error = ApiError::new(StatusCode::BAD_REQUEST, "guard_unreadable", words);
+                error.param = Some(field);
+                return Err(error.into());
+            };
+            let place = Place {
+                point: Point::Input,
+                field: &field,
+            };
+            let scanned = self.scan(place, text).await;
+            if let Some(refusal) = scanned.ended {
+                return Err(refused(&refusal, &field));
+            }
+            edited |= scanned.text != *text;
+            *text = scanned.text;
+        }
+        Ok(edited)
+    }
+
+    /// A mark for this call, where some rule looks for one: who repeats it has read the
+    /// instructions aloud. What to say of it at the end of the instructions.
+    pub(crate) fn hide_mark(&mut self) -> Option<Mark> {
+        if !self.noted.iter().any(|it| it.rules.looks_for_canaries()) {
+            return None;
+        }
+        let mark = self.host.fresh_mark();
+        self.context.canaries.push(mark.clone());
+        Some(Mark {
+            sentence: instructions::sentence(&mark),
+            mark,
+        })
+    }
+
+    /// Whether some rule may ask for another answer.
+    pub(crate) fn may_rewrite(&self) -> bool {
+        let mut rules = self.noted.iter();
+        rules.any(|noted| noted.rules.may_rewrite(Point::Output))
     }
 
     /// Whether anything is to be done about the answer.

@@ -28,7 +28,7 @@ use crate::relay::Source;
 use crate::sse::Splitter;
 
 /// While text is held, something is said this often, so that nobody on the way gives up.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
+pub(super) const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 /// A chunk is never larger than an event that was let in.
 const CHUNK_BYTES: usize = 64 << 20;
 
@@ -167,11 +167,7 @@ impl Guarded {
     /// Text is held for long while the provider speaks: say that the call lives.
     fn show_life(&mut self) {
         if self.ready.is_empty() && self.spoke_at.elapsed() >= SIGN_OF_LIFE {
-            self.ready.push_back(Piece {
-                bytes: Bytes::from_static(b": checking\n\n"),
-                real: false,
-                last: false,
-            });
+            self.ready.push_back(checking());
         }
     }
 
@@ -179,12 +175,7 @@ impl Guarded {
 
     /// The source's pieces are whole events that it has understood before.
     fn read(&mut self, bytes: &[u8]) {
-        let mut splitter = Splitter::new(CHUNK_BYTES);
-        splitter.push(bytes);
-        while let Ok(Some(event)) = splitter.next_event() {
-            let Some(data) = event.data else {
-                continue;
-            };
+        for data in data_of(bytes) {
             if data.trim_ascii() == b"[DONE]" {
                 self.end = true;
                 self.finish_all();
@@ -434,11 +425,7 @@ impl Guarded {
             chunk.insert("usage".to_owned(), usage);
             self.say(&Value::Object(chunk), false);
         }
-        self.ready.push_back(Piece {
-            bytes: Bytes::from_static(b"data: [DONE]\n\n"),
-            real: false,
-            last: true,
-        });
+        self.ready.push_back(done());
     }
 
     fn say(&mut self, chunk: &Value, real: bool) {
@@ -514,8 +501,37 @@ impl Guarded {
     }
 }
 
+/// The data of events that were understood before.
+pub(super) fn data_of(bytes: &[u8]) -> Vec<Bytes> {
+    let mut splitter = Splitter::new(CHUNK_BYTES);
+    splitter.push(bytes);
+    let mut all = Vec::new();
+    while let Ok(Some(event)) = splitter.next_event() {
+        all.extend(event.data);
+    }
+    all
+}
+
+/// Says to everybody on the way that the call lives.
+pub(super) fn checking() -> Piece {
+    Piece {
+        bytes: Bytes::from_static(b": checking\n\n"),
+        real: false,
+        last: false,
+    }
+}
+
+/// The good end.
+pub(super) fn done() -> Piece {
+    Piece {
+        bytes: Bytes::from_static(b"data: [DONE]\n\n"),
+        real: false,
+        last: true,
+    }
+}
+
 /// What every chunk of an answer repeats and no text of the model stands in.
-const ENVELOPE: &[&str] = &[
+pub(super) const ENVELOPE: &[&str] = &[
     "id",
     "object",
     "created",

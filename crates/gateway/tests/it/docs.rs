@@ -26,7 +26,7 @@ fn documents() -> Vec<Value> {
 #[test]
 fn every_document_on_the_page_is_an_app() {
     let documents = documents();
-    assert_eq!(documents.len(), 4);
+    assert_eq!(documents.len(), 5);
     for document in documents {
         AppDocument::parse(&document).unwrap_or_else(|problems| panic!("{problems:#?}"));
     }

@@ -448,6 +448,190 @@ async fn the_model_is_asked_again_where_a_rule_wants_it() {
     assert_eq!(rig.provider.seen().len(), 2);
 }
 
+/// A stream whose answer may be made again says nothing before it is sure, in either protocol.
+#[tokio::test]
+async fn the_model_is_asked_again_on_streams_too() {
+    let action = json!({"type": "rewrite", "instruction": "Say it without the word."});
+    for model in ["open/fake-large", "claude/fake-large"] {
+        let rig = guarded(&word(&["output"], "fool", &action));
+        rig.provider.next(said_in(&["You are", " a fo", "ol."]));
+        let mut request = ask("who am I?");
+        request["model"] = model.into();
+        request["max_tokens"] = 100.into();
+        rig.provider
+            .when("Say it without", Answer::text("You are dear."));
+        let heard = hear(&rig, request.clone()).await;
+        assert_eq!(heard.text, "You are dear.", "{model}");
+        assert_eq!((heard.finish.as_deref(), heard.done), (Some("stop"), true));
+        let (call, guard) = records(&rig);
+        assert_eq!(call.output[0]["content"], "You are dear.");
+        assert_eq!(guard.unwrap().guard.unwrap().decision, "blocked");
+        let again = rig.provider.seen().pop().unwrap().json();
+        let said = again["messages"].as_array().unwrap();
+        assert!(
+            said[said.len() - 2].to_string().contains("You are a fool."),
+            "{again}"
+        );
+
+        // An answer that needs none is the same stream, later.
+        rig.provider.next(said_in(&["You are", " wise."]));
+        let heard = hear(&rig, request.clone()).await;
+        assert_eq!(heard.text, "You are wise.");
+        rig.provider.next(Answer {
+            tools: vec![("look".to_owned(), json!({"at": "it"}))],
+            ..said_in(&[])
+        });
+        let heard = hear(&rig, request.clone()).await;
+        assert_eq!(heard.arguments, r#"{"at":"it"}"#);
+        assert_eq!(heard.finish.as_deref(), Some("tool_calls"));
+
+        // Only once; then it is withheld.
+        rig.provider.forget_next();
+        rig.provider.always(said_in(&["You are", " a fool."]));
+        let rig = guarded(&word(&["output"], "fool", &action));
+        rig.provider.always(said_in(&["You are", " a fool."]));
+        let heard = hear(&rig, request).await;
+        assert_eq!(heard.finish.as_deref(), Some("content_filter"), "{heard:?}");
+        assert!(heard.refusal.is_some() && heard.done);
+        assert!(!heard.text.contains("fool"));
+    }
+}
+
+/// A caller who goes away while an answer is held leaves nothing of it in the record.
+#[tokio::test]
+async fn what_was_held_when_the_caller_left_is_not_recorded() {
+    let action = json!({"type": "rewrite"});
+    let rig = guarded(&word(&["output"], "fool", &action));
+    rig.provider.always(Answer {
+        pace: std::time::Duration::from_millis(300),
+        ..said_in(&["You are a fool", " and", " more"])
+    });
+    let response = rig.chat(streamed(ask("who?")).to_string()).await;
+    drop(response);
+    rig.provider_is_idle().await;
+    let (call, _) = records(&rig);
+    assert!(!format!("{:?}", call.output).contains("fool"), "{call:#?}");
+    assert_eq!(call.status, gateway::CallStatus::Cancelled);
+}
+
+/// The mark of a call, from what went up.
+fn mark_in(text: &str) -> String {
+    let at = text.find("mark-").unwrap_or_else(|| panic!("{text}"));
+    text[at..at + "mark-".len() + 32].to_owned()
+}
+
+#[tokio::test]
+async fn a_mark_in_the_instructions_is_found_in_any_form_and_recorded_in_none() {
+    let canary = |action: &str| json!([{"name": "aloud", "at": ["output", "tool_arguments"], "check": {"type": "canary"}, "action": {"type": action}}]);
+    let call = |model: &str, told: &str| json!({"model": model, "messages": [{"role": "system", "content": told}]});
+    // The local model says its last message: here its instructions.
+    for (told, action, finish) in [
+        ("Say this.", "block", "content_filter"),
+        ("Say this in base64.", "block", "content_filter"),
+        ("Say this.", "flag", "stop"),
+        ("Say this.", "redact", "stop"),
+    ] {
+        let rig = guarded(&canary(action));
+        let heard = hear(&rig, call("local/parrot", told)).await;
+        assert_eq!(
+            heard.finish.as_deref(),
+            Some(finish),
+            "{told} {action}: {heard:?}"
+        );
+        let (_, answer) = rig.chat_json(&call("local/parrot", told)).await;
+        assert_eq!(answer["choices"][0]["finish_reason"], finish, "{answer}");
+        let guard = records(&rig).1.unwrap();
+        assert_eq!(guard.output[0]["rule_name"], "aloud", "{guard:#?}");
+        if action == "flag" {
+            let (one, other) = (mark_in(&heard.text), mark_in(&answer.to_string()));
+            assert_ne!(one, other, "each call has its own");
+        } else {
+            assert!(!heard.text.contains("mark-"), "{heard:?}");
+        }
+        for record in rig.sink.records.lock().unwrap().iter() {
+            assert!(!format!("{record:?}").contains("mark-"), "{record:#?}");
+        }
+    }
+    // It goes up at the end of the instructions, in every protocol, and changes nothing else.
+    for model in ["open/fake-large", "claude/fake-large"] {
+        let rig = guarded(&canary("block"));
+        let mut request = call(model, "Be brief.");
+        request["max_tokens"] = 20.into();
+        request["messages"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"role": "user", "content": "Hi"}));
+        let (status, answer) = rig.chat_json(&request).await;
+        assert_eq!(status, 200, "{answer}");
+        let seen = rig.provider.seen().remove(0).json().to_string();
+        let told = format!("Be brief.\\n\\n{} is a mark", mark_in(&seen));
+        assert!(seen.contains(&told), "{seen}");
+        assert_eq!(
+            records(&rig).0.input,
+            *request["messages"].as_array().unwrap()
+        );
+    }
+    // Nothing is hidden where nobody looks for it.
+    let rig = guarded(&mail(&["output"], &json!({"type": "redact"})));
+    rig.chat_json(&call("open/fake-large", "Be brief.")).await;
+    let seen = rig.provider.seen().remove(0).json();
+    assert_eq!(seen["messages"][0]["content"], "Be brief.");
+}
+
+#[tokio::test]
+async fn texts_to_embed_are_input_too() {
+    let rules = json!([
+        mail(&["input"], &json!({"type": "redact"}))[0],
+        word(&["input"], "bomb", &json!({"type": "block"}))[0]
+    ]);
+    let rig = guarded(&rules);
+    rig.provider.always(Answer::json(&json!({"object": "list", "model": "m",
+        "data": [{"object": "embedding", "index": 0, "embedding": [0.5, 0.5]}], "usage": {"prompt_tokens": 3, "total_tokens": 3}})));
+    for (input, sent) in [
+        (json!("to ann@example.com"), json!("to <EMAIL_1>")),
+        (json!(["to ann@example.com"]), json!(["to <EMAIL_1>"])),
+        (
+            json!(["x", "to ann@example.com"]),
+            json!(["x", "to <EMAIL_1>"]),
+        ),
+        (json!(["x"]), json!(["x"])),
+    ] {
+        let (status, answer) = rig
+            .embed_json(&json!({"model": "open/embed", "input": input, "dimensions": 2}))
+            .await;
+        assert_eq!(status, 200, "{answer}");
+        let seen = rig.provider.seen().pop().unwrap().json();
+        assert_eq!(
+            (&seen["input"], &seen["dimensions"]),
+            (&sent, &json!(2)),
+            "{input}"
+        );
+    }
+    let sent = rig.provider.seen().len();
+    for (input, code, param) in [
+        (json!(["x", "a bomb"]), "guard_blocked", "input[1]"),
+        (json!("a bomb"), "guard_blocked", "input"),
+        (json!([1, 2, 3]), "guard_unreadable", "input[0]"),
+        (json!([[1, 2], [3]]), "guard_unreadable", "input[0]"),
+    ] {
+        let (status, answer) = rig
+            .embed_json(&json!({"model": "open/embed", "input": input}))
+            .await;
+        assert_eq!(status, 400, "{answer}");
+        assert_eq!(
+            (&answer["error"]["code"], &answer["error"]["param"]),
+            (&json!(code), &json!(param))
+        );
+    }
+    assert_eq!(rig.provider.seen().len(), sent);
+    let (status, _) = rig
+        .embed_json(&json!({"model": "local/vectors", "input": "a bomb"}))
+        .await;
+    assert_eq!(status, 400);
+    let records = rig.sink.records.lock().unwrap();
+    assert!(records.iter().all(|it| !format!("{it:?}").contains("ann@")));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base::{Id as _, Ids, Price, ProjectId, Secret, SystemClock, SystemRandom, TraceId};
+use base64::Engine as _;
 use bytes::Bytes;
 use gateway::{
     Busy, CallContext, Egress, EgressConfig, FinishReason, Gateway, GatewayBody, LocalChat,
@@ -326,6 +327,10 @@ impl LocalModels for Parrot {
             .and_then(|m| m["content"].as_str())
             .unwrap_or_default()
             .to_owned();
+        let last = match last.contains("in base64") {
+            true => base64::engine::general_purpose::STANDARD.encode(last),
+            false => last,
+        };
         if last == "stall" {
             return Box::pin(futures_util::stream::pending());
         }

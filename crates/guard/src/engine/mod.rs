@@ -147,6 +147,22 @@ impl Compiled {
         self.points.get(&point).is_some_and(|plan| plan.holds_all)
     }
 
+    /// Whether a rule at this point may ask for another answer.
+    pub fn may_rewrite(&self, point: Point) -> bool {
+        self.points.get(&point).is_some_and(|plan| plan.rewrites)
+    }
+
+    /// Whether a rule looks for passages of the system prompt: without one the host need not
+    /// prepare it.
+    pub fn looks_for_leaks(&self) -> bool {
+        self.points.values().any(|plan| !plan.leaks.is_empty())
+    }
+
+    /// Whether a rule looks for marks: without one the host need not hide any.
+    pub fn looks_for_canaries(&self) -> bool {
+        self.points.values().any(|plan| !plan.canaries.is_empty())
+    }
+
     /// A whole text. Tiers that would have to be asked count as failed, each by its rule's
     /// `on_failure`: hosts that have them use a stream.
     pub fn scan(self: &Arc<Self>, point: Point, text: &str, context: &Context) -> Scanned {

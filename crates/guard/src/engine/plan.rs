@@ -87,6 +87,8 @@ pub(super) struct Plan {
     pub(super) json: Vec<JsonRule>,
     /// Nothing leaves before the end.
     pub(super) holds_all: bool,
+    /// Another answer may be asked for.
+    pub(super) rewrites: bool,
 }
 
 /// A check of passages.
@@ -426,6 +428,7 @@ fn plan(policy: &Policy, rules: &[usize], resources: &Resources) -> Result<Plan,
         add_rule(&mut plan, &mut targets, index, rule, resources);
         let rewrites = matches!(rule.action, Action::Rewrite { .. }) && !rule.shadow;
         plan.holds_all |= rewrites;
+        plan.rewrites |= rewrites;
     }
     let needs_plain = !plan.leaks.is_empty() || !plan.canaries.is_empty();
     plan.scans = targets.into_scans(needs_plain)?;
