@@ -1,20 +1,47 @@
-//! Gives memory back that only a rare piece of work needed.
+//! Gives memory back that only the start needed.
 //!
 //! **Code.** Starting walks through most of the program once: migrations, templates, translations,
 //! schemas. The kernel maps the pages around each step, sixteen at a time, and afterwards nothing
 //! asks it to let go, so that an idle server seems to hold 20 MiB of program that it will not run
 //! again. What is needed later comes back page by page from the page cache.
 //!
-//! **Heap.** An allocator keeps what a thread has freed for that thread's next request. Work that
-//! is rare and large runs on a thread of its own, whose memory goes back when it ends.
+//! **Heap.** Our allocator keeps what a thread has freed for that thread's next request, and what
+//! the start freed is several times what a server needs that has nothing to do. SQLite and other
+//! C code use the C library's allocator, which gives each thread an arena of its own.
 
+#[cfg(target_os = "linux")]
 use std::io;
 
-use tokio::sync::oneshot;
+// Its library has `mi_collect`.
+use mimalloc as _;
+
+/// Before threads start: how many arenas the C library's allocator makes.
+pub(crate) fn few_arenas() {
+    // SAFETY: changes a number of the allocator, under its own lock.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[expect(unsafe_code, reason = "the C library's interface")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
+}
+
+/// After the start, from the thread that did most of it.
+pub(crate) fn give_back() {
+    #[expect(unsafe_code, reason = "the allocator's interface is C")]
+    unsafe extern "C" {
+        fn mi_collect(force: bool);
+    }
+    // SAFETY: frees pages of this thread's heap in which nothing is left.
+    #[expect(unsafe_code, reason = "the allocator's interface is C")]
+    unsafe {
+        mi_collect(true);
+    }
+    give_back_code();
+}
 
 /// Lets go of the mapped pages of this program's file. Does nothing where the system cannot do it.
 #[cfg(target_os = "linux")]
-pub(crate) fn give_back_code() {
+fn give_back_code() {
     /// Called for the program first, then for each library; anything but 0 ends the walk.
     #[expect(unsafe_code, reason = "the loader's interface is a C callback")]
     unsafe extern "C" fn of_program(
@@ -74,21 +101,4 @@ fn drop_pages(base: u64, header: &libc::Elf64_Phdr) {
 
 /// There is no such call here that would be worth it.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn give_back_code() {}
-
-/// Does rare and large work on a thread of its own.
-///
-/// # Errors
-/// No thread can be started, or the work panicked.
-pub(crate) async fn apart<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> io::Result<T> {
-    let (done, result) = oneshot::channel();
-    std::thread::Builder::new()
-        .name("apart".to_owned())
-        .spawn(move || {
-            // A caller that went away does not want the result.
-            let _ = done.send(work());
-        })?;
-    result.await.map_err(io::Error::other)
-}
+fn give_back_code() {}

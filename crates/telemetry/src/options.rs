@@ -58,9 +58,7 @@ impl Default for Options {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process (or another handle in this one) writes to it.
-    #[error(
-        "{dir} is in use by another writer; stop that server first, or read with `open_reader`"
-    )]
+    #[error("{dir} is in use by another process; stop that server first")]
     InUse {
         /// The directory.
         dir: String,

@@ -262,10 +262,11 @@ async fn show(args: Show) -> anyhow::Result<()> {
         }));
     }
     message(&format!(
-        "{} version {}: {} examples; {}",
+        "{} version {}: {} examples{}{}",
         version.name.as_str(),
         version.number,
         document.count,
+        if document.splits.is_empty() { "" } else { "; " },
         splits(&found)
     ));
     let short = |value: &serde_json::Value| {

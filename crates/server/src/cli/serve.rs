@@ -51,6 +51,7 @@ impl Up {
 }
 
 async fn serve(config: Config, with_default_models: bool) -> anyhow::Result<()> {
+    crate::memory::few_arenas();
     start_logging(&config)?;
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("creating the data directory {}", config.data_dir.display()))?;
@@ -66,7 +67,7 @@ async fn serve(config: Config, with_default_models: bool) -> anyhow::Result<()> 
     let mut background = JoinSet::new();
     app.start_background(&mut background);
     announce(&app).await?;
-    crate::memory::give_back_code();
+    crate::memory::give_back();
     let served = crate::http::serve(app.clone(), listener, stop_signal(), DRAIN).await;
     tracing::info!("stopping: calls in flight have ended");
     // Jobs give their leases back, so that another server or the next start goes on at once.

@@ -65,7 +65,8 @@ pub(crate) fn signed(value: f64) -> String {
     let text = figure(value.abs());
     match value {
         value if value < 0.0 => format!("−{text}"),
-        _ => format!("+{text}"),
+        value if value > 0.0 => format!("+{text}"),
+        _ => text,
     }
 }
 
