@@ -26,6 +26,13 @@ pub enum Target {
         /// The environment of the caller's key.
         environment: String,
     },
+    /// A guard policy's label.
+    Guard {
+        /// The policy's name.
+        name: String,
+        /// The label that holds for the call: its environment's, or `production`.
+        label: String,
+    },
 }
 
 /// Who stays with one arm.
@@ -61,7 +68,8 @@ pub struct Experiment {
 pub struct Arm {
     /// Its name: `control`, `candidate`.
     pub name: String,
-    /// The version of the target's document: a prompt's version or a release's number.
+    /// The version of the target's document: a prompt's or policy's version, or a
+    /// release's number.
     pub number: i64,
     /// That version's content.
     pub digest: Digest,

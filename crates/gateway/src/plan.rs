@@ -211,6 +211,8 @@ pub struct Prompt {
 pub struct GuardPolicies {
     /// What holds where: a label, which is an environment's name, → the version.
     pub labels: BTreeMap<String, Arc<GuardPolicy>>,
+    /// The versions that a running experiment chooses between, by number.
+    pub versions: BTreeMap<i64, Arc<GuardPolicy>>,
 }
 
 /// One version of a guard policy, ready to run.

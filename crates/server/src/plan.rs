@@ -96,7 +96,8 @@ pub async fn build(app: &App, revision: i64, memory: &mut Memory) -> anyhow::Res
             providers: crate::providers::for_plan(app, project.id).await?,
             prompts: crate::prompts::for_plan(app, project.id, &mut memory.prompts).await?,
             apps: crate::apps::for_plan(app, project.id, &experiments).await?,
-            guards: crate::guards::for_plan(app, project.id, &mut memory.guards).await?,
+            guards: crate::guards::for_plan(app, project.id, &mut memory.guards, &experiments)
+                .await?,
             experiments,
             prices: Arc::new(crate::prices::for_plan(&app.db, project.id).await?),
         };

@@ -155,6 +155,9 @@ impl LastStep {
         };
         let (status, error) = (settled.status, settled.error.clone());
         self.settler.output.clone_from(&settled.output);
+        if let Some(finish) = self.relay.settler().meter.finish_reasons().first() {
+            self.settler.meter.finish(0, finish);
+        }
         self.settler.settle_with(
             status.unwrap_or(CallStatus::Error),
             error,
@@ -258,6 +261,7 @@ impl Spoken {
                     events.extend(event(&self.envelope.usage(&usage)));
                 }
                 events.extend_from_slice(DONE);
+                self.settler.meter.finish(0, &said.finish);
                 self.settle(CallStatus::Ok, events.len(), None);
                 events.into()
             }

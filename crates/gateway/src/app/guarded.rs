@@ -26,10 +26,13 @@ use crate::record::AppUsed;
 use crate::settle::Settler;
 
 /// What the guards of one run of this release share.
-pub(crate) fn guards_of(release: &Release) -> Result<AppGuards, Failure> {
+pub(crate) fn guards_of(release: &Release, may_split: bool) -> Result<AppGuards, Failure> {
     let names = &release.app.document.guards;
     let policies = names.iter().map(|text| policy(release, text).cloned());
-    Ok(AppGuards::new(policies.collect::<Result<_, _>>()?))
+    Ok(AppGuards::new(
+        policies.collect::<Result<_, _>>()?,
+        may_split,
+    ))
 }
 
 fn policy<'r>(release: &'r Release, text: &str) -> Result<&'r Arc<GuardPolicy>, Failure> {
@@ -61,8 +64,12 @@ pub(crate) async fn take_in(
         context,
         span: settler.span(),
         app: settler.record_mut().app.clone(),
+        may_split: true,
     };
-    let Some(mut watch) = Box::pin(here.watch_app()).await? else {
+    let (watch, arm) = Box::pin(here.watch_whole_app()).await?;
+    let record = settler.record_mut();
+    record.arm = record.arm.take().or(arm);
+    let Some(mut watch) = watch else {
         return Ok(whole);
     };
     let is_edited = Box::pin(watch.input(&mut asked.messages)).await?;
@@ -120,6 +127,7 @@ impl Run<'_> {
                 step: step.map(str::to_owned),
                 ..self.used.clone()
             }),
+            may_split: true,
         }
     }
 

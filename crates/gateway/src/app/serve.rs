@@ -216,6 +216,7 @@ impl AppCall<'_> {
         let mut response = match outcome {
             Ok(Outcome::Computed(said, usage)) => {
                 settler.output = vec![said.message()];
+                settler.meter.finish(0, &said.finish);
                 let said = self.restored(said, &context);
                 answer(trace_id, &asked, &envelope, &said, &usage, settler)
             }
@@ -270,7 +271,9 @@ impl AppCall<'_> {
             );
             ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "app_broken", message)
         })?;
-        context.guards = guards_of(self.release)?;
+        // Drafts and calls that another experiment has split belong to no experiment of policies.
+        let may_split = self.number.is_some() && settler.record_mut().arm.is_none();
+        context.guards = guards_of(self.release, may_split)?;
         let taken = take_in(self.caller, context, compiled, asked, settler);
         let inputs = Box::pin(taken).await?;
         let run = Run {

@@ -32,8 +32,9 @@ use tokio::time::Instant;
 use crate::call::{Caller, begin};
 use crate::context::CallContext;
 use crate::error::ApiError;
+use crate::experiment::{ArmUsed, Target};
 use crate::failure::Failure;
-use crate::plan::{GuardPolicy, ProjectPlan};
+use crate::plan::{GuardPolicies, GuardPolicy, ProjectPlan};
 use crate::prompt::PRODUCTION;
 use crate::record::{CallStatus, GuardUsed, RecordKind};
 use crate::settle::{About, Part, Settler};
@@ -132,17 +133,11 @@ impl Refusal {
     }
 }
 
-/// The policies that watch a call by themselves.
-fn policies<'p>(
-    project: &'p ProjectPlan,
-    call: &'p Watched<'_>,
-) -> impl Iterator<Item = &'p Arc<GuardPolicy>> {
-    project.guards.values().filter_map(|versions| {
-        let labels = &versions.labels;
-        let holds = labels.get(call.environment);
-        let policy = holds.or_else(|| labels.get(PRODUCTION))?;
-        call.is_of(policy).then_some(policy)
-    })
+/// The policies that watch a call, and the side of an experiment that they are.
+#[derive(Default)]
+struct Choice {
+    policies: Vec<Arc<GuardPolicy>>,
+    arm: Option<ArmUsed>,
 }
 
 /// What decides which policies watch a call.
@@ -154,6 +149,13 @@ pub(crate) struct Watched<'a> {
 }
 
 impl Watched<'_> {
+    /// What holds for this call: the label, and the version that it points to.
+    fn holds<'p>(&self, versions: &'p GuardPolicies) -> Option<(&'p str, &'p Arc<GuardPolicy>)> {
+        let of = |label: &str| versions.labels.get_key_value(label);
+        let (label, policy) = of(self.environment).or_else(|| of(PRODUCTION))?;
+        Some((label, policy))
+    }
+
     fn is_of(&self, policy: &GuardPolicy) -> bool {
         let to = &policy.applies_to;
         let is_model = |wanted: &String| match wanted.strip_suffix("/*") {
@@ -180,40 +182,51 @@ pub(crate) async fn watch(
     settler: &mut Settler,
     model: &str,
 ) -> Result<Option<Watch>, Failure> {
-    let span = settler.span();
-    let app = settler.record_mut().app.clone();
+    let in_app = context.guards.is_app();
+    let record = settler.record_mut();
     let here = Here {
         caller,
         context,
-        span,
-        app,
+        app: record.app.clone(),
+        may_split: in_app || record.arm.is_none(),
+        span: settler.span(),
     };
-    here.watch(model).await
+    let (watch, arm) = here.watch(model).await?;
+    if !in_app {
+        // What happens in an app is counted once, as the app's.
+        let record = settler.record_mut();
+        record.arm = record.arm.take().or(arm);
+    }
+    Ok(watch)
 }
 
 impl Here<'_> {
     /// Begins to watch what happens here, by everything that watches it by itself or is pinned.
+    /// The second is the side of an experiment that this is.
     ///
     /// # Errors
     /// As [`watch`].
-    async fn watch(&self, model: &str) -> Result<Option<Watch>, Failure> {
-        let chosen = self.policies(model);
-        if chosen.is_empty() && !self.context.guards.has_values() {
-            return Ok(None);
+    async fn watch(&self, model: &str) -> Result<(Option<Watch>, Option<ArmUsed>), Failure> {
+        let Choice { policies, arm } = self.choose(model);
+        if policies.is_empty() && !self.context.guards.has_values() {
+            return Ok((None, arm));
         }
-        let mut noted = Vec::with_capacity(chosen.len());
-        for policy in chosen {
+        let mut noted = Vec::with_capacity(policies.len());
+        for policy in policies {
             noted.push(self.note(policy).await?);
         }
-        Ok(Some(self.open(model, noted)))
+        Ok((Some(self.open(model, noted)), arm))
     }
 
     /// Those that the release pins, and those that watch by themselves; the same version once.
-    fn policies(&self, model: &str) -> Vec<Arc<GuardPolicy>> {
+    fn choose(&self, model: &str) -> Choice {
         let Caller {
             plan, principal, ..
         } = self.caller;
-        let mut chosen = self.context.guards.policies().to_vec();
+        let mut choice = Choice {
+            policies: self.context.guards.policies().to_vec(),
+            arm: None,
+        };
         let project = plan.projects.get(&principal.project);
         let project = project.filter(|it| !self.context.unguarded && !it.guards.is_empty());
         if let Some(project) = project {
@@ -223,19 +236,60 @@ impl Here<'_> {
                 app: self.app.as_ref().map(|app| app.name.as_str()),
                 model,
             };
-            for policy in policies(project, &call) {
-                let same =
-                    |it: &Arc<GuardPolicy>| it.name == policy.name && it.digest == policy.digest;
-                if !chosen.iter().any(same) {
-                    chosen.push(policy.clone());
-                }
+            for (name, versions) in &project.guards {
+                let split = self.split(project, name, versions, &call, &choice);
+                let policy = match split {
+                    Some((policy, used)) => {
+                        choice.arm = Some(used);
+                        Some(policy)
+                    }
+                    None => call.holds(versions).map(|(_, policy)| policy),
+                };
+                let same = |policy: &&Arc<GuardPolicy>| {
+                    let is = |it: &Arc<GuardPolicy>| {
+                        it.name == policy.name && it.digest == policy.digest
+                    };
+                    choice.policies.iter().any(is)
+                };
+                let policy = policy.filter(|policy| call.is_of(policy) && !same(policy));
+                choice.policies.extend(policy.cloned());
             }
         }
-        chosen.sort_by(|one, other| {
+        choice.policies.sort_by(|one, other| {
             let key = |it: &Arc<GuardPolicy>| (it.name.clone(), it.number);
             key(one).cmp(&key(other))
         });
-        chosen
+        choice
+    }
+
+    /// The version that an experiment chooses for whoever calls. A record has room for one side of
+    /// one experiment, so a call is part of one: what is chosen is also what is counted.
+    fn split<'p>(
+        &self,
+        project: &'p ProjectPlan,
+        name: &str,
+        versions: &'p GuardPolicies,
+        call: &Watched<'_>,
+        choice: &Choice,
+    ) -> Option<(&'p Arc<GuardPolicy>, ArmUsed)> {
+        let may_split = self.may_split && self.context.guards.may_split();
+        if !may_split || choice.arm.is_some() || versions.versions.is_empty() {
+            return None;
+        }
+        let (label, _) = call.holds(versions)?;
+        let experiment = project.experiments.get(&Target::Guard {
+            name: name.to_owned(),
+            label: label.to_owned(),
+        })?;
+        let is_watched = |arm: &crate::experiment::Arm| {
+            let policy = versions.versions.get(&arm.number);
+            policy.is_some_and(|policy| call.is_of(policy))
+        };
+        if !experiment.arms.iter().any(is_watched) {
+            return None;
+        }
+        let (arm, used) = experiment.choose(&self.context.unit(experiment.unit))?;
+        Some((versions.versions.get(&arm.number)?, used))
     }
 
     /// Begins the record of one policy.

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::{Noted, PASSED, Watch, lock};
 use crate::call::Caller;
 use crate::context::CallContext;
+use crate::experiment::ArmUsed;
 use crate::failure::Failure;
 use crate::plan::GuardPolicy;
 use crate::record::AppUsed;
@@ -32,6 +33,7 @@ struct Shared {
     policies: Vec<Arc<GuardPolicy>>,
     vault: Arc<Mutex<Vault>>,
     passed: Arc<Passed>,
+    may_split: bool,
 }
 
 impl fmt::Debug for AppGuards {
@@ -52,13 +54,23 @@ impl PartialEq for AppGuards {
 }
 
 impl AppGuards {
-    /// What begins with a call of an app whose release pins these.
-    pub(crate) fn new(policies: Vec<Arc<GuardPolicy>>) -> Self {
+    /// What begins with a call of an app whose release pins these. An experiment of policies may
+    /// split it where no other one does.
+    pub(crate) fn new(policies: Vec<Arc<GuardPolicy>>, may_split: bool) -> Self {
         Self(Some(Arc::new(Shared {
             policies,
             vault: Arc::default(),
             passed: Arc::default(),
+            may_split,
         })))
+    }
+
+    pub(super) fn is_app(&self) -> bool {
+        self.0.is_some()
+    }
+
+    pub(super) fn may_split(&self) -> bool {
+        self.0.as_ref().is_none_or(|shared| shared.may_split)
     }
 
     pub(super) fn policies(&self) -> &[Arc<GuardPolicy>] {
@@ -183,6 +195,8 @@ pub(crate) struct Here<'a> {
     /// The records of guards stand below this.
     pub span: SpanId,
     pub app: Option<AppUsed>,
+    /// Whether an experiment of policies may choose here.
+    pub may_split: bool,
 }
 
 impl Here<'_> {
@@ -191,11 +205,21 @@ impl Here<'_> {
     /// # Errors
     /// A policy that watches it cannot run, or there is no place for its record.
     pub(crate) async fn watch_app(&self) -> Result<Option<Watch>, Failure> {
-        let mut watch = self.watch("").await?;
+        Ok(self.watch_whole_app().await?.0)
+    }
+
+    /// The same, and the side of an experiment that this call is.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn watch_whole_app(
+        &self,
+    ) -> Result<(Option<Watch>, Option<ArmUsed>), Failure> {
+        let (mut watch, arm) = self.watch("").await?;
         if let Some(watch) = &mut watch {
             watch.is_outer = true;
         }
-        Ok(watch)
+        Ok((watch, arm))
     }
 
     /// One policy, as a step: its record is written whatever it finds.

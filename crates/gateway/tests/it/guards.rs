@@ -26,9 +26,13 @@ pub(crate) fn install(rig: &Rig, label: &str, policy: GuardPolicy) {
     rig.set_project(|project| {
         let name = policy.name.clone();
         let labels = [(label.to_owned(), Arc::new(policy))].into();
-        project
-            .guards
-            .insert(name, Arc::new(GuardPolicies { labels }));
+        project.guards.insert(
+            name,
+            Arc::new(GuardPolicies {
+                labels,
+                ..GuardPolicies::default()
+            }),
+        );
     });
 }
 
@@ -51,7 +55,7 @@ pub(crate) fn ask(text: &str) -> Value {
     json!({"model": "open/fake-large", "messages": [{"role": "user", "content": text}]})
 }
 
-fn streamed(mut request: Value) -> Value {
+pub(crate) fn streamed(mut request: Value) -> Value {
     request["stream"] = true.into();
     request
 }
@@ -64,7 +68,7 @@ pub(crate) fn said_in(pieces: &[&str]) -> Answer {
 }
 
 /// The record of the call and that of the guard, if one was written.
-fn records(rig: &Rig) -> (Record, Option<Record>) {
+pub(crate) fn records(rig: &Rig) -> (Record, Option<Record>) {
     let records = rig.sink.records.lock().unwrap().clone();
     let of = |kind: RecordKind| records.iter().rev().find(|it| it.kind == kind).cloned();
     (of(RecordKind::Chat).unwrap(), of(RecordKind::Guard))
@@ -173,80 +177,6 @@ async fn whole_answers_are_edited_and_nothing_else_tells() {
     assert_eq!(answer["choices"][0]["finish_reason"], "stop");
     let (call, _) = records(&rig);
     assert_eq!(call.output[0]["content"], "It is <EMAIL_1>, I think.");
-}
-
-/// litellm #41611: a value that came in two events passed.
-#[tokio::test]
-async fn litellm_41611_a_value_split_over_two_events() {
-    let rig = guarded(&mail(&["output"], &json!({"type": "redact"})));
-    for pieces in [
-        ["It is bob@exa", "mple.org, I", " think."].as_slice(),
-        &[
-            "It is b",
-            "o",
-            "b",
-            "@",
-            "example",
-            ".",
-            "org",
-            ", I think.",
-        ],
-        &["It is bob@example.org, I think."],
-    ] {
-        rig.provider.next(said_in(pieces));
-        let heard = hear(&rig, ask("whose?")).await;
-        assert_eq!(heard.text, "It is <EMAIL_1>, I think.", "{pieces:?}");
-        assert_eq!(heard.finish.as_deref(), Some("stop"));
-        let (call, _) = records(&rig);
-        assert_eq!(call.output[0]["content"], "It is <EMAIL_1>, I think.");
-    }
-}
-
-/// Cloudflare skips, MLflow ignores: guards behind the answer must hold on streams too.
-#[tokio::test]
-async fn mlflow_guards_are_not_skipped_on_streams() {
-    let rig = guarded(&word(&["output"], "secret plan", &json!({"type": "block"})));
-    rig.provider.always(Answer {
-        pace: std::time::Duration::from_millis(20),
-        ..said_in(&[
-            "Here is the ",
-            "sec",
-            "ret pl",
-            "an",
-            ": first",
-            " we",
-            " go",
-        ])
-    });
-    let heard = hear(&rig, ask("what?")).await;
-    assert_eq!(heard.text, "Here is the ");
-    assert_eq!(heard.finish.as_deref(), Some("content_filter"));
-    assert!(heard.refusal.unwrap().contains("\"word\""));
-    assert!(heard.done);
-    rig.provider_is_idle().await;
-    let (call, guard) = records(&rig);
-    assert_eq!(call.output[0]["content"], "Here is the ");
-    assert_eq!(call.finish_reasons, ["content_filter"]);
-    assert_eq!(guard.unwrap().guard.unwrap().decision, "blocked");
-
-    // The same words as a whole.
-    let (_, answer) = rig.chat_json(&ask("what?")).await;
-    assert_eq!(answer["choices"][0]["message"]["content"], "Here is the ");
-    assert_eq!(answer["choices"][0]["finish_reason"], "content_filter");
-}
-
-/// MLflow logs a guard that cannot be loaded and goes on without it.
-#[tokio::test]
-async fn mlflow_a_guard_that_cannot_run_is_not_skipped() {
-    let rig = Rig::new();
-    let document = json!({"applies_to": {"everything": true}, "rules": []});
-    let mut broken = policy("broken", &document);
-    broken.compiled = Err("the list \"gone\" does not exist".to_owned());
-    install(&rig, "dev", broken);
-    let (status, answer) = rig.chat_json(&ask("hello")).await;
-    assert_eq!(status, 503, "{answer}");
-    assert_eq!(answer["error"]["code"], "guard_unavailable");
-    assert!(rig.provider.seen().is_empty());
 }
 
 #[tokio::test]
@@ -393,7 +323,7 @@ async fn other_protocols_and_local_models_are_watched_too() {
     );
 }
 
-fn judged(on_failure: &str) -> Value {
+pub(crate) fn judged(on_failure: &str) -> Value {
     json!([{"name": "kind", "at": ["output"], "on_failure": on_failure, "deadline_ms": 3000,
         "check": {"type": "judge", "rubric": "Score how rude it is.", "model": "open/judge"},
         "action": {"type": "block"}}])
@@ -630,6 +560,89 @@ async fn texts_to_embed_are_input_too() {
     assert_eq!(status, 400);
     let records = rig.sink.records.lock().unwrap();
     assert!(records.iter().all(|it| !format!("{it:?}").contains("ann@")));
+}
+
+/// Two versions of a policy share the callers of a label; everybody stays with one.
+#[tokio::test]
+async fn an_experiment_splits_calls_between_versions_of_a_policy() {
+    let version = |number: i64, stop: &str| {
+        let rules = word(&["input"], stop, &json!({"type": "block"}));
+        let document = json!({"applies_to": {"everything": true}, "rules": rules});
+        Arc::new(GuardPolicy {
+            number,
+            digest: Digest::of(stop.as_bytes()),
+            ..policy("safe", &document)
+        })
+    };
+    let (one, two) = (version(1, "plan"), version(2, "secret"));
+    let arm = |name: &str, policy: &GuardPolicy| gateway::Arm {
+        name: name.to_owned(),
+        number: policy.number,
+        digest: policy.digest,
+        weight: 1.0,
+    };
+    let experiment = gateway::Experiment {
+        name: "stricter".to_owned(),
+        version: 1,
+        unit: gateway::Unit::User,
+        key: [7; 32],
+        arms: vec![arm("control", &one), arm("candidate", &two)],
+        shadows: Vec::new(),
+    };
+    let rig = Rig::new();
+    rig.set_project(|project| {
+        let policies = GuardPolicies {
+            labels: [("production".to_owned(), one.clone())].into(),
+            versions: [(1, one.clone()), (2, two.clone())].into(),
+        };
+        project.guards.insert("safe".to_owned(), Arc::new(policies));
+        let target = gateway::Target::Guard {
+            name: "safe".to_owned(),
+            label: "production".to_owned(),
+        };
+        project.experiments.insert(target, Arc::new(experiment));
+    });
+    let mut arms = std::collections::BTreeMap::new();
+    for user in 0..40 {
+        let mut blocked = Vec::new();
+        for text in ["a plan", "a secret", "a plan"] {
+            let mut request = ask(text);
+            request["user"] = format!("user {user}").into();
+            let (status, _) = rig.chat_json(&request).await;
+            blocked.push(status == 400);
+            let used = records(&rig).0.arm.unwrap();
+            assert_eq!(
+                (used.experiment.as_str(), used.propensity),
+                ("stricter", 0.5)
+            );
+            let expected = match used.arm.as_str() {
+                "control" => text == "a plan",
+                _ => text == "a secret",
+            };
+            assert_eq!(status == 400, expected, "{user} {text} {used:?}");
+            *arms.entry(used.arm).or_insert(0) += 1;
+        }
+        assert_eq!(blocked[0], blocked[2], "{user} stays");
+    }
+    assert!(arms.values().all(|calls| *calls >= 30), "{arms:?}");
+
+    // In an app the app's own call is the one that counts, and its steps agree with it.
+    let document = json!({"steps": [{"id": "say", "type": "prompt", "model": "open/fake-large",
+        "prompt": {"messages": [{"role": "system", "content": "Be brief."}]}}]});
+    rig.put_app(vec![crate::apps::release("helper", 1, &document)]);
+    for user in 0..6 {
+        rig.sink.records.lock().unwrap().clear();
+        let mut request = ask("a secret");
+        request["model"] = "helper".into();
+        request["user"] = format!("user {user}").into();
+        let (status, answer) = rig.chat_json(&request).await;
+        let records = rig.sink.records.lock().unwrap().clone();
+        let marked: Vec<_> = records.iter().filter(|it| it.arm.is_some()).collect();
+        assert_eq!(marked.len(), 1, "{records:#?}");
+        assert_eq!(marked[0].kind, RecordKind::App);
+        let is_candidate = marked[0].arm.as_ref().unwrap().arm == "candidate";
+        assert_eq!(status == 400, is_candidate, "{answer}");
+    }
 }
 
 proptest! {

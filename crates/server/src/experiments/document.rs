@@ -72,11 +72,11 @@ fn is_zero(number: &f64) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TargetDocument {
-    /// A prompt or an app.
+    /// A prompt, an app or a guard policy.
     pub kind: TargetKind,
     /// Its name.
     pub name: String,
-    /// The prompt's label that callers use; `production` if absent.
+    /// The label of a prompt or policy; `production` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
     /// The app's environment.
@@ -92,6 +92,8 @@ pub enum TargetKind {
     Prompt,
     /// Releases of an app.
     App,
+    /// Versions of a guard policy.
+    Guard,
 }
 
 impl TargetKind {
@@ -100,6 +102,7 @@ impl TargetKind {
         match self {
             Self::Prompt => "prompt",
             Self::App => "app",
+            Self::Guard => "guard",
         }
     }
 
@@ -108,6 +111,7 @@ impl TargetKind {
         match self {
             Self::Prompt => crate::prompts::KIND,
             Self::App => super::RELEASE,
+            Self::Guard => crate::guards::KIND,
         }
     }
 }
@@ -118,7 +122,7 @@ impl TargetKind {
 pub struct ArmDocument {
     /// What figures call it: `control`, `candidate`.
     pub name: String,
-    /// The prompt's version or the app's release.
+    /// The prompt's or policy's version, or the app's release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<i64>,
     /// Instead of a number: what this label points to when the run starts.
@@ -241,6 +245,9 @@ pub enum MetricKind {
     Cost,
     /// The share of calls that failed.
     ErrorRate,
+    /// The share of calls that a guard refused, or whose answer was cut off by one or by the
+    /// provider's own filter.
+    BlockedRate,
 }
 
 impl MetricKind {
@@ -251,6 +258,7 @@ impl MetricKind {
             Self::Latency => "latency",
             Self::Cost => "cost",
             Self::ErrorRate => "error_rate",
+            Self::BlockedRate => "blocked_rate",
         }
     }
 }
@@ -312,7 +320,7 @@ impl ExperimentDocument {
     /// The label or environment that is split.
     pub fn pointer(&self) -> &str {
         let of = match self.target.kind {
-            TargetKind::Prompt => &self.target.label,
+            TargetKind::Prompt | TargetKind::Guard => &self.target.label,
             TargetKind::App => &self.target.environment,
         };
         of.as_deref().unwrap_or(crate::prompts::PRODUCTION)
@@ -427,10 +435,10 @@ impl ExperimentDocument {
             problems.add("/target/name", problem.message);
         }
         let (other, wrong, message) = match self.target.kind {
-            TargetKind::Prompt => (
+            TargetKind::Prompt | TargetKind::Guard => (
                 "environment",
                 self.target.environment.is_some(),
-                "calls of a prompt are split at a label, not in an environment",
+                "these calls are split at a label, not in an environment",
             ),
             TargetKind::App => (
                 "label",
@@ -447,9 +455,13 @@ impl ExperimentDocument {
                 "say in which environment the app's calls are split",
             );
         }
+        if self.target.kind == TargetKind::Guard && self.mode == Mode::Shadow {
+            let words = "a policy has a shadow of its own: \"shadow\": true on its rules";
+            problems.add("/mode", words);
+        }
         if let Err(problem) = Label::from_str(self.pointer()) {
             let field = match self.target.kind {
-                TargetKind::Prompt => "label",
+                TargetKind::Prompt | TargetKind::Guard => "label",
                 TargetKind::App => "environment",
             };
             problems.add(format!("/target/{field}"), problem.message);

@@ -658,6 +658,10 @@ fn planned(run: &Run, document: &ExperimentDocument) -> (gateway::Target, gatewa
             name,
             environment: document.pointer().to_owned(),
         },
+        TargetKind::Guard => gateway::Target::Guard {
+            name,
+            label: document.pointer().to_owned(),
+        },
     };
     let arm = |arm: &RunArm| gateway::Arm {
         name: arm.name.clone(),

@@ -155,7 +155,7 @@ impl NewForm {
         document.insert("metric".to_owned(), metric);
         if !self.guard.is_empty() {
             let limit = number("guard_limit", &self.guard_limit)?;
-            let limit = if self.guard == "error_rate" {
+            let limit = if self.guard == "error_rate" || self.guard == "blocked_rate" {
                 limit / 100.0
             } else {
                 limit
@@ -178,7 +178,10 @@ impl NewForm {
         );
         if !self.equivalence.trim().is_empty() {
             let margin = number("equivalence", &self.equivalence)?;
-            let in_percent = matches!(self.metric.as_str(), "latency" | "error_rate");
+            let in_percent = matches!(
+                self.metric.as_str(),
+                "latency" | "error_rate" | "blocked_rate"
+            );
             let margin = if in_percent { margin / 100.0 } else { margin };
             document.insert("equivalence".to_owned(), json!(margin));
         }
@@ -295,10 +298,10 @@ async fn render_new(
     errors: Value,
 ) -> Result<Response> {
     let scope = identity.scope();
-    let target = if form.kind == "app" {
-        crate::apps::APP
-    } else {
-        crate::prompts::KIND
+    let target = match form.kind.as_str() {
+        "app" => crate::apps::APP,
+        "guard" => crate::guards::KIND,
+        _ => crate::prompts::KIND,
     };
     let request = PageRequest {
         cursor: None,
@@ -340,6 +343,7 @@ async fn versions(app: &App, identity: &Identity, form: &NewForm) -> Result<Vec<
     let scope = identity.scope();
     let kind = match form.kind.as_str() {
         "app" => TargetKind::App,
+        "guard" => TargetKind::Guard,
         _ => TargetKind::Prompt,
     };
     let kind = kind.arm_kind();

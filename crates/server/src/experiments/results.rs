@@ -18,7 +18,9 @@ use telemetry::{
     Field, Filter, Literal, Op, QueryError, Reader, ScanQuery, Scanned, ScannedValue, Scope,
 };
 
-use super::document::{Direction, ExperimentDocument, Forbidden, Metric, MetricKind, Mode, Unit};
+use super::document::{
+    Direction, ExperimentDocument, Forbidden, Metric, MetricKind, Mode, TargetKind, Unit,
+};
 use super::store::Run;
 use crate::scores::THUMBS;
 
@@ -74,7 +76,7 @@ pub struct ArmResult {
 /// A mean over units.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Figure {
-    /// `score.NAME`, `latency` (ms), `cost` (dollars) or `error_rate` (a share).
+    /// `score.NAME`, `latency` (ms), `cost` (dollars), `error_rate` or `blocked_rate` (shares).
     pub metric: String,
     /// Units with a value.
     pub units: u64,
@@ -194,7 +196,7 @@ impl Scale {
     fn of(metric: &Metric) -> Self {
         match metric.kind {
             MetricKind::Latency => Self::Log,
-            MetricKind::ErrorRate => Self::Rate,
+            MetricKind::ErrorRate | MetricKind::BlockedRate => Self::Rate,
             MetricKind::Score if metric.name.as_deref() == Some(THUMBS) => Self::Thumbs,
             MetricKind::Score | MetricKind::Cost => Self::Plain,
         }
@@ -361,8 +363,10 @@ fn metrics_of(document: &ExperimentDocument) -> Vec<Metric> {
         plain(MetricKind::Latency, None),
         plain(MetricKind::Cost, None),
     ];
+    let blocked =
+        (document.target.kind == TargetKind::Guard).then(|| plain(MetricKind::BlockedRate, None));
     let mut metrics: Vec<Metric> = vec![document.metric.clone()];
-    for metric in guards.chain(usual) {
+    for metric in guards.chain(blocked).chain(usual) {
         if !metrics.iter().any(|known| known.label() == metric.label()) {
             metrics.push(metric);
         }
@@ -376,7 +380,9 @@ const UNIT: usize = 1;
 const STATUS: usize = 2;
 const LATENCY: usize = 3;
 const COST: usize = 4;
-const SCORES: usize = 5;
+const FINISH: usize = 5;
+const ERROR: usize = 6;
+const SCORES: usize = 7;
 
 impl<'a> Computation<'a> {
     fn new(run: &'a Run, document: &'a ExperimentDocument, now_us: i64) -> Self {
@@ -422,6 +428,8 @@ impl<'a> Computation<'a> {
             Field::Status,
             Field::LatencyMs,
             Field::CostUsd,
+            Field::FinishReason,
+            Field::ErrorType,
         ];
         fields.extend(
             self.metrics
@@ -814,8 +822,17 @@ fn observe(metric: &Metric, values: &[Option<ScannedValue>], score: &mut usize) 
         // How long failures took says nothing about how long answers take.
         MetricKind::Latency => number(LATENCY).filter(|_| status == Some("ok")),
         MetricKind::Cost => number(COST),
-        MetricKind::ErrorRate => Some(if status == Some("error") { 1.0 } else { 0.0 }),
+        MetricKind::ErrorRate => Some(share(status == Some("error"))),
+        MetricKind::BlockedRate => {
+            let word = |index: usize| values.get(index)?.as_ref()?.text();
+            let is_cut = word(FINISH) == Some("content_filter");
+            Some(share(is_cut || word(ERROR) == Some("guard_blocked")))
+        }
     }
+}
+
+fn share(is_one: bool) -> f64 {
+    if is_one { 1.0 } else { 0.0 }
 }
 
 fn guard_word(state: GuardState) -> &'static str {

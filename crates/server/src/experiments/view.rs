@@ -15,7 +15,7 @@ fn amount(metric: &str, value: f64) -> String {
         "latency" if value < 1000.0 => format!("{value:.0} ms"),
         "latency" => format!("{:.2} s", value / 1000.0),
         "cost" => dollars(value),
-        "error_rate" => format!("{:.1} %", value * 100.0),
+        "error_rate" | "blocked_rate" => format!("{:.1} %", value * 100.0),
         _ => format!("{value:.3}"),
     }
 }
@@ -38,7 +38,7 @@ fn change(metric: &str, scale: &str, value: f64) -> String {
     let size = value.abs();
     match (scale, metric) {
         ("ratio", _) => format!("{sign}{:.1} %", size * 100.0),
-        (_, "error_rate") => format!("{sign}{:.2} pp", size * 100.0),
+        (_, "error_rate" | "blocked_rate") => format!("{sign}{:.2} pp", size * 100.0),
         (_, "cost") => format!("{sign}{}", dollars(size)),
         _ => format!("{sign}{size:.3}"),
     }
@@ -147,11 +147,12 @@ fn scale_of(metric: &Metric) -> &'static str {
 
 fn target_href(page: &PageContext, document: &ExperimentDocument) -> String {
     let folder = match document.target.kind {
-        TargetKind::Prompt => "prompts",
-        TargetKind::App => "apps",
+        TargetKind::Prompt => "prompts/show",
+        TargetKind::App => "apps/show",
+        TargetKind::Guard => "guards/edit",
     };
     format!(
-        "{}/{folder}/show?name={}",
+        "{}/{folder}?name={}",
         page.root(),
         encode(&document.target.name)
     )
@@ -313,7 +314,7 @@ fn p_text(p: f64) -> String {
 /// The difference over time as the chart island takes it; see `ui/src/charts`.
 fn chart(page: &PageContext, run: &Run, found: &Comparison, now_us: i64) -> Value {
     let unit = match (found.scale.as_str(), found.metric.as_str()) {
-        ("ratio", _) | (_, "error_rate") => "percent",
+        ("ratio", _) | (_, "error_rate" | "blocked_rate") => "percent",
         (_, "cost") => "usd",
         _ => "score",
     };

@@ -26,13 +26,13 @@ mod moderations;
 mod pages;
 pub mod traffic;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock};
 
 use base::{Digest, ProjectId};
 use db::catalog::{CatalogError, Name, Selector};
 use db::{Catalog, Kind, Problem, Scope};
-use gateway::{GuardPolicies, GuardPolicy};
+use gateway::{Experiment, GuardPolicies, GuardPolicy, Target};
 use guard::{AppliesTo, Compiled, Policy, Resources};
 use serde_json::{Value, json};
 
@@ -227,7 +227,8 @@ pub struct Known {
     compiled: std::result::Result<Arc<Compiled>, String>,
 }
 
-/// Every policy of a project, with the versions that labels point to.
+/// Every policy of a project, with the versions that labels point to or experiments choose
+/// between.
 ///
 /// # Errors
 /// The database cannot be read.
@@ -235,9 +236,19 @@ pub async fn for_plan(
     app: &App,
     project: ProjectId,
     kept: &mut Kept<Known>,
+    experiments: &HashMap<Target, Arc<Experiment>>,
 ) -> anyhow::Result<BTreeMap<String, Arc<GuardPolicies>>> {
     let pointers = app.catalog.pointer_index(project, KIND).await?;
+    let tested = experiments
+        .iter()
+        .filter_map(|(target, experiment)| match target {
+            Target::Guard { name, .. } => Some((name.parse::<Name>().ok()?, experiment)),
+            Target::Prompt { .. } | Target::App { .. } => None,
+        });
+    let tested: Vec<(Name, &Arc<Experiment>)> = tested.collect();
+    let arms = tested.iter().flat_map(|(_, experiment)| &experiment.arms);
     let digests = pointers.iter().map(|pointer| pointer.digest);
+    let digests = digests.chain(arms.map(|arm| arm.digest));
     let known = kept
         .load(app, project, digests, |_, content| Some(know(content)))
         .await?;
@@ -247,6 +258,16 @@ pub async fn for_plan(
         let policy = policy(&pointer.name, pointer.number, pointer.digest, known);
         let of = policies.entry(policy.name.clone()).or_default();
         of.labels.insert(pointer.label, Arc::new(policy));
+    }
+    for (name, experiment) in tested {
+        let Some(of) = policies.get_mut(name.as_str()) else {
+            continue;
+        };
+        for arm in &experiment.arms {
+            let known = known.get(&arm.digest).map(AsRef::as_ref);
+            let policy = policy(&name, arm.number, arm.digest, known);
+            of.versions.insert(arm.number, Arc::new(policy));
+        }
     }
     let shared = policies
         .into_iter()

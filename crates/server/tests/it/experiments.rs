@@ -12,7 +12,8 @@ on_both_databases!(
     a_split_is_sticky_measured_and_promoted,
     a_guard_stops_a_canary_and_a_lost_version_a_split,
     releases_of_an_app_are_split_measured_and_promoted,
-    a_release_stands_in_the_shadow_of_another
+    a_release_stands_in_the_shadow_of_another,
+    a_policy_is_split_and_measured_by_what_it_blocks
 );
 
 const PROMPT: &str = "support/answer";
@@ -491,6 +492,71 @@ fn releases_of_an_app_are_split_measured_and_promoted(place: Place) {
     }
     let pointers = live.get("/api/v1/catalog/release/geo/pointers").json();
     assert_eq!(pointers["items"][0]["version"], 2, "{pointers}");
+}
+
+fn a_policy_is_split_and_measured_by_what_it_blocks(place: Place) {
+    let place = place.add_fake().with_key("editor");
+    let live = place.start();
+    let versions = "/api/v1/catalog/guard/house%2Frules/versions";
+    for word in ["plan", "secret"] {
+        let content = json!({"applies_to": {"everything": true}, "rules": [{"name": "word", "at": ["input"],
+            "check": {"type": "words", "list": [word]}, "action": {"type": "block"}}]});
+        let saved = live.post(versions, &json!({"content": content}));
+        assert_eq!(saved.status, 201, "{saved:?}");
+    }
+    let label = "/api/v1/catalog/guard/house%2Frules/pointers/production";
+    assert_eq!(live.put(label, &json!({"version": 1})).status, 200);
+    let mut document = document();
+    document["target"] = json!({"kind": "guard", "name": "house/rules"});
+    document["metric"] = json!({"kind": "blocked_rate"});
+    let mut shadow = document.clone();
+    shadow["mode"] = json!("shadow");
+    shadow["arms"][0]["weight"] = Value::Null;
+    let refused = save(&live, "stricter", &shadow).json();
+    assert_eq!(refused["error"]["at"], "/mode", "{refused}");
+    assert_eq!(save(&live, "stricter", &document).status, 201);
+    let started = live.post(&experiment("stricter", "/start"), &json!({}));
+    assert_eq!(started.status, 201, "{started:?}");
+    assert_eq!(
+        started.json()["target"],
+        "guard:house/rules@production",
+        "{started:?}"
+    );
+    let mut refused = 0;
+    for user in 0..24 {
+        let mut request = question("the plan");
+        request["meguri"] = json!({"user": format!("user{user}")});
+        let ask = || live.post("/v1/chat/completions", &request).status;
+        let (first, again) = (ask(), ask());
+        assert_eq!(first, again, "user{user} changed sides");
+        assert!([200, 400].contains(&first));
+        refused += u64::from(first == 400);
+    }
+    assert!((1..24).contains(&refused), "{refused}");
+    let results = live.wait_for(&experiment("stricter", "/results"), |value| {
+        let arms = &value["results"]["arms"];
+        let units = |arm: usize| arms[arm]["units"].as_u64().unwrap_or(0);
+        units(0) + units(1) == 24
+    });
+    let arms = &results["results"]["arms"];
+    let of = |arm: usize| {
+        (
+            &arms[arm]["figures"][0]["metric"],
+            &arms[arm]["figures"][0]["mean"],
+        )
+    };
+    let (rate, one, none) = (json!("blocked_rate"), json!(1.0), json!(0.0));
+    assert_eq!(arms[0]["units"], refused);
+    assert_eq!((of(0), of(1)), ((&rate, &one), (&rate, &none)), "{arms}");
+    // The label stands where it stood, and holds again when the run is over.
+    let ended = live.post(
+        &experiment("stricter", "/stop"),
+        &json!({"reason": "seen enough"}),
+    );
+    assert_eq!(ended.status, 200, "{ended:?}");
+    let mut request = question("the plan");
+    request["meguri"] = json!({"user": "user0"});
+    assert_eq!(live.post("/v1/chat/completions", &request).status, 400);
 }
 
 fn a_release_stands_in_the_shadow_of_another(place: Place) {
