@@ -185,11 +185,18 @@ def own():
                 _, _family, use, count = line.split()
                 variants = int(count)
             elif line.strip() and not line.startswith("#"):
+                # Hidden instructions are measured with only: trained on, they cost recall elsewhere
+                # and taught nothing about those of other families. Rules are written by them.
+                if topic == "-indirect" and use != "test":
+                    continue
                 for text in expand(line.replace("\\n", "\n"), variants):
                     label = int(not kind.startswith("benign"))
                     source = f"own-{language}" + topic + ("!" if use == "test" else "")
                     arguments = (source, "Apache-2.0", language, use, label, text)
-                    if task == "both":
+                    # The injection classifier knows harmless texts of that build already.
+                    if topic == "-friendly" and use != "test":
+                        add("toxicity", *arguments)
+                    elif task == "both":
                         both(*arguments)
                     else:
                         add(task, *arguments)

@@ -1,4 +1,5 @@
-//! Examples chosen by embeddings, before a prompt is rendered.
+//! Texts compared by embeddings: examples of prompts before they are rendered, and of topics and
+//! classifiers for guards.
 //!
 //! The model is called like any other, through the plan, with a record of its own
 //! under the call's. The examples' side is computed once per version and model and
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use base::{Digest, ProjectId};
 use http::StatusCode;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 
@@ -41,7 +42,8 @@ const RESTS: &str = "embedding_model_rests";
 /// The field of a record's metadata that says how examples were chosen instead.
 const NOTE: &str = "meguri.examples";
 
-/// What vectors belong to. A name alone may mean another model tomorrow.
+/// What vectors belong to: a version, or the texts themselves. A model's name alone may mean
+/// another model tomorrow.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
     project: ProjectId,
@@ -103,6 +105,30 @@ impl ExampleVectors {
     }
 }
 
+/// Texts that stay and one that does not.
+struct Compared<'a> {
+    count: usize,
+    texts: &'a (dyn Fn() -> Vec<String> + Sync),
+    own: &'a str,
+}
+
+/// The vectors of a text and of what it is compared with, each of length one.
+pub(crate) struct Likeness {
+    others: Arc<Vec<Vec<f32>>>,
+    /// The text's own.
+    pub(crate) own: Vec<f32>,
+}
+
+impl Likeness {
+    /// How alike the text is to the most alike of some of the others; 0 if to none.
+    pub(crate) fn most(&self, of: std::ops::Range<usize>) -> f64 {
+        let others = self.others.get(of).unwrap_or_default().iter();
+        others
+            .map(|other| dot(other, &self.own))
+            .fold(0.0, f64::max)
+    }
+}
+
 impl Caller<'_> {
     /// Chooses examples for a call. The second says what was not chosen as the
     /// documents ask, for the call's record.
@@ -149,35 +175,76 @@ impl Caller<'_> {
         part: &Part,
         end: Instant,
     ) -> Result<Vec<usize>, Failure> {
-        let key = self.key_of(wanted)?;
-        let entry = self.gateway.vectors.entry(&key);
+        let key = self.key_of(wanted.version.digest, wanted.model.as_deref())?;
+        let examples = wanted.version.document.examples.as_ref();
+        let count = examples.map_or(0, |examples| examples.items.len());
+        let compared = Compared {
+            count,
+            texts: &|| wanted.version.example_texts(),
+            own: &wanted.text,
+        };
+        let compared = timeout_at(end, self.compare(&key, compared, context, part));
+        let compared = compared.await.unwrap_or_else(|_| {
+            let failure = too_slow();
+            self.rests(&key, &failure);
+            Err(failure)
+        });
+        let (examples, own) = compared?;
+        let alike: Vec<f64> = examples.iter().map(|vector| dot(vector, &own)).collect();
+        Ok(most_alike(&alike, wanted.k))
+    }
+
+    /// How alike a text is to each of some others, -1 to 1, and its vector. The others are
+    /// embedded once per model, whoever asks. Without a time limit of its own.
+    pub(crate) async fn likeness(
+        &self,
+        others: &[String],
+        own: &str,
+        context: &CallContext,
+        part: &Part,
+    ) -> Result<Likeness, Failure> {
+        let key = self.key_of(Digest::of(json!(others).to_string().as_bytes()), None)?;
+        let compared = Compared {
+            count: others.len(),
+            texts: &|| others.to_vec(),
+            own,
+        };
+        let (others, own) = self.compare(&key, compared, context, part).await?;
+        Ok(Likeness { others, own })
+    }
+
+    /// The vectors of the texts that stay, and that of the one that does not.
+    async fn compare(
+        &self,
+        key: &Key,
+        compared: Compared<'_>,
+        context: &CallContext,
+        part: &Part,
+    ) -> Result<(Arc<Vec<Vec<f32>>>, Vec<f32>), Failure> {
+        let entry = self.gateway.vectors.entry(key);
         let both = async {
-            let examples = self.vectors_of(&entry, &key, wanted, context, part).await?;
-            let own = std::slice::from_ref(&wanted.text);
-            let own = self.embed_all(&key.model, own, context, part).await?;
+            let examples = self
+                .vectors_of(&entry, key, &compared, context, part)
+                .await?;
+            let own = [compared.own.to_owned()];
+            let own = self.embed_all(&key.model, &own, context, part).await?;
             Ok((examples, own.into_iter().next().unwrap_or_default()))
         };
-        let both = timeout_at(end, both)
-            .await
-            .unwrap_or_else(|_| Err(too_slow()));
-        let (examples, own) = match both {
-            Ok(both) => both,
-            Err(failure) => {
-                // Somebody who holds it is at work, and will find out by themselves.
-                if let Ok(mut state) = entry.state.try_lock() {
-                    rest(&mut state, &failure);
-                }
-                return Err(failure);
-            }
-        };
+        let (examples, own) = both.await.inspect_err(|failure| self.rests(key, failure))?;
         if examples.iter().any(|vector| vector.len() != own.len()) {
             // Somebody changed what stands behind the name; the next call begins anew.
             *entry.state.lock().await = State::default();
             entry.bytes.store(0, Ordering::Relaxed);
             return Err(garbage(&key.model, "gives vectors of different lengths"));
         }
-        let alike: Vec<f64> = examples.iter().map(|vector| dot(vector, &own)).collect();
-        Ok(most_alike(&alike, wanted.k))
+        Ok((examples, own))
+    }
+
+    fn rests(&self, key: &Key, failure: &Failure) {
+        // Somebody who holds it is at work, and will find out by themselves.
+        if let Ok(mut state) = self.gateway.vectors.entry(key).state.try_lock() {
+            rest(&mut state, failure);
+        }
     }
 
     /// The examples' vectors, computed as far as they are not there.
@@ -185,7 +252,7 @@ impl Caller<'_> {
         &self,
         entry: &Entry,
         key: &Key,
-        wanted: &ToChoose,
+        wanted: &Compared<'_>,
         context: &CallContext,
         part: &Part,
     ) -> Result<Arc<Vec<Vec<f32>>>, Failure> {
@@ -198,12 +265,10 @@ impl Caller<'_> {
             let status = StatusCode::SERVICE_UNAVAILABLE;
             return Err(ApiError::new(status, RESTS, message).into());
         }
-        let count = wanted.version.document.examples.as_ref();
-        let count = count.map_or(0, |examples| examples.items.len());
-        if state.vectors.len() >= count {
+        if state.vectors.len() >= wanted.count {
             return Ok(state.vectors.clone());
         }
-        let texts = wanted.version.example_texts();
+        let texts = (wanted.texts)();
         while state.vectors.len() < texts.len() {
             let done = state.vectors.len();
             let next = &texts[done..texts.len().min(done + AT_A_TIME)];
@@ -229,9 +294,9 @@ impl Caller<'_> {
         Ok(vectors.into_iter().map(of_length_one).collect())
     }
 
-    fn key_of(&self, wanted: &ToChoose) -> Result<Key, Failure> {
-        let model = match &wanted.model {
-            Some(model) => model.clone(),
+    fn key_of(&self, version: Digest, model: Option<&str>) -> Result<Key, Failure> {
+        let model = match model {
+            Some(model) => model.to_owned(),
             None => self.default_embedder()?,
         };
         let place = match model.split_once('/') {
@@ -248,7 +313,7 @@ impl Caller<'_> {
         };
         Ok(Key {
             project: self.principal.project,
-            version: wanted.version.digest,
+            version,
             model,
             place,
         })

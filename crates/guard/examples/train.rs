@@ -2,23 +2,30 @@
 //! them, and prints their digests (`make guard-models`):
 //! `cargo run -p guard --release --example train -- TEXTS.jsonl OUT [--task injection]
 //! [--without SOURCE] [--set NAME=VALUE] [--show]`. With `--without`, a source is left out of training and
-//! becomes a source that the model never saw; nothing is written then.
+//! becomes a source that the model never saw; nothing is written then. With `--windows`, the
+//! passages that are to be embedded are added to a file; with `--vectors` beside it, a network over
+//! their embeddings is trained and measured, and nothing is written.
 
 #![expect(clippy::print_stdout, reason = "a command-line program")]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use guard::bench::{Outcome, report};
-use guard::classify::{Labelled, Linear, Task, TrainOptions, clusters, train, windows};
+use guard::classify::{
+    Card, Labelled, Linear, Mlp, MlpOptions, Task, TrainOptions, Vector, clusters, threshold_at,
+    train, train_mlp, windows,
+};
+use guard::{Compiled, Context, Point, Policy, Resources, Scorer};
 use serde::Deserialize;
 
 /// Two texts with half of their character 5-grams in common are the same text to us.
 const ALIKE: f64 = 0.5;
 /// Which part of the benign texts for tuning may reach the threshold. Under the 1 % that we
 /// promise: the texts that a model is used on are stranger than those that it is tuned on.
-const FALSE_POSITIVES: f64 = 0.007;
+const FALSE_POSITIVES: [(Task, f64); 2] = [(Task::Injection, 0.007), (Task::Toxicity, 0.006)];
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -49,6 +56,7 @@ struct Arguments {
     set: Vec<(String, f64)>,
     show: bool,
     windows: Option<String>,
+    vectors: Option<String>,
 }
 
 fn main() -> Result<(), Failure> {
@@ -76,8 +84,8 @@ fn main() -> Result<(), Failure> {
 }
 
 fn arguments() -> Result<Arguments, Failure> {
-    let usage =
-        "usage: train TEXTS.jsonl OUT [--task NAME] [--without SOURCE] [--set NAME=VALUE] [--show]";
+    let usage = "usage: train TEXTS.jsonl OUT [--task NAME] [--without SOURCE] [--set NAME=VALUE] [--show] \
+         [--windows FILE [--vectors FILE]]";
     let mut all = std::env::args().skip(1);
     let mut out = Arguments {
         texts: all.next().ok_or(usage)?,
@@ -87,6 +95,7 @@ fn arguments() -> Result<Arguments, Failure> {
         set: Vec::new(),
         show: false,
         windows: None,
+        vectors: None,
     };
     while let Some(flag) = all.next() {
         if flag == "--show" {
@@ -98,6 +107,7 @@ fn arguments() -> Result<Arguments, Failure> {
             "--task" => out.task = Some(value),
             "--without" => out.without = Some(value),
             "--windows" => out.windows = Some(value),
+            "--vectors" => out.vectors = Some(value),
             "--set" => {
                 let (name, value) = value.split_once('=').ok_or(usage)?;
                 out.set.push((name.to_owned(), value.parse()?));
@@ -128,13 +138,18 @@ fn run(task: Task, mut rows: Vec<Row>, arguments: &Arguments) -> Result<(), Fail
         .filter(|row| row.label == 0)
         .map(|row| row.text.clone())
         .collect();
-    let bytes = trained.with_threshold(&benign, share(&arguments.set))?;
+    let bytes = trained.with_threshold(&benign, share(task, &arguments.set))?;
     let seconds = started.elapsed().as_secs_f64();
     let model = Linear::read(&bytes)?;
+    if let (Some(windows), Some(vectors)) = (&arguments.windows, &arguments.vectors) {
+        let vectors = Embedded::read(Path::new(windows), Path::new(vectors))?;
+        return by_embedding(&model, &rows, &vectors, arguments);
+    }
     if let Some(path) = &arguments.windows {
         return write_windows(&model, &rows, Path::new(path));
     }
     measure(&model, of(Use::Test));
+    measure_as_data(&model, of(Use::Test))?;
     if arguments.show {
         show_worst(&model, of(Use::Tune));
     }
@@ -200,6 +215,151 @@ fn picked(rows: &[Row]) -> Vec<&Row> {
     taken.map(|(_, row)| row).collect()
 }
 
+/// Windows and their vectors.
+struct Embedded {
+    of: HashMap<String, Vec<f32>>,
+}
+
+impl Embedded {
+    fn read(windows: &Path, vectors: &Path) -> Result<Self, Failure> {
+        let texts = std::fs::read_to_string(windows)?;
+        let texts: Vec<String> = texts
+            .lines()
+            .map(serde_json::from_str)
+            .collect::<Result<_, _>>()?;
+        let bytes = std::fs::read(vectors)?;
+        let length = bytes.len() / 4 / texts.len().max(1);
+        let numbers: Vec<f32> = bytes
+            .chunks_exact(4)
+            .map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]))
+            .collect();
+        let vectors = numbers.chunks_exact(length.max(1)).map(<[f32]>::to_vec);
+        Ok(Self {
+            of: texts.into_iter().zip(vectors).collect(),
+        })
+    }
+
+    /// The score of a text: its worst window's.
+    fn score(&self, network: &Mlp, model: &Linear, row: &Row) -> f32 {
+        let windows = windows_of(model, row).into_iter();
+        let vectors = windows.filter_map(|window| self.of.get(window));
+        vectors
+            .filter_map(|vector| network.score(vector))
+            .fold(0.0, f32::max)
+    }
+}
+
+/// Trains and measures the network over embeddings, alone and behind the linear classifier.
+fn by_embedding(
+    model: &Linear,
+    rows: &[Row],
+    embedded: &Embedded,
+    arguments: &Arguments,
+) -> Result<(), Failure> {
+    let task = model.header().task;
+    let set = |name: &str, usual: f64| {
+        let given = arguments.set.iter().find(|(given, _)| given == name);
+        given.map_or(usual, |(_, value)| *value)
+    };
+    let picked = picked(rows);
+    let of = |wanted: Use| {
+        picked
+            .iter()
+            .copied()
+            .filter(move |row| row.r#use == wanted)
+    };
+    let mut counts: HashMap<(&str, u8), f64> = HashMap::new();
+    for row in of(Use::Train) {
+        *counts.entry((&row.source, row.label)).or_default() += 1.0;
+    }
+    let mut vectors = Vec::new();
+    for row in of(Use::Train) {
+        let most = if row.label == 1 { 2 } else { 4 };
+        let windows = windows_of(model, row);
+        let share = windows.len().min(most) as f64;
+        for window in windows.into_iter().take(most) {
+            if let Some(values) = embedded.of.get(window) {
+                let weight = counts[&(row.source.as_str(), row.label)].powf(-set("mbalance", 0.5))
+                    / share.sqrt();
+                vectors.push(Vector {
+                    values: values.clone(),
+                    positive: row.label == 1,
+                    weight: weight as f32,
+                });
+            }
+        }
+    }
+    for positive in [false, true] {
+        let sum: f32 = vectors
+            .iter()
+            .filter(|it| it.positive == positive)
+            .map(|it| it.weight)
+            .sum();
+        let scale = vectors.len() as f32 / 2.0 / sum;
+        for vector in vectors.iter_mut().filter(|it| it.positive == positive) {
+            vector.weight *= scale;
+        }
+    }
+    let options = MlpOptions {
+        task,
+        name: format!("{}-embedding-1", task.name()),
+        embedder: "all-MiniLM-L6-v2".to_owned(),
+        hidden: set("hidden", 64.0) as usize,
+        passes: set("mpasses", 12.0) as usize,
+        batch: 64,
+        rate: set("rate", 0.002) as f32,
+        decay: set("decay", 0.02) as f32,
+        seed: 1,
+    };
+    let bytes = train_mlp(&vectors, &options, 0.5, Card::default())?;
+    let network = Mlp::read(&bytes)?;
+    let tune: Vec<f32> = of(Use::Tune)
+        .filter(|row| row.label == 0 && model.score(&row.text) < model.threshold())
+        .map(|row| embedded.score(&network, model, row))
+        .collect();
+    let threshold = threshold_at(&tune, set("mshare", 0.005));
+    println!(
+        "{} vectors, {} tune, threshold {threshold}",
+        vectors.len(),
+        tune.len()
+    );
+    let show = |name: &str, judge: &dyn Fn(&Row) -> (f32, bool)| {
+        let outcomes = of(Use::Test)
+            .filter(|row| row.source.ends_with('!'))
+            .map(|row| {
+                let (score, found) = judge(row);
+                Outcome {
+                    source: row.source.clone(),
+                    language: row.language.clone(),
+                    positive: row.label == 1,
+                    found,
+                    score,
+                    micros: None,
+                }
+            });
+        println!(
+            "\n{name}\n\n{}",
+            report(&outcomes.collect::<Vec<_>>()).markdown()
+        );
+    };
+    show("Linear alone, on the texts that were embedded", &|row| {
+        let score = model.score(&row.text);
+        (score, score >= model.threshold())
+    });
+    show("Embedding alone", &|row| {
+        let score = embedded.score(&network, model, row);
+        (score, score >= threshold)
+    });
+    show("Both", &|row| {
+        let (one, other) = (model.score(&row.text), embedded.score(&network, model, row));
+        (
+            one.max(other),
+            one >= model.threshold() || other >= threshold,
+        )
+    });
+    Ok(())
+}
+
 /// The windows of a text that count: those that the linear classifier finds worst.
 fn windows_of<'t>(model: &Linear, row: &'t Row) -> Vec<&'t str> {
     const MOST: usize = 4;
@@ -231,16 +391,18 @@ fn options(task: Task, set: &[(String, f64)]) -> Result<TrainOptions, Failure> {
             "company" => options.company = *value,
             "char_min" => options.recipe.char_min = *value as usize,
             "char_max" => options.recipe.char_max = *value as usize,
-            "share" => {}
+            "share" | "hidden" | "mpasses" | "rate" | "decay" | "mshare" | "mbalance" => {}
             _ => return Err(format!("what is the setting {name}?").into()),
         }
     }
     Ok(options)
 }
 
-fn share(set: &[(String, f64)]) -> f64 {
+fn share(task: Task, set: &[(String, f64)]) -> f64 {
     let given = set.iter().find(|(name, _)| name == "share");
-    given.map_or(FALSE_POSITIVES, |(_, value)| *value)
+    let usual = FALSE_POSITIVES.iter().find(|(of, _)| *of == task);
+    let usual = usual.map_or(0.01, |(_, share)| *share);
+    given.map_or(usual, |(_, value)| *value)
 }
 
 fn labelled(row: &Row) -> Labelled {
@@ -305,6 +467,45 @@ fn measure<'a>(model: &Linear, rows: impl Iterator<Item = &'a Row>) {
         report(&seen).markdown()
     );
     speed(model);
+}
+
+/// The same texts where they would be data: rules and the classifier, as a policy runs them.
+fn measure_as_data<'a>(model: &Linear, rows: impl Iterator<Item = &'a Row>) -> Result<(), Failure> {
+    let (scorer, task) = (model.clone(), model.header().task);
+    let scorer = Scorer {
+        name: model.header().name.clone(),
+        threshold: model.threshold(),
+        score: Arc::new(move |text: &str| scorer.score(text)),
+    };
+    let resources = Resources {
+        scorers: [(task.name().to_owned(), scorer)].into(),
+        ..Resources::default()
+    };
+    let policy = Policy::read(&serde_json::json!({"rules": [{
+        "name": "it", "at": ["tool_result"], "check": {"type": task.name()}, "action": {"type": "flag"},
+    }]}));
+    let policy = policy.map_err(|problems| format!("{problems:?}"))?;
+    let compiled = Compiled::new(&policy, &resources).map_err(|it| format!("{it:?}"))?;
+    let compiled = Arc::new(compiled);
+    let outcomes = rows.filter(|row| row.source.ends_with('!')).map(|row| {
+        let context = Context::default();
+        let scanned = compiled.scan(Point::ToolResult, &row.text, &context);
+        let scores = scanned.findings.iter().map(|found| found.score);
+        Outcome {
+            source: row.source.clone(),
+            language: row.language.clone(),
+            positive: row.label == 1,
+            found: !scanned.findings.is_empty(),
+            score: scores.fold(0.0, f32::max),
+            micros: None,
+        }
+    });
+    let outcomes: Vec<Outcome> = outcomes.collect();
+    println!(
+        "Rules and classifier, as a tool's result\n\n{}",
+        report(&outcomes).markdown()
+    );
+    Ok(())
 }
 
 fn outcome(model: &Linear, row: &Row) -> Outcome {

@@ -29,6 +29,8 @@ pub use decide::{
     Subject,
 };
 pub use detectors::{BEFORE_CHARS, Candidate, Detector, Verdict};
-pub use engine::{Compiled, Context, Problem, PromptIndex, Pseudonyms, Resources, Scorer, Stream};
+pub use engine::{
+    Compiled, Context, List, Problem, PromptIndex, Pseudonyms, Resources, Scorer, Stream,
+};
 pub use policy::{Action, AppliesTo, Check, Fold, OnFailure, Point, Policy, Rule, Tier, WordList};
 pub use vault::{Form, Full, Restore, Room, Vault};

@@ -87,6 +87,13 @@ pub enum Point {
     ToolResult,
 }
 
+impl Point {
+    /// Whether what stands there was written by nobody who may give orders.
+    pub(crate) fn is_data(self) -> bool {
+        matches!(self, Point::Retrieved | Point::ToolResult)
+    }
+}
+
 /// What a rule looks for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
@@ -232,7 +239,7 @@ pub enum Check {
 pub enum WordList {
     /// The words themselves.
     Inline(Vec<String>),
-    /// The name of a list.
+    /// A list of the catalog, as `words:NAME@LABEL`.
     Named(String),
 }
 
@@ -304,6 +311,18 @@ pub enum OnFailure {
 }
 
 impl Policy {
+    /// The word lists that it names, each with the place of its rule.
+    pub fn named_lists(&self) -> impl Iterator<Item = (usize, &str)> {
+        let rules = self.rules.iter().enumerate();
+        rules.filter_map(|(at, rule)| match &rule.check {
+            Check::Words {
+                list: WordList::Named(name),
+                ..
+            } => Some((at, name.as_str())),
+            _ => None,
+        })
+    }
+
     /// Reads a document and says where it is wrong, as in `rules[2].check: …`.
     ///
     /// # Errors

@@ -153,3 +153,25 @@ fn a_broken_file_is_refused() {
     huge[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
     assert!(Linear::read(&huge).is_err());
 }
+
+/// The fault of the first toxicity classifier: it took the build of short exclamations, which most
+/// of the abuse had that it learned from, for abuse ("What a lovely day." scored 0.97).
+#[test]
+fn a_lovely_day_is_no_abuse() {
+    let model = Linear::shipped(Task::Toxicity);
+    for text in [
+        "What a lovely day.",
+        "What a lovely day!",
+        "You two are the best!",
+        "Sleep well, kiddo!",
+        "なんて素敵な日でしょう。",
+        "おばあちゃん、最高！",
+    ] {
+        let score = model.score(text);
+        assert!(score < model.threshold(), "{score} {text}");
+    }
+    for text in ["You are a worthless idiot, shut up.", "死ねよ、クズ。"] {
+        let score = model.score(text);
+        assert!(score >= model.threshold(), "{score} {text}");
+    }
+}

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use guard::{
-    Answer, Compiled, Context, Decision, Outcome, Point, Policy, PromptIndex, Reading, Resources,
-    Scanned, Step, Tier,
+    Answer, Compiled, Context, Decision, Fold, List, Outcome, Point, Policy, PromptIndex, Reading,
+    Resources, Scanned, Step, Tier,
 };
 use serde_json::{Value, json};
 
@@ -59,6 +59,10 @@ fn words_are_found_in_every_disguise() {
         ("frperg, secret, secret", "<NAMES_1>, <NAMES_2>, <NAMES_2>"),
         ("この秘密計画は", "この<NAMES_1>は"),
         ("%73ecret=%20", "<NAMES_1>=%20"),
+        ("our s e c r e t!", "our <NAMES_1>!"),
+        ("S.E.C.R.E.T, s-e-c-r-e-t", "<NAMES_1>, <NAMES_2>"),
+        ("秘 密 計 画", "<NAMES_1>"),
+        ("s e c r e", "s e c r e"),
         (
             "x: c29tZSBzZWNyZXQgdGhpbmc= y",
             "x: c29t<NAMES_1>dGhpbmc= y",
@@ -89,6 +93,45 @@ fn words_are_found_in_every_disguise() {
         leaves(&loose, Point::Output, "5ecr3t ヒミツ"),
         "<NAMES_1> <NAMES_2>"
     );
+}
+
+/// A list of another document that cannot be had: never as if it were empty.
+#[test]
+fn a_lost_list_counts_as_the_rule_says() {
+    let with = |action: Value, on_failure: &str, lost: bool| {
+        let policy = Policy::read(&json!({"rules": [{
+            "name": "names", "at": ["output"], "on_failure": on_failure, "action": action,
+            "check": {"type": "words", "list": "words:brands@production", "fold": "exact"},
+        }]}));
+        let list = List {
+            words: vec!["acme".to_owned()],
+            fold: Some(Fold::Plain),
+        };
+        let name = "words:brands@production".to_owned();
+        let mut resources = Resources::default();
+        if lost {
+            resources.lost.insert(name);
+        } else {
+            resources.lists.insert(name, list);
+        }
+        Arc::new(Compiled::new(&policy.unwrap(), &resources).expect("a policy that compiles"))
+    };
+    let [block, redact] = [json!({"type": "block"}), json!({"type": "redact"})];
+    let found = with(redact.clone(), "closed", false);
+    assert_eq!(leaves(&found, Point::Output, "at ACME"), "at <NAMES_1>");
+    for (action, on_failure, left, outcome) in [
+        (&block, "open", "at ACME", Outcome::FailedOpen),
+        (&block, "closed", "⏹", Outcome::Blocked),
+        (&redact, "closed", "⏹", Outcome::Blocked),
+    ] {
+        let lost = with(action.clone(), on_failure, true);
+        assert_eq!(leaves(&lost, Point::Output, "at ACME"), left);
+        let scanned = scan(&lost, "at ACME");
+        assert_eq!(scanned.findings.len(), 1);
+        assert_eq!(scanned.findings[0].outcome, outcome);
+        assert!(scanned.findings[0].reason.contains("brands"));
+        assert!(scan(&lost, "").findings.is_empty());
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! characters, hidden characters, and encoded passages, some twice. The default run makes a part
 //! of the cuts, `slow_one_hundred_thousand_cuts` all of them, in builds that are optimised.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use guard::{
@@ -224,6 +224,7 @@ fn resources() -> Resources {
     };
     Resources {
         lists: BTreeMap::new(),
+        lost: BTreeSet::new(),
         scorers: [
             ("injection".to_owned(), scorer("injection-1", "hello")),
             ("toxicity".to_owned(), scorer("toxicity-1", "bad")),

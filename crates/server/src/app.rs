@@ -140,6 +140,7 @@ pub fn kinds() -> Kinds {
     Kinds::new([
         crate::prompts::kind(),
         crate::guards::kind(),
+        crate::guards::words::kind(),
         crate::apps::kind(),
         crate::apps::release_kind(),
         crate::experiments::kind(),

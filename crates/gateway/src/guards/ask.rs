@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::Inner;
 use crate::call::Caller;
 use crate::context::CallContext;
+use crate::embedded::Likeness;
 use crate::guards::AppGuards;
 use crate::plan::{Plan, Principal};
 use crate::record::Record;
@@ -179,29 +180,21 @@ impl HostInner {
         deny: &[String],
         question: &Question,
     ) -> Result<f32, String> {
-        let texts: Vec<String> = std::iter::once(&question.text)
-            .chain(allow)
-            .chain(deny)
-            .cloned()
-            .collect();
-        let caller = self.caller();
-        let model = caller
-            .default_embedder()
-            .map_err(|failure| failure.error.message)?;
-        let call = caller.embed(&self.context, self.part(), &model, &texts);
-        let vectors = call.await.map_err(|failure| failure.error.message)?;
-        let (own, others) = vectors
-            .split_first()
-            .ok_or("the embedding model gave nothing")?;
-        let alike = |other: &Vec<f32>| cosine(own, other);
-        let most = |vectors: &[Vec<f32>]| vectors.iter().map(alike).fold(0.0_f32, f32::max);
-        let (allowed, denied) = others.split_at(allow.len().min(others.len()));
-        let away = if allow.is_empty() {
-            0.0
-        } else {
-            1.0 - most(allowed)
+        let examples: Vec<String> = allow.iter().chain(deny).cloned().collect();
+        let alike = self.alike(&examples, &question.text).await?;
+        let away = match allow.len() {
+            0 => 0.0,
+            count => 1.0 - alike.most(0..count),
         };
-        Ok(away.max(most(denied)).clamp(0.0, 1.0))
+        let score = away.max(alike.most(allow.len()..examples.len()));
+        #[expect(clippy::cast_possible_truncation, reason = "between 0 and 1")]
+        Ok(score.clamp(0.0, 1.0) as f32)
+    }
+
+    async fn alike(&self, others: &[String], own: &str) -> Result<Likeness, String> {
+        let (caller, part) = (self.caller(), self.part());
+        let call = Box::pin(caller.likeness(others, own, &self.context, &part));
+        call.await.map_err(|failure| failure.error.message)
     }
 }
 
@@ -221,16 +214,6 @@ fn read_score(text: &str) -> Option<f32> {
     let score = verdict["score"].as_f64()?;
     #[expect(clippy::cast_possible_truncation, reason = "between 0 and 1")]
     (0.0..=1.0).contains(&score).then_some(score as f32)
-}
-
-fn cosine(one: &[f32], other: &[f32]) -> f32 {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
-    let lengths = (dot(one, one) * dot(other, other)).sqrt();
-    if one.len() == other.len() && lengths > 0.0 {
-        dot(one, other) / lengths
-    } else {
-        0.0
-    }
 }
 
 #[cfg(test)]

@@ -61,6 +61,12 @@ pub struct TrainOptions {
 impl TrainOptions {
     /// The settings that the shipped models are made with.
     pub fn new(task: Task, name: &str) -> Self {
+        // Abuse is in words more than in what stands around them; pairs that are far apart, and
+        // sentences put beside short texts, taught the builds of sentences instead.
+        let (pair_reach, company) = match task {
+            Task::Injection => (3, 0.3),
+            Task::Toxicity => (1, 0.0),
+        };
         Self {
             task,
             name: name.to_owned(),
@@ -69,7 +75,7 @@ impl TrainOptions {
                 hash_bits: 19,
                 char_min: 1,
                 char_max: 5,
-                pair_reach: 3,
+                pair_reach,
             },
             cost: 20.0,
             balance: 0.7,
@@ -77,7 +83,7 @@ impl TrainOptions {
             passes: 30,
             rounds: 2,
             windows_kept: 4,
-            company: 0.3,
+            company,
             many_windows: 0.0,
             seed: 20_260_101,
         }

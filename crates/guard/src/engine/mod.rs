@@ -8,9 +8,11 @@
 //! | `cluster.rs`, `fold.rs`, `spans.rs` | readings: cuts, foldings, the way back |
 //! | `decode.rs`, `arguments.rs` | base64 and its like; JSON of tool calls |
 //! | `scan.rs`, `pattern.rs` | the anchored scanner; what patterns may be |
+//! | `addressed.rs` | orders to the machine in text that is data |
 //! | `sentences.rs`, `languages.rs`, `gibberish.rs` | passages, and what is judged in place |
 //! | `loops.rs`, `leak.rs`, `schema.rs`, `repair.rs` | circles, the system prompt, JSON |
 
+mod addressed;
 mod arguments;
 mod cluster;
 mod decode;
@@ -29,7 +31,7 @@ mod sentences;
 mod spans;
 mod stream;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -37,7 +39,7 @@ pub use leak::PromptIndex;
 pub use stream::Stream;
 
 use crate::decide::{Answer, Decision, Outcome, Scanned, Step};
-use crate::policy::{Point, Policy};
+use crate::policy::{Fold, Point, Policy};
 
 /// How much text before a position is kept for what looks back: 64 characters of any script.
 const CONTEXT_BYTES: usize = 256;
@@ -72,10 +74,22 @@ impl fmt::Display for Problem {
 /// What a policy refers to by name.
 #[derive(Clone, Debug, Default)]
 pub struct Resources {
-    /// Word lists.
-    pub lists: BTreeMap<String, Vec<String>>,
+    /// Word lists, by what policies call them.
+    pub lists: BTreeMap<String, List>,
+    /// Lists that policies may name and that cannot be had now: their rules' `on_failure` decides.
+    /// One that is in neither is a problem of the policy that names it.
+    pub lost: BTreeSet<String>,
     /// Linear classifiers: `injection` and `toxicity`.
     pub scorers: BTreeMap<String, Scorer>,
+}
+
+/// Words that are kept outside of policies.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct List {
+    /// The words.
+    pub words: Vec<String>,
+    /// How loosely they are compared; as the rule says when not given.
+    pub fold: Option<Fold>,
 }
 
 /// A classifier that answers in place.

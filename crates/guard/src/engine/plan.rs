@@ -85,6 +85,8 @@ pub(super) struct Plan {
     pub(super) canaries: Vec<usize>,
     pub(super) empties: Vec<usize>,
     pub(super) json: Vec<JsonRule>,
+    /// Rules whose word list cannot be had, with its name.
+    pub(super) lost: Vec<(usize, String)>,
     /// Nothing leaves before the end.
     pub(super) holds_all: bool,
     /// Another answer may be asked for.
@@ -105,6 +107,8 @@ pub(super) struct WindowRule {
 #[derive(Debug)]
 pub(super) enum Local {
     Scorer(Scorer),
+    /// Orders to a machine, where text is data.
+    Addressed,
     Gibberish,
     Languages(Vec<String>),
 }
@@ -335,7 +339,8 @@ impl Checking<'_> {
         let words = match list {
             WordList::Inline(words) => words,
             WordList::Named(name) => match self.resources.lists.get(name) {
-                Some(words) => words,
+                Some(list) => &list.words,
+                None if self.resources.lost.contains(name) => return,
                 None => return self.say("check.list", format!("there is no list `{name}`")),
             },
         };
@@ -443,6 +448,7 @@ fn add_rule(
     resources: &Resources,
 ) {
     let facts = RuleFacts::new(rule);
+    let rule_at = &rule.at;
     match &rule.check {
         Check::Pii { kinds } => add_table(targets, detectors::PII, kinds, index),
         Check::Secrets { kinds } => add_table(targets, detectors::SECRETS, kinds, index),
@@ -457,11 +463,14 @@ fn add_rule(
             }
         }
         Check::Words { list, fold, inside } => {
-            let words = match list {
-                WordList::Inline(words) => words.clone(),
-                WordList::Named(name) => resources.lists.get(name).cloned().unwrap_or_default(),
+            let (words, fold) = match list {
+                WordList::Inline(words) => (words.clone(), *fold),
+                WordList::Named(name) => match resources.lists.get(name) {
+                    Some(list) => (list.words.clone(), list.fold.unwrap_or(*fold)),
+                    None => return plan.lost.push((index, name.clone())),
+                },
             };
-            add_words(targets, index, &facts, words, *fold, *inside);
+            add_words(targets, index, &facts, words, fold, *inside);
         }
         Check::Pattern { pattern, fold } => add_pattern(targets, index, &facts, pattern, *fold),
         Check::Injection { threshold, tiers } => {
@@ -472,6 +481,7 @@ fn add_rule(
                 threshold: *threshold,
             };
             rule.add(plan, targets, index, tiers, resources);
+            add_addressed(plan, index, rule_at, tiers);
         }
         Check::Toxicity { threshold, tiers } => {
             let rule = Classifier {
@@ -496,6 +506,21 @@ fn add_rule(
             plan.holds_all |= *repair && !rule.shadow || facts.holds;
         }
         _ => add_window(plan, index, &rule.check),
+    }
+}
+
+/// Retrieved passages and results of tools are nobody's orders.
+fn add_addressed(plan: &mut Plan, rule: usize, at: &[Point], tiers: &[Tier]) {
+    let is_data = at.iter().any(|point| point.is_data());
+    if is_data && (tiers.is_empty() || tiers.contains(&Tier::Rules)) {
+        let rule = WindowRule {
+            rule,
+            check: "injection",
+            threshold: None,
+            local: vec![Local::Addressed],
+            asks: Vec::new(),
+        };
+        push_window(plan, Lengths::SENTENCES, rule);
     }
 }
 

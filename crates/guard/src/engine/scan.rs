@@ -536,6 +536,30 @@ fn build(hirs: &[Hir]) -> Result<Arc<DFA>, String> {
     Ok(Arc::new(dfa))
 }
 
+/// Of longer lists only whole words are looked for: each way to write one takes room.
+const MOST_SPACED: usize = 10_000;
+
+/// A word with something between its letters, as people write what is not to be found.
+fn spaced_out(word: &str) -> Vec<String> {
+    let letters: Vec<char> = word.chars().collect();
+    let ascii = letters.iter().all(char::is_ascii_alphabetic);
+    let least = if ascii { 3 } else { 2 };
+    if letters.len() < least || !letters.iter().all(|c| c.is_alphabetic()) {
+        return Vec::new();
+    }
+    let between = |sign: char| {
+        let mut out = String::with_capacity(word.len() + letters.len());
+        for (at, c) in letters.iter().enumerate() {
+            if at > 0 {
+                out.push(sign);
+            }
+            out.push(*c);
+        }
+        out
+    };
+    " .-_*・".chars().map(between).collect()
+}
+
 /// Up to so many words are compared one by one.
 const FEW_WORDS: usize = 8;
 
@@ -554,6 +578,7 @@ struct Trie {
 impl Trie {
     fn new(kind: Kind, targets: &[Target]) -> Result<Option<Trie>, (usize, String)> {
         let (mut all, mut of) = (Vec::new(), Vec::new());
+        let ways = !matches!(kind, Kind::Raw | Kind::Rot13);
         // That text was turned; words are as they are.
         let kind = if kind == Kind::Rot13 {
             Kind::Plain
@@ -566,9 +591,14 @@ impl Trie {
             };
             for word in &words.words {
                 let folded = fold_text(kind, word.trim());
-                if !folded.is_empty() && folded.chars().count() >= words.min_chars {
-                    of.push((at, folded.len()));
-                    all.push(folded);
+                if folded.is_empty() || folded.chars().count() < words.min_chars {
+                    continue;
+                }
+                let spaced = ways && words.words.len() <= MOST_SPACED;
+                let all_ways = spaced.then(|| spaced_out(&folded)).into_iter().flatten();
+                for way in all_ways.chain([folded]) {
+                    of.push((at, way.len()));
+                    all.push(way);
                 }
             }
         }

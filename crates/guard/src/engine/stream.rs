@@ -16,7 +16,7 @@ use super::loops::Loops;
 use super::plan::{Local, Plan, RuleFacts, WindowRule};
 use super::scan::{Scanner, Taker, Target, Test, Words};
 use super::sentences::{Cutter, Window};
-use super::{Compiled, Context, gibberish, languages, repair};
+use super::{Compiled, Context, addressed, gibberish, languages, repair};
 use crate::decide::{
     Answer, Ended, Finding, Outcome, Question, QuestionId, Reading, Step, Subject,
 };
@@ -102,6 +102,8 @@ struct Item {
     scanned: bool,
     /// The tier could not answer, and the rule is open.
     failed_open: bool,
+    /// The rule could not look at all, and is closed: there is no passage that could be edited.
+    failed_closed: bool,
 }
 
 #[derive(Debug)]
@@ -176,6 +178,9 @@ impl Stream {
 
     /// The next part. Nothing is done once the text has ended or was finished.
     pub fn push(&mut self, text: &str) -> Step {
+        if !text.is_empty() && self.original_end() == 0 {
+            self.say_what_is_lost();
+        }
         let mut rest = text;
         while !rest.is_empty() && !self.finished && self.ended_at.is_none() {
             let mut len = rest.len().min(SLICE_BYTES);
@@ -267,6 +272,7 @@ impl Stream {
                 finding,
                 scanned: true,
                 failed_open: false,
+                failed_closed: false,
             };
             put(&mut self.items, hit.start, item);
         }
@@ -292,8 +298,38 @@ impl Stream {
             finding,
             scanned: false,
             failed_open,
+            failed_closed: false,
         };
         put(&mut self.items, key, item);
+    }
+
+    /// Rules that cannot look say so where the text begins.
+    fn say_what_is_lost(&mut self) {
+        let compiled = self.compiled.clone();
+        for (rule, name) in &self.plan.clone().lost {
+            let facts = &compiled.rules[*rule];
+            let closed = facts.on_failure == OnFailure::Closed;
+            let finding = Finding {
+                rule: *rule,
+                rule_name: facts.name.clone(),
+                detector: "words".to_owned(),
+                label: facts.label.clone(),
+                tier: Tier::Rules,
+                start: 0,
+                end: 0,
+                score: 0.0,
+                view: Reading::Raw,
+                reason: failure(&format!("the list `{name}` is missing"), closed),
+                outcome: Outcome::Flagged,
+            };
+            let item = Item {
+                finding,
+                scanned: false,
+                failed_open: !closed,
+                failed_closed: closed,
+            };
+            put(&mut self.items, 0, item);
+        }
     }
 
     fn read_leaks(&mut self, finished: bool) {
@@ -438,7 +474,11 @@ impl Stream {
         for rule in rules {
             let facts = &self.compiled.rules[rule.rule];
             let holds = facts.holds;
-            let found = rule.local.iter().find_map(|local| look(local, rule, &text));
+            let point = self.point;
+            let found = rule
+                .local
+                .iter()
+                .find_map(|local| look(local, point, rule, &text));
             if let Some((detector, tier, score, reason)) = found {
                 let find = Find {
                     rule: rule.rule,
@@ -638,6 +678,9 @@ impl Stream {
             _ if facts.shadow => self.say(finding, Outcome::Shadow),
             Action::Flag {} => self.say(finding, Outcome::Flagged),
             Action::Block {} => self.end(finding, None, Outcome::Blocked),
+            Action::Redact { .. } | Action::Replace { .. } if item.failed_closed => {
+                self.end(finding, None, Outcome::Blocked);
+            }
             Action::Rewrite { instruction } => {
                 let instruction = instruction.clone().unwrap_or_else(|| {
                     format!("Answer again without what the rule `{}` finds.", facts.name)
@@ -871,8 +914,23 @@ fn is_listed(link: &str, hosts: &[String]) -> bool {
 }
 
 /// What looks in place: who found, how sure, why.
-fn look(local: &Local, rule: &WindowRule, text: &str) -> Option<(String, Tier, f32, String)> {
+fn look(
+    local: &Local,
+    point: Point,
+    rule: &WindowRule,
+    text: &str,
+) -> Option<(String, Tier, f32, String)> {
     match local {
+        Local::Addressed => {
+            let score = if point.is_data() {
+                addressed::score(text)
+            } else {
+                0.0
+            };
+            let reason = "gives orders to a machine, in text that is data".to_owned();
+            let found = score >= USUAL_THRESHOLD;
+            found.then(|| ("addressed".to_owned(), Tier::Rules, score, reason))
+        }
         Local::Scorer(scorer) => {
             let score = (scorer.score)(text);
             let threshold = rule.threshold.unwrap_or(scorer.threshold);

@@ -33,9 +33,12 @@ enum Known {
     App(Arc<AppVersion>),
     Prompt(Arc<PromptVersion>),
     Guard(Arc<crate::guards::Known>),
+    List(Arc<guard::List>),
     /// It was saved by a version that allowed more; calls say that it is gone.
     Broken,
 }
+
+type Read = fn(Digest, Value) -> Option<Known>;
 
 impl Compiled {
     fn get(&self, project: ProjectId, digest: &Digest) -> Option<Known> {
@@ -232,9 +235,10 @@ impl Loading<'_> {
 
     /// Reads the documents that these releases pin.
     async fn read_pinned(&mut self, releases: &[Arc<ReleaseContent>]) -> Result<()> {
-        let kinds: [(&str, fn(Digest, Value) -> Option<Known>); 2] = [
+        let kinds: [(&str, Read); 3] = [
             (crate::prompts::KIND, read_prompt),
             (crate::guards::KIND, read_guard),
+            (crate::guards::words::KIND, read_list),
         ];
         for (kind, read) in kinds {
             let digests: BTreeSet<Digest> = releases
@@ -251,6 +255,17 @@ impl Loading<'_> {
     fn release(&self, digest: &Digest) -> Option<Arc<ReleaseContent>> {
         match self.app.compiled.get(self.project, digest)? {
             Known::Release(content) => Some(content),
+            _ => None,
+        }
+    }
+
+    /// A word list as a release pins it.
+    fn list(&self, release: &ReleaseContent, name: &str) -> Option<(Digest, guard::List)> {
+        let reference: db::catalog::Reference = name.parse().ok()?;
+        let pinned = release.documents.get(&reference.to_string())?;
+        let digest: Digest = pinned.digest.parse().ok()?;
+        match self.app.compiled.get(self.project, &digest)? {
+            Known::List(list) => Some((digest, guard::List::clone(&list))),
             _ => None,
         }
     }
@@ -282,7 +297,9 @@ impl Loading<'_> {
                 prompts.extend(names.map(|name| (name, prompt.clone())));
             } else if pinned.kind == crate::guards::KIND {
                 let known = match self.app.compiled.get(self.project, &digest) {
-                    Some(Known::Guard(known)) => Some(known),
+                    Some(Known::Guard(known)) => {
+                        Some(known.with_lists(|name| self.list(&content, name)))
+                    }
                     _ => None,
                 };
                 let name = pinned.name.parse().ok()?;
@@ -315,6 +332,11 @@ fn read_app(digest: Digest, content: Value) -> Option<Known> {
 
 fn read_guard(_: Digest, content: Value) -> Option<Known> {
     Some(Known::Guard(Arc::new(crate::guards::know(&content))))
+}
+
+fn read_list(_: Digest, content: Value) -> Option<Known> {
+    let document = crate::guards::words::WordsDocument::parse(&content).ok()?;
+    Some(Known::List(Arc::new(document.into())))
 }
 
 fn read_prompt(digest: Digest, content: Value) -> Option<Known> {

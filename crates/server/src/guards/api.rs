@@ -84,7 +84,10 @@ async fn policy(
 ) -> Result<Found> {
     let name = match named {
         Named::Name(name) => super::parse_name(name)?,
-        Named::Inline(content) => return Found::inline(&Value::Object(content.clone())),
+        Named::Inline(content) => {
+            let content = Value::Object(content.clone());
+            return Found::inline(&app.catalog, identity.scope(), &content).await;
+        }
     };
     match version {
         Some(version) => {

@@ -7,6 +7,7 @@
 //! | `library.rs` | starting points for new policies |
 //! | `measure.rs` | labelled texts under a policy: figures, and the curve of a threshold |
 //! | `traffic.rs` | what a policy would have done to calls of the past, and what policies did |
+//! | `words.rs` | word lists, documents that rules name |
 //! | `moderations.rs` | OpenAI's `/v1/moderations`, answered from policies |
 //! | `api.rs`, `pages.rs`, `form.rs` | JSON routes, pages, and the form that makes a rule |
 //!
@@ -25,6 +26,7 @@ pub mod measure;
 mod moderations;
 mod pages;
 pub mod traffic;
+pub mod words;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock};
@@ -33,7 +35,7 @@ use base::{Digest, ProjectId};
 use db::catalog::{CatalogError, Name, Selector};
 use db::{Catalog, Kind, Problem, Scope};
 use gateway::{Experiment, GuardPolicies, GuardPolicy, Target};
-use guard::{AppliesTo, Compiled, Policy, Resources};
+use guard::{AppliesTo, Compiled, List, Policy, Resources};
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -59,6 +61,10 @@ pub fn kind() -> Kind {
         normal: |content| match Policy::read(content) {
             Ok(policy) => normal_form(&policy),
             Err(_) => content.clone(),
+        },
+        references: |content| match Policy::read(content) {
+            Ok(policy) => words::references(&policy).into_iter().flatten().collect(),
+            Err(_) => Vec::new(),
         },
         ..Kind::new(
             KIND,
@@ -88,8 +94,8 @@ fn normal_form(policy: &Policy) -> Value {
 /// What policies refer to by name, the same everywhere in this process.
 pub fn resources() -> &'static Resources {
     static SHARED: LazyLock<Resources> = LazyLock::new(|| Resources {
-        lists: BTreeMap::new(),
         scorers: classifiers::shipped(),
+        ..Resources::default()
     });
     &SHARED
 }
@@ -103,11 +109,32 @@ pub struct Ready {
     pub compiled: Arc<Compiled>,
 }
 
-/// Reads and prepares a policy.
+/// Reads and prepares a policy where no word lists can be had: rules that name one follow their
+/// `on_failure`.
 ///
 /// # Errors
 /// Everything that is wrong with it, each with its place.
 pub fn compile(content: &Value) -> std::result::Result<Ready, Vec<Problem>> {
+    compile_with(content, BTreeMap::new())
+}
+
+/// Reads and prepares a policy with the word lists that its names mean now.
+///
+/// # Errors
+/// Everything that is wrong with it, each with its place.
+pub async fn compile_in(catalog: &Catalog, scope: Scope, content: &Value) -> Result<Ready> {
+    let lists = match Policy::read(content) {
+        Ok(policy) => words::resolve(catalog, scope.project, &policy).await?,
+        Err(_) => BTreeMap::new(),
+    };
+    let lists = lists.into_iter().map(|(name, (_, list))| (name, list));
+    Ok(compile_with(content, lists.collect()).map_err(CatalogError::Invalid)?)
+}
+
+fn compile_with(
+    content: &Value,
+    lists: BTreeMap<String, List>,
+) -> std::result::Result<Ready, Vec<Problem>> {
     let problems = |problems: Vec<guard::Problem>| -> Vec<Problem> {
         problems
             .into_iter()
@@ -115,7 +142,21 @@ pub fn compile(content: &Value) -> std::result::Result<Ready, Vec<Problem>> {
             .collect()
     };
     let policy = Policy::read(content).map_err(problems)?;
-    let compiled = Compiled::new(&policy, resources()).map_err(problems)?;
+    let named: Vec<_> = words::references(&policy);
+    let wrong: Vec<Problem> = named
+        .into_iter()
+        .filter_map(std::result::Result::err)
+        .collect();
+    if !wrong.is_empty() {
+        return Err(wrong);
+    }
+    let lost = policy.named_lists().map(|(_, name)| name.to_owned());
+    let resources = Resources {
+        lost: lost.filter(|name| !lists.contains_key(name)).collect(),
+        lists,
+        ..resources().clone()
+    };
+    let compiled = Compiled::new(&policy, &resources).map_err(problems)?;
     Ok(Ready {
         policy,
         compiled: Arc::new(compiled),
@@ -148,12 +189,12 @@ impl Found {
     ///
     /// # Errors
     /// 400: what is wrong with it.
-    pub fn inline(content: &Value) -> Result<Self> {
+    pub async fn inline(catalog: &Catalog, scope: Scope, content: &Value) -> Result<Self> {
         Ok(Self {
             name: String::new(),
             number: 0,
             digest: None,
-            ready: compile(content).map_err(CatalogError::Invalid)?,
+            ready: compile_in(catalog, scope, content).await?,
         })
     }
 }
@@ -187,7 +228,11 @@ pub async fn find(
         ))
         .code("policy_not_found")
     })?;
-    let ready = compile(&found.content).map_err(|problems| cannot_run(name, &problems))?;
+    let policy = Policy::read(&found.content).unwrap_or_default();
+    let lists = words::resolve(catalog, scope.project, &policy).await?;
+    let lists = lists.into_iter().map(|(name, (_, list))| (name, list));
+    let ready = compile_with(&found.content, lists.collect())
+        .map_err(|problems| cannot_run(name, &problems))?;
     Ok(Found {
         name: name.to_string(),
         number: found.version.number,
@@ -225,6 +270,8 @@ fn in_words(problems: &[Problem]) -> String {
 pub struct Known {
     applies_to: AppliesTo,
     compiled: std::result::Result<Arc<Compiled>, String>,
+    /// Set where it names word lists, which may be others tomorrow.
+    naming: Option<words::Naming>,
 }
 
 /// Every policy of a project, with the versions that labels point to or experiments choose
@@ -252,6 +299,7 @@ pub async fn for_plan(
     let known = kept
         .load(app, project, digests, |_, content| Some(know(content)))
         .await?;
+    let known = words::with_lists(app, project, known).await?;
     let mut policies: BTreeMap<String, GuardPolicies> = BTreeMap::new();
     for pointer in pointers {
         let known = known.get(&pointer.digest).map(AsRef::as_ref);
@@ -297,14 +345,20 @@ pub(crate) fn policy(
 }
 
 pub(crate) fn know(content: &Value) -> Known {
-    match compile(content) {
+    know_with(content, BTreeMap::new())
+}
+
+fn know_with(content: &Value, lists: BTreeMap<String, List>) -> Known {
+    match compile_with(content, lists) {
         Ok(ready) => Known {
+            naming: words::Naming::new(&ready.policy, content),
             applies_to: ready.policy.applies_to,
             compiled: Ok(ready.compiled),
         },
         Err(problems) => Known {
             applies_to: watched_by(content),
             compiled: Err(in_words(&problems)),
+            naming: None,
         },
     }
 }

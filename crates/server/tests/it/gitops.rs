@@ -301,6 +301,10 @@ fn document(kind: &str, seed: u64, known: &Known) -> Option<Value> {
             "evaluator": known.pick("evaluator", seed)?, "score": format!("s{seed}"),
             "max_per_hour": seed % 9 + 1, "enabled": seed.is_multiple_of(2), "sample": 0.25,
         }),
+        "words" => json!({
+            "description": format!("{seed}"), "language": "en", "fold": if seed.is_multiple_of(2) { "loose" } else { "exact" },
+            "entries": [format!("a{seed}"), text(seed).trim().to_owned() + "x", "競合"],
+        }),
         "guard" => json!({
             "description": format!("{seed}"),
             "rules": [
