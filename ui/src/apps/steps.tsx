@@ -35,7 +35,7 @@ export function StepList({ s, steps, path }: { s: State; steps: Step[]; path: st
       {steps.map((step, at) => <Card key={keyOf(step)} s={s} steps={steps} step={step} at={at} path={`${path}/steps/${at}`} />)}
       <Wrong s={s} path={`${path}/steps`} below={false} />
       <div class="row tight ap-add"><span class="muted small">{t("appedit-add-step")}</span>
-        {STEP_TYPES.slice(0, 4).map((type) => <button class="btn small" type="button" key={type} onClick={() => add(type)}><Icon name="plus" />{t(`appedit-type-${type}`)}</button>)}
+        {STEP_TYPES.filter((type) => type !== "retrieve").map((type) => <button class="btn small" type="button" key={type} onClick={() => add(type)}><Icon name="plus" />{t(`appedit-type-${type}`)}</button>)}
       </div>
     </div>
   );

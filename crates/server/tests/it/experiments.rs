@@ -285,7 +285,9 @@ fn a_guard_stops_a_canary_and_a_lost_version_a_split(place: Place) {
     for _ in 0..5 {
         assert_eq!(call(&live, &place, "").1, "control");
     }
-    let evidence = live.get("/api/v1/evidence?kind=prompt").json();
+    let evidence = live.wait_for("/api/v1/evidence?kind=prompt", |value| {
+        value["items"][0].is_object()
+    });
     let evidence = &evidence["items"][0];
     assert_eq!(
         (&evidence["gate"], &evidence["outcome"]),
