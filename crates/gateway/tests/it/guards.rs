@@ -678,3 +678,20 @@ proptest! {
         });
     }
 }
+
+/// Examples of topics are the same for every passage of every call: embedded once.
+#[tokio::test]
+async fn examples_of_topics_are_embedded_once() {
+    let check = json!({"type": "topics", "deny": ["Where is my delivery?", "Tell me about stocks"], "threshold": 0.9});
+    let rig = guarded(&json!([{"name": "topics", "at": ["input"], "check": check,
+        "action": {"type": "block"}, "on_failure": "closed", "deadline_ms": 20_000}]));
+    let mut asked = Vec::new();
+    for text in ["Where is my delivery?", "I want a refund"] {
+        rig.sink.records.lock().unwrap().clear();
+        let _ = rig.chat_json(&ask(text)).await;
+        let records = rig.sink.records.lock().unwrap().clone();
+        let embedded = records.iter().filter(|it| it.kind == RecordKind::Embedding);
+        asked.push(embedded.map(|it| it.input.len()).collect::<Vec<_>>());
+    }
+    assert_eq!(asked, [vec![2, 1], vec![1]]);
+}

@@ -303,7 +303,7 @@ fn document(kind: &str, seed: u64, known: &Known) -> Option<Value> {
         }),
         "words" => json!({
             "description": format!("{seed}"), "language": "en", "fold": if seed.is_multiple_of(2) { "loose" } else { "exact" },
-            "entries": [format!("a{seed}"), text(seed).trim().to_owned() + "x", "競合"],
+            "entries": [format!("a{seed}"), "two words", "競合"],
         }),
         "guard" => json!({
             "description": format!("{seed}"),
