@@ -1,6 +1,7 @@
 //! The texts of the UI, in Fluent: one file a language, the same keys in each.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use anyhow::{Context as _, anyhow};
 use axum::http::{HeaderMap, header};
@@ -55,10 +56,11 @@ impl Lang {
 #[folder = "src/ui/locales/"]
 struct Files;
 
-/// Every text in every language.
+/// Every text in every language. A language is read when somebody first asks for it: a server
+/// that only answers machines has no use for the 4 MiB.
 pub(super) struct Locales {
-    en: Locale,
-    ja: Locale,
+    en: LazyLock<Locale>,
+    ja: LazyLock<Locale>,
 }
 
 struct Locale {
@@ -67,11 +69,11 @@ struct Locale {
 }
 
 impl Locales {
-    pub(super) fn load() -> anyhow::Result<Self> {
-        Ok(Self {
-            en: Locale::load("en")?,
-            ja: Locale::load("ja")?,
-        })
+    pub(super) fn new() -> Self {
+        Self {
+            en: LazyLock::new(|| Locale::of("en")),
+            ja: LazyLock::new(|| Locale::of("ja")),
+        }
     }
 
     /// The text, or the key itself when there is none: a test refuses that, a page survives it.
@@ -110,6 +112,18 @@ impl Locales {
 }
 
 impl Locale {
+    /// The language's texts. They are part of the program and tests read them; should one be
+    /// damaged all the same, pages show keys and the log says why.
+    fn of(code: &str) -> Self {
+        Self::load(code).unwrap_or_else(|error| {
+            tracing::error!(error.message = %format!("{error:#}"), "a language of the pages cannot be read");
+            Self {
+                bundle: FluentBundle::new_concurrent(Vec::new()),
+                keys: Vec::new(),
+            }
+        })
+    }
+
     fn load(code: &str) -> anyhow::Result<Self> {
         let name = format!("{code}.ftl");
         let file = Files::get(&name).with_context(|| format!("locale {name} is missing"))?;

@@ -14,7 +14,6 @@ mod page;
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use axum::http::HeaderMap;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use rust_embed::RustEmbed;
@@ -39,20 +38,20 @@ pub struct Ui {
 struct TemplateFiles;
 
 impl Ui {
-    /// Reads or unpacks templates, locales and assets.
+    /// Templates and texts are read when they are first needed.
     ///
     /// # Errors
-    /// A template or locale that does not parse: our own mistake, found by the first test.
+    /// The assets cannot be read.
     pub fn new() -> anyhow::Result<Self> {
         Ok(Self {
-            templates: templates()?,
-            locales: Arc::new(locales::Locales::load()?),
+            templates: templates(),
+            locales: Arc::new(locales::Locales::new()),
             assets: Arc::new(assets::Assets::load()?),
         })
     }
 }
 
-fn templates() -> anyhow::Result<Environment<'static>> {
+fn templates() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
@@ -60,22 +59,28 @@ fn templates() -> anyhow::Result<Environment<'static>> {
     // A debug dump of a template's variables would put prompts and answers into the log.
     environment.set_debug(false);
     format::add_filters(&mut environment);
+    // A template is compiled when it is first needed: all of them at once would be a good part of
+    // what an idle server holds.
     if cfg!(debug_assertions) {
         environment.set_loader(minijinja::path_loader(concat!(
             env!("CARGO_MANIFEST_DIR"),
             "/src"
         )));
-        return Ok(environment);
+    } else {
+        environment.set_loader(embedded);
     }
-    for name in TemplateFiles::iter() {
-        let file = TemplateFiles::get(&name).with_context(|| format!("template {name}"))?;
-        let text = String::from_utf8(file.data.into_owned())
-            .with_context(|| format!("template {name}"))?;
-        environment
-            .add_template_owned(name.to_string(), text)
-            .with_context(|| format!("template {name}"))?;
-    }
-    Ok(environment)
+    environment
+}
+
+fn embedded(name: &str) -> Result<Option<String>, minijinja::Error> {
+    let Some(file) = TemplateFiles::get(name) else {
+        return Ok(None);
+    };
+    let text = String::from_utf8(file.data.into_owned());
+    text.map(Some).map_err(|_| {
+        let why = format!("template {name} is not UTF-8");
+        minijinja::Error::new(minijinja::ErrorKind::SyntaxError, why)
+    })
 }
 
 /// Assets and preferences: the routes that every page needs.
