@@ -52,6 +52,7 @@ pub mod sessions;
 pub mod setup;
 pub mod sse;
 pub mod stall;
+pub mod starts;
 pub mod store;
 pub mod surface;
 pub mod traces;

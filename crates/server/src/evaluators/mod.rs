@@ -7,7 +7,7 @@
 //! | `judge.rs` | what a judge is asked and how its reply is read |
 //! | `rag.rs` | what is asked about answers that stand on retrieved texts; Ragas' formulas |
 //! | `embedding.rs`, `bertscore.rs`, `perplexity.rs` | measures by a model's vectors or probabilities |
-//! | `library.rs` | starting points for new evaluators |
+//! | `library/` | starting points for new evaluators: whole documents that lack only a judging model |
 //! | `wasm.rs`, `modules.rs` | modules of the team's own: how they run, how they come |
 //! | `output.rs` | which part of an answer is measured |
 //! | `pages.rs` | the list and the editor |
@@ -20,7 +20,6 @@ pub mod bertscore;
 mod document;
 pub mod embedding;
 pub mod judge;
-pub mod library;
 pub mod metric;
 mod modules;
 mod output;
@@ -33,12 +32,19 @@ use db::Kind;
 use serde_json::json;
 
 use crate::http::Route;
+use crate::starts::Library;
 
 pub(crate) use document::Problems;
 pub use document::{
     Criterion, Direction, EvaluatorDocument, HttpEvaluator, JudgeEvaluator, JudgeExample,
     JudgeMode, MetricEvaluator, Scale, Shown,
 };
+
+/// Starting points for new evaluators.
+pub static LIBRARY: Library = Library::new(
+    include_str!("library/en.toml"),
+    include_str!("library/ja.toml"),
+);
 pub use modules::{Kept, keep};
 pub use output::{OutputRule, json_of, text_of};
 

@@ -12,7 +12,7 @@ use gateway::{LocalKind, LocalModels};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{EvaluatorDocument, library};
+use super::{EvaluatorDocument, LIBRARY};
 use crate::app::App;
 use crate::auth::{Identity, Permission};
 use crate::error::{AppError, Result};
@@ -131,7 +131,7 @@ async fn edit(
         values.insert("version".to_owned(), found.version.number.to_string());
     }
     let template = query.template.as_deref();
-    if let Some(template) = template.and_then(|id| library::find(page.lang, id)) {
+    if let Some(template) = template.and_then(|id| LIBRARY.find(page.lang, id)) {
         values = values_of(&template.document);
         values.insert("name".to_owned(), format!("quality/{}", template.id));
     }
@@ -187,7 +187,7 @@ async fn render(
         json!({"key": kind, "href": format!("{root}/evaluators/edit?type={kind}"), "selected": values.get("type").is_some_and(|known| known == kind)})
     });
     let is_new = values.get("version").is_none_or(String::is_empty);
-    let starts = library::templates(page.lang).iter().map(|template| {
+    let starts = LIBRARY.templates(page.lang).iter().map(|template| {
         let href = format!("{root}/evaluators/edit?template={}", template.id);
         json!({"title": template.title, "about": template.about, "href": href})
     });

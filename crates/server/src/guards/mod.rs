@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `check.rs` | one text under one policy: findings, edits, the decision, times |
 //! | `classifiers.rs` | the classifiers that come with the program |
-//! | `library.rs` | starting points for new policies |
+//! | `library/` | starting points for new policies |
 //! | `measure.rs` | labelled texts under a policy: figures, and the curve of a threshold |
 //! | `traffic.rs` | what a policy would have done to calls of the past, and what policies did |
 //! | `words.rs` | word lists, documents that rules name |
@@ -21,7 +21,6 @@ mod api;
 pub mod check;
 mod classifiers;
 mod form;
-pub mod library;
 pub mod measure;
 mod moderations;
 mod pages;
@@ -43,9 +42,16 @@ use crate::auth::Identity;
 use crate::error::{AppError, Result};
 use crate::http::Route;
 use crate::plan::Kept;
+use crate::starts::Library;
 
 /// The catalog's word for policies.
 pub const KIND: &str = "guard";
+
+/// Starting points for new policies.
+pub static LIBRARY: Library = Library::new(
+    include_str!("library/en.toml"),
+    include_str!("library/ja.toml"),
+);
 
 /// Pages and API.
 pub fn routes() -> Vec<Route> {

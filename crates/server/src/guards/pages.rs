@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::check::{self, Beside, Checked, FindingJson, Piece, Subject};
 use super::traffic::{self, Hits, Tried};
-use super::{Found, KIND, form, library};
+use super::{Found, KIND, LIBRARY, form};
 use crate::app::App;
 use crate::auth::{Identity, Permission};
 use crate::error::{AppError, Result};
@@ -107,7 +107,7 @@ async fn list(
     let next_href = names
         .next
         .map(|cursor| format!("{}/guards?cursor={}", page.root(), encode(cursor.as_str())));
-    let starts: Vec<Value> = library::templates(page.lang)
+    let starts: Vec<Value> = LIBRARY.templates(page.lang)
         .iter()
         .map(|template| start(&page, template))
         .collect();
@@ -123,7 +123,7 @@ async fn list(
     page.render("guards/list.html", view).await
 }
 
-fn start(page: &PageContext, template: &library::Template) -> Value {
+fn start(page: &PageContext, template: &crate::starts::Template) -> Value {
     let href = format!("{}/guards/edit?template={}", page.root(), template.id);
     json!({"title": template.title, "about": template.about, "href": href})
 }
@@ -198,7 +198,7 @@ async fn edit(
         fields.insert("document".to_owned(), pretty(&found.content));
     } else {
         let template = query.template.as_deref();
-        let template = template.and_then(|id| library::find(page.lang, id));
+        let template = template.and_then(|id| LIBRARY.find(page.lang, id));
         let document = match template {
             Some(template) => template.document.clone(),
             None => json!({"rules": []}),
@@ -438,7 +438,7 @@ async fn render(
         "rules": policy.as_ref().map(|policy| rules_view(page, policy)).unwrap_or_default(),
         "checks": options(&form::CHECKS, "guards-check-"), "actions": options(&form::ACTIONS, "guards-action-"),
         "points": options(&form::POINTS, "guards-point-"),
-        "starts": library::templates(page.lang).iter().map(|template| start(page, template)).collect::<Vec<_>>(),
+        "starts": LIBRARY.templates(page.lang).iter().map(|template| start(page, template)).collect::<Vec<_>>(),
         "checked": drawing.checked.as_ref().map(|(text, checked)| checked_view(page, text, checked)),
         "tried": drawing.tried.as_ref().map(|tried| tried_view(page, tried)),
         "hits": hits_view(page, &hits, policy.as_ref()), "kept": kept, "traces_href": traces_href(page),

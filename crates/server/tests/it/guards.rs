@@ -418,11 +418,12 @@ fn the_digest_of_a_policy_does_not_change_with_releases() {
 
 #[test]
 fn every_starting_policy_holds_as_it_is() {
-    use server::guards::{compile, library};
+    use server::guards::{LIBRARY, compile};
+    use server::starts::Template;
     use server::ui::Lang;
 
-    let [english, japanese] = [Lang::En, Lang::Ja].map(library::templates);
-    let ids = |list: &[library::Template]| -> Vec<String> {
+    let [english, japanese] = [Lang::En, Lang::Ja].map(|lang| LIBRARY.templates(lang));
+    let ids = |list: &[Template]| -> Vec<String> {
         list.iter().map(|template| template.id.clone()).collect()
     };
     assert_eq!(ids(english), ids(japanese));

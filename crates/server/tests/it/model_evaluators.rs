@@ -364,12 +364,13 @@ fn documents_are_checked() {
 /// Every starting point is whole as soon as it has a model, in both languages.
 #[test]
 fn starting_points_are_whole() {
-    use server::evaluators::library::templates;
+    use server::evaluators::LIBRARY;
     use server::ui::Lang;
-    let ids = |lang| -> Vec<&str> { templates(lang).iter().map(|one| one.id.as_str()).collect() };
+    let ids = |lang| -> Vec<&str> { LIBRARY.templates(lang).iter().map(|one| one.id.as_str()).collect() };
     assert_eq!(ids(Lang::En), ids(Lang::Ja));
     assert!(ids(Lang::En).contains(&"toxicity"));
-    for template in templates(Lang::En).iter().chain(templates(Lang::Ja)) {
+    let both = [Lang::En, Lang::Ja].map(|lang| LIBRARY.templates(lang));
+    for template in both.into_iter().flatten() {
         let mut document = template.document.clone();
         document["model"] = json!("a/b");
         let parsed = EvaluatorDocument::parse(&document);
