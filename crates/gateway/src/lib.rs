@@ -197,6 +197,20 @@ impl Gateway {
         call::run(caller, CallKind::Embedding, context, body, Part::default()).await
     }
 
+    /// Asks a model what a guard's rules cannot tell, for a text that is of no call: a check for
+    /// another gateway, a measurement. The question is a call of its own at the top of the
+    /// context's trace, with its cost; no guard watches it. There is an answer in any case, by the
+    /// question's deadline.
+    pub async fn answer_guard(
+        &self,
+        plan: &Arc<Plan>,
+        principal: &Principal,
+        context: &CallContext,
+        question: guard::Question,
+    ) -> guard::Answer {
+        guards::answer(self.caller(plan, principal), context, question).await
+    }
+
     /// `GET /v1/models`: local models, each provider's listed ones, the project's apps.
     pub fn models(&self, plan: &Plan, principal: &Principal) -> Vec<ModelEntry> {
         models(&self.inner, plan, principal)

@@ -14,6 +14,8 @@ const loaders: Record<string, () => Promise<IslandModule>> = {
   compare: () => import("../compare/island.js"),
   dataset: () => import("../dataset/island.js"),
   importer: () => import("../importer/island.js"),
+  curve: () => import("../curve/island.js"),
+  finds: () => import("../finds/island.js"),
   review: () => import("../review/island.js"),
 };
 

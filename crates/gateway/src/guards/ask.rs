@@ -33,9 +33,20 @@ struct HostInner {
     plan: Arc<Plan>,
     principal: Principal,
     context: CallContext,
-    span: SpanId,
+    /// The call that is watched; none where a text is checked that is of no call.
+    span: Option<SpanId>,
     /// The model of the call that is watched.
     model: String,
+}
+
+/// Asks for a text that is of no call.
+pub(crate) async fn answer(
+    caller: Caller<'_>,
+    context: &CallContext,
+    question: Question,
+) -> Answer {
+    let host = Host::of(caller, context, None, "");
+    host.ask(question).await.1
 }
 
 impl Host {
@@ -45,6 +56,10 @@ impl Host {
         span: SpanId,
         model: &str,
     ) -> Self {
+        Self::of(caller, context, Some(span), model)
+    }
+
+    fn of(caller: Caller<'_>, context: &CallContext, span: Option<SpanId>, model: &str) -> Self {
         Self(Arc::new(HostInner {
             gateway: caller.gateway.clone(),
             plan: caller.plan.clone(),
@@ -140,7 +155,7 @@ impl HostInner {
 
     fn part(&self) -> Part {
         Part {
-            parent: Some(self.span),
+            parent: self.span,
             ..Part::default()
         }
     }

@@ -40,6 +40,7 @@ use crate::record::{CallStatus, GuardUsed, RecordKind};
 use crate::settle::{About, Part, Settler};
 
 use ask::Host;
+pub(crate) use ask::answer;
 pub(crate) use entire::Entire;
 pub(crate) use instructions::{PromptIndexes, with_sentence, without_mark};
 pub use run::AppGuards;

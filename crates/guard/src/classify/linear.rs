@@ -140,6 +140,12 @@ impl Linear {
         }
     }
 
+    /// What a place of the features weighs.
+    pub(super) fn weight(&self, place: usize) -> f64 {
+        let byte = self.weights.get(place).copied().unwrap_or_default();
+        f64::from(self.values[usize::from(byte)])
+    }
+
     pub(super) fn logit(&self, text: &str) -> (f64, Range<usize>) {
         let windows = windows(text);
         let correction = self.header.many_windows * ln(windows.len().max(1) as f64);

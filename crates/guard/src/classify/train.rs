@@ -322,9 +322,9 @@ fn squared_length(features: &Features, idf: &[f32]) -> f64 {
 
 /// The two dual variables of an example add up to its cost.
 #[derive(Clone, Copy)]
-struct Dual {
-    this: f64,
-    other: f64,
+pub(super) struct Dual {
+    pub(super) this: f64,
+    pub(super) other: f64,
 }
 
 fn fit(all: &[Example], chosen: &[usize], idf: &[f32], options: &TrainOptions) -> Weights {
@@ -384,7 +384,7 @@ fn sign(example: &Example) -> f64 {
 }
 
 /// One coordinate by Newton's method; returns how much the example's first variable grew.
-fn solve(dual: &mut Dual, cost: f64, length: f64, margin: f64) -> f64 {
+pub(super) fn solve(dual: &mut Dual, cost: f64, length: f64, margin: f64) -> f64 {
     let flipped = 0.5 * length * (dual.other - dual.this) + margin < 0.0;
     let (old, direction) = if flipped {
         (dual.other, -1.0)
@@ -458,7 +458,7 @@ fn quantise(weights: &Weights, idf: &[f32], texts: &[Labelled], options: &TrainO
     }
 }
 
-fn round_up(x: f64) -> f64 {
+pub(super) fn round_up(x: f64) -> f64 {
     (x * 1e6).ceil() / 1e6
 }
 

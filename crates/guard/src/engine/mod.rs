@@ -204,6 +204,21 @@ impl Compiled {
     }
 }
 
+impl Scanned {
+    /// What the steps of a stream come to, in the order in which it gave them.
+    pub fn of(steps: impl IntoIterator<Item = Step>) -> Self {
+        let mut whole = Step::default();
+        for step in steps {
+            join(&mut whole, step);
+        }
+        Self {
+            decision: decision(&whole),
+            text: whole.release,
+            findings: whole.findings,
+        }
+    }
+}
+
 /// Adds a step to those before it; what it asks.
 fn join(whole: &mut Step, step: Step) -> Vec<crate::QuestionId> {
     whole.release.push_str(&step.release);

@@ -141,7 +141,7 @@ async fn run_check(args: Check) -> anyhow::Result<()> {
         canaries: Vec::new(),
     };
     let subject = Subject::Text(Piece::new(point, text));
-    let checked = check::check(&found, subject, &beside).await?;
+    let checked = check::check(&found, subject, &beside, None).await?;
     if args.which.json {
         return print_json(&checked);
     }

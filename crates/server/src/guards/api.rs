@@ -3,21 +3,28 @@
 //! and promoted through the catalog's routes, like every kind.
 
 use axum::Json as Answer;
-use axum::extract::State;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
 use guard::Point;
+use http::header;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::Found;
+use super::asker::Asker;
 use super::check::{self, Beside, Checked, Piece, Subject};
+use super::finds::{self, FindJson, Finds, Wanted};
+use super::labelled::{self, Taken};
 use super::measure::{self, Measured, What};
+use super::recorded::FindId;
 use super::traffic::{self, Hits, Tried};
+use super::verdict::{self, Given, Verdict};
 use crate::app::App;
 use crate::auth::{Identity, Permission};
 use crate::error::{AppError, Result};
 use crate::extract::{Json, Query};
-use crate::http::{Access, Route};
+use crate::http::{Access, RequestContext, Route};
 use crate::openapi::Doc;
 use crate::traces::AskText;
 
@@ -26,12 +33,13 @@ const LABELLED_BYTES: usize = 32 << 20;
 
 pub(super) fn routes() -> Vec<Route> {
     let check = Access::Needs(Permission::CheckGuards);
+    let read = Access::Needs(Permission::ReadTraces);
     let doc = |summary| Doc::new("guards", summary);
     vec![
         Route::post("/api/v1/guard/check", check, check_text)
             .body_limit(usize::MAX)
             .doc(
-                doc("What a policy says of a text or of messages; nothing is called or stored")
+                doc("What a policy says of a text or of messages; no text is stored")
                     .body::<Check>()
                     .answer::<Checked>(),
             ),
@@ -49,17 +57,117 @@ pub(super) fn routes() -> Vec<Route> {
                     .body::<Try>()
                     .answer::<Tried>(),
             ),
-        Route::get(
-            "/api/v1/guard/hits",
-            Access::Needs(Permission::ReadTraces),
-            hits,
-        )
-        .doc(
+        Route::get("/api/v1/guard/hits", read, hits).doc(
             doc("What policies in force have found, by rule")
                 .query::<HitsQuery>()
                 .answer::<Hits>(),
         ),
+        Route::get("/api/v1/guard/finds", read, list_finds).doc(
+            doc("What guards found in calls, one row a find, the newest first")
+                .query::<Wanted>()
+                .answer::<Finds>(),
+        ),
+        Route::get("/api/v1/guard/finds/labelled", read, labelled_texts).doc(
+            doc("Texts of finds that were judged, as JSON lines for measuring and training")
+                .query::<Wanted>(),
+        ),
+        Route::post(
+            "/api/v1/guard/finds/dataset",
+            Access::Needs(Permission::WriteDatasets),
+            append_texts,
+        )
+        .doc(
+            doc("Add the texts of finds that were judged to a dataset")
+                .body::<AppendTexts>()
+                .answer::<Taken>(),
+        ),
+        Route::get("/api/v1/guard/finds/{id}", read, show_find)
+            .doc(doc("One find").answer::<FindJson>()),
+        Route::post(
+            "/api/v1/guard/finds/{id}/verdict",
+            Access::Needs(Permission::WriteScores),
+            give_verdict,
+        )
+        .doc(
+            doc("Say what a find was: right, a false alarm, or not sure")
+                .body::<GiveVerdict>()
+                .answer::<Given>(),
+        ),
     ]
+}
+
+async fn list_finds(
+    State(app): State<App>,
+    identity: Identity,
+    Query(wanted): Query<Wanted>,
+) -> Result<Answer<Finds>> {
+    finds::list(&app, identity.project.id, &wanted)
+        .await
+        .map(Answer)
+}
+
+async fn show_find(
+    State(app): State<App>,
+    identity: Identity,
+    Path(id): Path<String>,
+) -> Result<Answer<FindJson>> {
+    let id = FindId::parse(&id)?;
+    finds::one(&app, identity.project.id, id).await.map(Answer)
+}
+
+/// What a find was.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct GiveVerdict {
+    /// What it was.
+    verdict: Verdict,
+    /// Why.
+    comment: Option<String>,
+}
+
+async fn give_verdict(
+    State(app): State<App>,
+    identity: Identity,
+    Path(id): Path<String>,
+    Json(body): Json<GiveVerdict>,
+) -> Result<Answer<Given>> {
+    let id = FindId::parse(&id)?;
+    verdict::give(&app, &identity, id, body.verdict, body.comment)
+        .await
+        .map(Answer)
+}
+
+async fn labelled_texts(
+    State(app): State<App>,
+    identity: Identity,
+    Query(wanted): Query<Wanted>,
+) -> Result<Response> {
+    let labelled = labelled::texts(&app, identity.project.id, &wanted).await?;
+    let header = [(header::CONTENT_TYPE, "application/jsonl; charset=utf-8")];
+    Ok((header, labelled::lines(&labelled)?).into_response())
+}
+
+/// Where the texts go, and which finds they are of.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct AppendTexts {
+    /// The dataset's name; it is made if there is none.
+    dataset: String,
+    /// Which finds; those of the last 90 days that were judged, when nothing is said.
+    #[serde(default)]
+    finds: Wanted,
+}
+
+async fn append_texts(
+    State(app): State<App>,
+    identity: Identity,
+    Json(body): Json<AppendTexts>,
+) -> Result<Answer<Taken>> {
+    identity.require(Permission::ReadTraces)?;
+    let name = crate::datasets::parse_name(&body.dataset)?;
+    labelled::append(&app, identity.scope(), &name, &body.finds)
+        .await
+        .map(Answer)
 }
 
 /// A policy's name, or a policy that is sent along.
@@ -122,6 +230,7 @@ struct Check {
 async fn check_text(
     State(app): State<App>,
     identity: Identity,
+    request: RequestContext,
     Json(body): Json<Check>,
 ) -> Result<Answer<Checked>> {
     let subject = match (body.text, body.messages) {
@@ -134,7 +243,8 @@ async fn check_text(
         _ => return Err(AppError::invalid("send either text or messages").at("text")),
     };
     let found = policy(&app, &identity, &body.policy, body.version.as_deref()).await?;
-    check::check(&found, subject, &body.context)
+    let asker = Asker::new(&app, &identity, request.id);
+    check::check(&found, subject, &body.context, Some(&asker))
         .await
         .map(Answer)
 }
@@ -160,6 +270,7 @@ struct Measure {
 async fn measure_policy(
     State(app): State<App>,
     identity: Identity,
+    request: RequestContext,
     Json(body): Json<Measure>,
 ) -> Result<Answer<Measured>> {
     let found = policy(&app, &identity, &body.policy, body.version.as_deref()).await?;
@@ -175,7 +286,10 @@ async fn measure_policy(
         point: body.point.unwrap_or(Point::Input),
         rule: body.rule,
     };
-    measure::measure(&found, items, what).await.map(Answer)
+    let asker = Asker::new(&app, &identity, request.id);
+    measure::measure(&found, items, what, Some(&asker))
+        .await
+        .map(Answer)
 }
 
 /// Which calls to try a policy on.

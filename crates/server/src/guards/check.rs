@@ -1,9 +1,10 @@
 //! One text, or the messages of one call, under one policy.
 //!
-//! Nothing is stored and no call is made: this is what the test bench, the API for other
-//! gateways, moderations and the figures all run. Tiers that would have to ask a model count as
-//! failed here, so each rule's `on_failure` decides, and the answer says so. Offsets are given in
-//! bytes of UTF-8 and in characters, since clients count in either.
+//! Nothing of the text is stored: this is what the test bench, the API for other gateways,
+//! moderations and the figures all run. Tiers that ask a model do so where there is a server to
+//! ask (`asker.rs`); on the command line they count as failed, so each rule's `on_failure`
+//! decides, and the answer says so. Offsets are given in bytes of UTF-8 and in characters, since
+//! clients count in either.
 
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::asker::{self, Asker};
 use super::{Found, classifiers};
 use crate::error::{AppError, Result};
 
@@ -232,7 +234,10 @@ pub struct Timing {
     pub rules: u64,
     /// Linear classifiers.
     pub linear: u64,
-    /// Both.
+    /// Waiting for models that were asked.
+    #[serde(default)]
+    pub models: u64,
+    /// All of them.
     pub total: u64,
 }
 
@@ -278,6 +283,9 @@ pub struct Checked {
     pub policy: Option<PolicyRef>,
     /// How long the tiers took.
     pub timing_us: Timing,
+    /// The trace in which questions to models are recorded, with their cost, if the policy has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
 }
 
 impl Checked {
@@ -292,15 +300,49 @@ pub fn counts(outcome: &str) -> bool {
     !matches!(outcome, "shadow" | "failed_open")
 }
 
-/// Checks a text or messages, off the threads that serve calls.
+/// Checks a text or messages, off the threads that serve calls. Without somebody to ask, tiers
+/// that ask models count as failed.
 ///
 /// # Errors
 /// 400 for too many messages; 503 when every place is taken for too long.
-pub async fn check(found: &Found, subject: Subject, beside: &Beside) -> Result<Checked> {
+pub async fn check(
+    found: &Found,
+    subject: Subject,
+    beside: &Beside,
+    asker: Option<&Asker>,
+) -> Result<Checked> {
     let (policy, compiled) = (PolicyRef::of(found), Arc::clone(&found.ready.compiled));
-    let beside = beside.clone();
-    let mut checked = off_thread(move || run(&compiled, subject, &beside)).await??;
+    let asker = asker.filter(|_| asker::asks(&found.ready.policy));
+    let (mut beside, messages) = (beside.clone(), subject.messages()?);
+    if let (None, Some(messages)) = (&beside.system, &messages) {
+        beside.system = system_of(messages);
+    }
+    let pieces = match (&messages, subject) {
+        (None, Subject::Text(piece)) => vec![piece],
+        (messages, _) => pieces(messages.as_deref().unwrap_or_default()),
+    };
+    let scans = match asker {
+        Some(asker) => {
+            let context = beside.context();
+            let mut scans = Vec::new();
+            for piece in &pieces {
+                scans.push(asker::scan(&compiled, piece, &context, asker).await?);
+            }
+            (pieces, scans)
+        }
+        None => {
+            off_thread(move || {
+                let context = beside.context();
+                let scan = |piece: &Piece| scan(&compiled, piece, &context);
+                let scans = pieces.iter().map(scan).collect();
+                (pieces, scans)
+            })
+            .await?
+        }
+    };
+    let mut checked = together(messages, scans);
     checked.policy = policy;
+    checked.trace_id = asker.map(|asker| asker.trace().to_string());
     Ok(checked)
 }
 
@@ -331,65 +373,57 @@ pub(super) async fn off_thread<T: Send + 'static>(
     done.await.map_err(AppError::internal)
 }
 
-fn run(compiled: &Arc<Compiled>, subject: Subject, beside: &Beside) -> Result<Checked> {
-    match subject {
-        Subject::Text(piece) => {
-            let (scanned, timing_us) = scan(compiled, &piece, &beside.context());
-            Ok(Checked {
-                decision: Verdict::of(&scanned.decision),
-                ended: ended_of(&scanned.decision),
-                findings: findings_of(&piece, &scanned.findings),
-                text: Some(scanned.text),
-                messages: None,
-                policy: None,
-                timing_us,
-            })
+impl Subject {
+    /// The messages, if it is of messages.
+    fn messages(&self) -> Result<Option<Vec<Value>>> {
+        match self {
+            Self::Text(_) => Ok(None),
+            Self::Messages(messages) if messages.len() > MOST_MESSAGES => {
+                let why = format!("{} messages are more than {MOST_MESSAGES}", messages.len());
+                Err(AppError::invalid(why).at("messages"))
+            }
+            Self::Messages(messages) => Ok(Some(messages.clone())),
         }
-        Subject::Messages(messages) => run_messages(compiled, messages, beside),
     }
 }
 
-fn run_messages(
-    compiled: &Arc<Compiled>,
-    mut messages: Vec<Value>,
-    beside: &Beside,
-) -> Result<Checked> {
-    if messages.len() > MOST_MESSAGES {
-        let why = format!("{} messages are more than {MOST_MESSAGES}", messages.len());
-        return Err(AppError::invalid(why).at("messages"));
-    }
-    let mut beside = beside.clone();
-    if beside.system.is_none() {
-        beside.system = system_of(&messages);
-    }
-    let context = beside.context();
+/// What became of all pieces: the worst decision counts, and the first that ended says why.
+fn together(
+    messages: Option<Vec<Value>>,
+    (pieces, scans): (Vec<Piece>, Vec<(Scanned, Timing)>),
+) -> Checked {
     let mut checked = Checked {
         decision: Verdict::Pass,
         ended: None,
         text: None,
-        messages: None,
+        messages,
         findings: Vec::new(),
         policy: None,
         timing_us: Timing::default(),
+        trace_id: None,
     };
-    for piece in pieces(&messages) {
-        let (scanned, timing) = scan(compiled, &piece, &context);
+    for (piece, (scanned, timing)) in pieces.iter().zip(scans) {
         checked.decision = checked.decision.worse(Verdict::of(&scanned.decision));
         if checked.ended.is_none() {
             checked.ended = ended_of(&scanned.decision);
         }
         checked
             .findings
-            .extend(findings_of(&piece, &scanned.findings));
+            .extend(findings_of(piece, &scanned.findings));
         checked.timing_us.rules += timing.rules;
         checked.timing_us.linear += timing.linear;
+        checked.timing_us.models += timing.models;
         checked.timing_us.total += timing.total;
-        if let Some(text) = piece.slot.and_then(|slot| slot.of(&mut messages)) {
-            *text = Value::String(scanned.text);
+        match (&mut checked.messages, piece.slot) {
+            (Some(messages), Some(slot)) => {
+                if let Some(text) = slot.of(messages) {
+                    *text = Value::String(scanned.text);
+                }
+            }
+            _ => checked.text = Some(scanned.text),
         }
     }
-    checked.messages = Some(messages);
-    Ok(checked)
+    checked
 }
 
 /// What the caller wrote as instructions, for rules about leaks of it.
@@ -464,20 +498,26 @@ pub(super) fn scan(
     piece: &Piece,
     context: &Context,
 ) -> (Scanned, Timing) {
+    timed(|| compiled.scan(piece.point, &piece.text, context))
+}
+
+/// Does work on this thread, and says how long rules and classifiers took.
+pub(super) fn timed<T>(work: impl FnOnce() -> T) -> (T, Timing) {
     classifiers::took();
     let begin = Instant::now();
-    let scanned = compiled.scan(piece.point, &piece.text, context);
+    let done = work();
     let total = micros(begin.elapsed());
     let linear = micros(classifiers::took()).min(total);
     let timing = Timing {
         rules: total - linear,
         linear,
+        models: 0,
         total,
     };
-    (scanned, timing)
+    (done, timing)
 }
 
-fn micros(duration: Duration) -> u64 {
+pub(super) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 

@@ -8,12 +8,15 @@
 use std::sync::Arc;
 
 use db::Scope;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesOrdered;
 use guard::bench::{self, Item, Outcome, Report};
 use guard::{Action, Check, Compiled, Context, Finding, Point, Policy};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::asker::{self, Asker};
 use super::check::{self, Piece, PolicyRef};
 use super::{Found, Ready, resources};
 use crate::app::App;
@@ -21,6 +24,10 @@ use crate::error::{AppError, Result};
 
 /// Labelled texts of one request. The command line takes any number.
 const MOST_TEXTS: usize = 10_000;
+/// Labelled texts of one request for a policy that asks models: each may cost money.
+const MOST_ASKED: usize = 500;
+/// Texts that models are asked about at once.
+const ASKED_AT_ONCE: usize = 4;
 /// Text of one request that comes from a dataset.
 const MOST_BYTES: usize = 32 << 20;
 /// From this score on a copy for curves flags. Zero would flag what was never scored.
@@ -157,15 +164,27 @@ fn label_of(expected: Option<&Value>) -> Value {
 ///
 /// # Errors
 /// There is no such rule; every place is taken.
-pub async fn measure(found: &Found, items: Vec<Item>, what: What) -> Result<Measured> {
+pub async fn measure(
+    found: &Found,
+    items: Vec<Item>,
+    what: What,
+    asker: Option<&Asker>,
+) -> Result<Measured> {
     let bench = Bench::new(&found.ready, what)?;
-    let policy = PolicyRef::of(found);
-    let mut measured = check::off_thread(move || {
-        let outcomes: Vec<Outcome> = items.iter().map(|item| bench.one(item)).collect();
-        bench.measured(&outcomes)
-    })
-    .await?;
-    measured.policy = policy;
+    let mut measured = match asker.filter(|_| bench.asks) {
+        Some(asker) => {
+            let outcomes = bench.ask_all(&items, asker).await?;
+            bench.measured(&outcomes)
+        }
+        None => {
+            check::off_thread(move || {
+                let outcomes: Vec<Outcome> = items.iter().map(|item| bench.one(item)).collect();
+                bench.measured(&outcomes)
+            })
+            .await?
+        }
+    };
+    measured.policy = PolicyRef::of(found);
     Ok(measured)
 }
 
@@ -176,6 +195,8 @@ pub struct Bench {
     scoring: Option<Arc<Compiled>>,
     /// The threshold of the one rule that is measured.
     threshold: Option<f32>,
+    /// Whether any rule asks a model.
+    asks: bool,
     what: What,
 }
 
@@ -203,6 +224,7 @@ impl Bench {
             .any(|rule| threshold_of(&rule.check).is_some());
         Ok(Self {
             as_is: prepare(&policy)?,
+            asks: asker::asks(&policy),
             scoring: if has_scores {
                 Some(prepare(&scoring(policy))?)
             } else {
@@ -223,19 +245,47 @@ impl Bench {
             Some(scoring) => check::scan(scoring, &piece, &context).0.findings,
             None => scanned.findings,
         };
-        let score = findings
-            .iter()
-            .filter(|finding| is_found(finding))
-            .map(|finding| finding.score)
-            .fold(0.0, f32::max);
-        Outcome {
-            source: item.source.clone(),
-            language: item.language.clone(),
-            positive: item.label,
-            found,
-            score,
-            micros: Some(timing.total),
+        outcome(item, found, &findings, timing)
+    }
+
+    /// The same for all texts, with models that are asked; the answers to one text's questions
+    /// count for both readings of it.
+    async fn ask_all(&self, items: &[Item], asker: &Asker) -> Result<Vec<Outcome>> {
+        if items.len() > MOST_ASKED {
+            let why = format!(
+                "{} texts are more than {MOST_ASKED} for a policy that asks models",
+                items.len()
+            );
+            return Err(AppError::invalid(why).code("too_many_texts"));
         }
+        let (mut asked, mut outcomes) = (FuturesOrdered::new(), Vec::new());
+        for item in items {
+            if asked.len() >= ASKED_AT_ONCE
+                && let Some(outcome) = asked.next().await
+            {
+                outcomes.push(outcome?);
+            }
+            asked.push_back(self.ask_one(item, asker));
+        }
+        while let Some(outcome) = asked.next().await {
+            outcomes.push(outcome?);
+        }
+        Ok(outcomes)
+    }
+
+    async fn ask_one(&self, item: &Item, asker: &Asker) -> Result<Outcome> {
+        let piece = Piece::new(self.what.point, item.text.as_str());
+        let (context, asker) = (Context::default(), asker.anew());
+        let (scanned, timing) = asker::scan(&self.as_is, &piece, &context, &asker).await?;
+        let found = scanned.findings.iter().any(is_found);
+        let findings = match &self.scoring {
+            Some(scoring) => {
+                let (scanned, _) = asker::scan(scoring, &piece, &context, &asker).await?;
+                scanned.findings
+            }
+            None => scanned.findings,
+        };
+        Ok(outcome(item, found, &findings, timing))
     }
 
     /// The figures of what came of all texts.
@@ -247,6 +297,22 @@ impl Bench {
             report: bench::report(outcomes),
             curve,
         }
+    }
+}
+
+fn outcome(item: &Item, found: bool, findings: &[Finding], timing: check::Timing) -> Outcome {
+    let score = findings
+        .iter()
+        .filter(|finding| is_found(finding))
+        .map(|finding| finding.score)
+        .fold(0.0, f32::max);
+    Outcome {
+        source: item.source.clone(),
+        language: item.language.clone(),
+        positive: item.label,
+        found,
+        score,
+        micros: Some(timing.total),
     }
 }
 
@@ -276,6 +342,9 @@ fn scoring(mut policy: Policy) -> Policy {
         rule.shadow = false;
         if let Check::Injection { threshold, .. }
         | Check::Toxicity { threshold, .. }
+        | Check::Topics { threshold, .. }
+        | Check::Grounded { threshold, .. }
+        | Check::Judge { threshold, .. }
         | Check::Gibberish { threshold } = &mut rule.check
         {
             *threshold = Some(LOWEST);
@@ -290,7 +359,10 @@ fn threshold_of(check: &Check) -> Option<f32> {
     match check {
         Check::Injection { threshold, .. } => threshold.or_else(|| of_scorer("injection")),
         Check::Toxicity { threshold, .. } => threshold.or_else(|| of_scorer("toxicity")),
-        Check::Gibberish { threshold } => Some(threshold.unwrap_or(0.5)),
+        Check::Topics { threshold, .. }
+        | Check::Grounded { threshold, .. }
+        | Check::Judge { threshold, .. }
+        | Check::Gibberish { threshold } => Some(threshold.unwrap_or(0.5)),
         _ => None,
     }
 }

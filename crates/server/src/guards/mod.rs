@@ -3,11 +3,16 @@
 //! | file | owns |
 //! |---|---|
 //! | `check.rs` | one text under one policy: findings, edits, the decision, times |
+//! | `asker.rs` | questions to models about a text that is of no call |
 //! | `classifiers.rs` | the classifiers that come with the program |
 //! | `library/` | starting points for new policies |
-//! | `measure.rs` | labelled texts under a policy: figures, and the curve of a threshold |
+//! | `measure.rs`, `curve.rs` | labelled texts under a policy: figures, and the curve of a threshold |
 //! | `traffic.rs` | what a policy would have done to calls of the past, and what policies did |
 //! | `words.rs` | word lists, documents that rules name |
+//! | `recorded.rs`, `marks.rs` | what policies found, as records keep it, and where in the recorded text it stands |
+//! | `finds.rs`, `finds_page.rs` | the list of finds, for numbers to lead to and for reviewers |
+//! | `verdict.rs`, `labelled.rs` | what reviewers say of finds, and the labelled texts that come of it |
+//! | `figures.rs`, `in_trace.rs` | guards on the overview and on the page of a trace |
 //! | `moderations.rs` | OpenAI's `/v1/moderations`, answered from policies |
 //! | `api.rs`, `pages.rs`, `form.rs` | JSON routes, pages, and the form that makes a rule |
 //!
@@ -18,14 +23,24 @@
 //! It is never skipped.
 
 mod api;
+mod asker;
 pub mod check;
 mod classifiers;
+mod curve;
+mod figures;
+pub mod finds;
+mod finds_page;
 mod form;
+mod in_trace;
+pub mod labelled;
+pub mod marks;
 pub mod measure;
 mod moderations;
 mod pages;
+pub mod recorded;
 pub mod traffic;
 pub mod words;
+pub mod verdict;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock};
@@ -44,6 +59,9 @@ use crate::http::Route;
 use crate::plan::Kept;
 use crate::starts::Library;
 
+pub(crate) use figures::{Counts, Figures, figures};
+pub(crate) use in_trace::{InTrace, in_trace};
+
 /// The catalog's word for policies.
 pub const KIND: &str = "guard";
 
@@ -55,10 +73,15 @@ pub static LIBRARY: Library = Library::new(
 
 /// Pages and API.
 pub fn routes() -> Vec<Route> {
-    [api::routes(), moderations::routes(), pages::routes()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        api::routes(),
+        moderations::routes(),
+        pages::routes(),
+        finds_page::routes(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// Policies, as the catalog knows them.

@@ -16,6 +16,7 @@ use guard::{Compiled, Context, Finding, Point};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::asker::{self, Asker};
 use super::check::{self, Piece};
 use crate::app::App;
 use crate::auth::{Identity, Permission};
@@ -128,11 +129,11 @@ async fn moderate(
         .iter()
         .map(|policy| runnable(policy))
         .collect::<Result<_>>()?;
-    let results = check::off_thread(move || {
-        let moderations = inputs.iter().map(|texts| moderation(&rules, texts));
-        moderations.collect()
-    })
-    .await?;
+    let asker = Asker::new(&app, &identity, request.id);
+    let mut results = Vec::new();
+    for texts in &inputs {
+        results.push(moderation(&rules, texts, &asker).await?);
+    }
     Ok(Answer(Moderated {
         id: format!("modr-{}", request.id),
         model,
@@ -221,32 +222,39 @@ fn runnable(policy: &GuardPolicy) -> Result<Arc<Compiled>> {
     })
 }
 
-fn moderation(rules: &[Arc<Compiled>], texts: &[String]) -> Moderation {
+async fn moderation(
+    rules: &[Arc<Compiled>],
+    texts: &[String],
+    asker: &Asker,
+) -> Result<Moderation> {
     let mut moderation = Moderation::default();
     for category in CATEGORIES {
         moderation.note(category, None);
     }
-    for (compiled, text) in rules
-        .iter()
-        .flat_map(|compiled| texts.iter().map(move |text| (compiled, text)))
-    {
-        for point in [Point::Input, Point::Output] {
-            if !compiled.looks_at(point) {
-                continue;
-            }
-            let piece = Piece::new(point, text.as_str());
-            let (scanned, _) = check::scan(compiled, &piece, &Context::default());
-            for finding in &scanned.findings {
-                if check::counts(check::outcome_name(finding.outcome)) {
-                    moderation.found(finding);
+    for compiled in rules {
+        for text in texts {
+            for point in [Point::Input, Point::Output] {
+                if compiled.looks_at(point) {
+                    let piece = Piece::new(point, text.as_str());
+                    let context = Context::default();
+                    let (scanned, _) = asker::scan(compiled, &piece, &context, asker).await?;
+                    moderation.take(&scanned.findings);
                 }
             }
         }
     }
-    moderation
+    Ok(moderation)
 }
 
 impl Moderation {
+    fn take(&mut self, findings: &[Finding]) {
+        for finding in findings {
+            if check::counts(check::outcome_name(finding.outcome)) {
+                self.found(finding);
+            }
+        }
+    }
+
     fn found(&mut self, finding: &Finding) {
         let score = check::score(finding.score);
         self.flagged = true;

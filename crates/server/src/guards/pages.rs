@@ -16,7 +16,12 @@ use guard::{Point, Policy};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::asker::Asker;
 use super::check::{self, Beside, Checked, FindingJson, Piece, Subject};
+use super::curve;
+use super::finds::{self, Wanted};
+use super::marks::{self, Mark, Segment};
+use super::measure::{self, Measured, What};
 use super::traffic::{self, Hits, Tried};
 use super::{Found, KIND, LIBRARY, form};
 use crate::app::App;
@@ -35,6 +40,12 @@ const VERSIONS: u32 = 20;
 const TRIED_CALLS: usize = 200;
 /// Bytes of a form: a policy and a text to try it on.
 const FORM_BYTES: usize = 4 << 20;
+/// The same with labelled texts.
+const LABELLED_BYTES: usize = 16 << 20;
+/// Finds of rules in shadow that the page shows.
+const SHADOW_EXAMPLES: usize = 6;
+/// Datasets that the page offers to measure with.
+const DATASETS: u32 = 200;
 
 pub(super) fn routes() -> Vec<Route> {
     let read = Access::Needs(Permission::ReadCatalog);
@@ -46,6 +57,7 @@ pub(super) fn routes() -> Vec<Route> {
         Route::post("/{project}/guards/edit", write, save).body_limit(FORM_BYTES),
         Route::post("/{project}/guards/check", check, try_text).body_limit(FORM_BYTES),
         Route::post("/{project}/guards/try", check, try_calls).body_limit(FORM_BYTES),
+        Route::post("/{project}/guards/measure", check, measure_draft).body_limit(LABELLED_BYTES),
         Route::post("/{project}/guards/labels", write, move_label),
     ]
 }
@@ -90,7 +102,7 @@ async fn list(
             .rules
             .iter()
             .filter(|row| row.policy == name.as_str())
-            .map(|row| row.calls)
+            .map(|row| row.calls_day)
             .sum();
         let labels: Vec<Value> = listed
             .labels
@@ -107,7 +119,8 @@ async fn list(
     let next_href = names
         .next
         .map(|cursor| format!("{}/guards?cursor={}", page.root(), encode(cursor.as_str())));
-    let starts: Vec<Value> = LIBRARY.templates(page.lang)
+    let starts: Vec<Value> = LIBRARY
+        .templates(page.lang)
         .iter()
         .map(|template| start(&page, template))
         .collect();
@@ -116,8 +129,8 @@ async fn list(
         ["flagged", "edited", "blocked"].map(|word| (word.to_owned(), json!(decided(word))));
     let decisions = serde_json::Map::from_iter(decisions);
     let view = json!({
-        "rows": rows, "starts": starts, "hits": hits_view(&page, &hits, None),
-        "decisions": decisions, "traces_href": traces_href(&page),
+        "rows": rows, "starts": starts, "hits": hits_view(&page, &hits),
+        "decisions": decisions, "finds_href": format!("{}/guards/finds", page.root()),
         "pager": {"prev_href": null, "next_href": next_href},
     });
     page.render("guards/list.html", view).await
@@ -128,42 +141,68 @@ fn start(page: &PageContext, template: &crate::starts::Template) -> Value {
     json!({"title": template.title, "about": template.about, "href": href})
 }
 
-fn traces_href(page: &PageContext) -> String {
-    let filter = encode("kind = \"guard\"");
-    format!(
-        "{}/traces?scope=spans&range=24h&filter={filter}",
-        page.root()
-    )
-}
-
 /// What policies found, for readers who may see calls.
 async fn hits_of(app: &App, identity: &Identity, policy: Option<&str>) -> Result<Hits> {
     if !identity.role.allows(Permission::ReadTraces) {
         return Ok(Hits::default());
     }
-    traffic::hits(app, identity.scope(), policy, None).await
+    let week = Some("-7d".to_owned());
+    traffic::hits(app, identity.scope(), policy, week).await
 }
 
-fn hits_view(page: &PageContext, hits: &Hits, policy: Option<&Policy>) -> Vec<Value> {
-    let is_shadow = |name: &str| {
-        policy.is_some_and(|policy| {
-            let rule = policy.rules.iter().find(|rule| rule.name == name);
-            rule.is_some_and(|rule| rule.shadow)
-        })
-    };
+fn hits_view(page: &PageContext, hits: &Hits) -> Vec<Value> {
     let root = page.root();
     let row = |row: &traffic::RuleHits| {
-        let traces: Vec<Value> = row
-            .traces
-            .iter()
-            .map(|id| json!({"href": format!("{root}/traces/{id}"), "id": id.get(..8)}))
-            .collect();
+        let finds = format!(
+            "{root}/guards/finds?policy={}&rule={}",
+            encode(&row.policy),
+            encode(&row.rule)
+        );
+        let action = match row.action.as_str() {
+            "" => None,
+            action => Some(page.t(&format!("guards-action-{action}"))),
+        };
         json!({
-            "policy": row.policy, "href": edit_href(page, &row.policy), "rule": row.rule, "calls": row.calls,
-            "blocked": row.blocked, "at": row.last_at, "traces": traces, "shadow": is_shadow(&row.rule),
+            "policy": row.policy, "href": edit_href(page, &row.policy), "rule": row.rule, "week": row.calls,
+            "day": row.calls_day, "blocked": row.blocked, "at": row.last_at, "finds_href": finds,
+            "shadow": row.shadow, "action": action,
         })
     };
     hits.rules.iter().map(row).collect()
+}
+
+/// Examples of what rules in shadow found in the last seven days, by rule.
+async fn shadow_examples(
+    app: &App,
+    page: &PageContext,
+    identity: &Identity,
+    name: &str,
+) -> Result<Vec<Value>> {
+    if !identity.role.allows(Permission::ReadTraces) {
+        return Ok(Vec::new());
+    }
+    let wanted = Wanted {
+        policy: Some(name.to_owned()),
+        shadow: Some(true),
+        limit: Some(SHADOW_EXAMPLES),
+        ..Wanted::default()
+    };
+    let found = finds::list(app, identity.project.id, &wanted).await?;
+    let root = page.root();
+    let example = |find: &finds::FindJson| {
+        let excerpt = find.excerpt.as_ref();
+        json!({
+            "rule": find.rule, "href": format!("{root}/guards/finds?find={}", find.id), "at": find.at,
+            "reason": find.reason, "score": find.score, "before": excerpt.map(|it| &it.before),
+            "found": excerpt.map(|it| &it.found), "after": excerpt.map(|it| &it.after),
+        })
+    };
+    Ok(found
+        .items
+        .iter()
+        .take(SHADOW_EXAMPLES)
+        .map(example)
+        .collect())
 }
 
 #[derive(Deserialize)]
@@ -227,6 +266,7 @@ struct Drawing {
     note: Option<&'static str>,
     checked: Option<(String, Checked)>,
     tried: Option<Tried>,
+    measured: Option<Measured>,
 }
 
 fn get<'a>(fields: &'a Fields, name: &str) -> &'a str {
@@ -252,8 +292,14 @@ async fn save(
         Ok(document) => document,
         Err(problems) => return refuse(&app, &page, &identity, &fields, problems).await,
     };
-    if action == "add" || action.starts_with("remove-") {
-        change_rules(&mut document, &action, &fields);
+    if action == "threshold" && curve::set_threshold(&mut document, &fields).is_none() {
+        let why = db::Problem::new("", "there is no such rule, or no such threshold");
+        return refuse(&app, &page, &identity, &fields, vec![why]).await;
+    }
+    if action == "add" || action == "threshold" || action.starts_with("remove-") {
+        if action != "threshold" {
+            change_rules(&mut document, &action, &fields);
+        }
         fields.insert("document".to_owned(), pretty(&document));
         if action == "add" {
             forget_rule(&mut fields);
@@ -365,7 +411,8 @@ async fn try_text(
         canaries: Vec::new(),
     };
     let subject = Subject::Text(Piece::new(point, text.as_str()));
-    let checked = check::check(&found, subject, &beside).await?;
+    let asker = Asker::new(&app, &identity, page.request.id);
+    let checked = check::check(&found, subject, &beside, Some(&asker)).await?;
     let drawing = Drawing {
         checked: Some((text, checked)),
         ..Drawing::default()
@@ -393,6 +440,83 @@ async fn try_calls(
     render(&app, &page, &identity, StatusCode::OK, &fields, drawing).await
 }
 
+async fn measure_draft(
+    State(app): State<App>,
+    page: PageContext,
+    identity: Identity,
+    Form(fields): Form<Fields>,
+) -> Result<Response> {
+    let found = match draft(&fields) {
+        Ok(found) => found,
+        Err(problems) => return refuse(&app, &page, &identity, &fields, problems).await,
+    };
+    let measured = match measured(&app, &page, &identity, &found, &fields).await {
+        Ok(measured) => measured,
+        Err(error)
+            if error.status == StatusCode::BAD_REQUEST || error.status == StatusCode::NOT_FOUND =>
+        {
+            let drawing = Drawing {
+                errors: json!({"m_dataset": error.message}),
+                ..Drawing::default()
+            };
+            let status = StatusCode::UNPROCESSABLE_ENTITY;
+            return render(&app, &page, &identity, status, &fields, drawing).await;
+        }
+        Err(error) => return Err(error),
+    };
+    let drawing = Drawing {
+        measured: Some(measured),
+        ..Drawing::default()
+    };
+    render(&app, &page, &identity, StatusCode::OK, &fields, drawing).await
+}
+
+async fn measured(
+    app: &App,
+    page: &PageContext,
+    identity: &Identity,
+    found: &Found,
+    fields: &Fields,
+) -> Result<Measured> {
+    let (dataset, lines) = (get(fields, "m_dataset").trim(), get(fields, "m_jsonl"));
+    let items = match (dataset, lines.trim()) {
+        ("", "") => {
+            let why = "choose a dataset, or paste labelled texts";
+            return Err(AppError::invalid(why).at("m_dataset"));
+        }
+        ("", lines) => measure::of_lines(lines)?,
+        (name, _) => {
+            identity.require(Permission::ReadDatasets)?;
+            measure::of_dataset(app, identity.scope(), name).await?
+        }
+    };
+    let rule = get(fields, "m_rule");
+    let what = What {
+        point: check::point_of(get(fields, "m_point")).unwrap_or(Point::Input),
+        rule: (!rule.is_empty()).then(|| rule.to_owned()),
+    };
+    let asker = Asker::new(app, identity, page.request.id);
+    measure::measure(found, items, what, Some(&asker)).await
+}
+
+/// Names of datasets, for readers who may see them.
+async fn dataset_names(app: &App, identity: &Identity) -> Result<Vec<String>> {
+    if !identity.role.allows(Permission::ReadDatasets) {
+        return Ok(Vec::new());
+    }
+    let request = PageRequest {
+        cursor: None,
+        limit: DATASETS,
+    };
+    let kind = crate::datasets::KIND;
+    let names = app
+        .catalog
+        .list_names(identity.scope(), kind, &NameFilter::default(), &request)
+        .await?;
+    let names = names.items.into_iter().map(|listed| listed.latest.name);
+    Ok(names.map(|name| name.to_string()).collect())
+}
+
 async fn render(
     app: &App,
     page: &PageContext,
@@ -415,6 +539,10 @@ async fn render(
         true => Hits::default(),
         false => hits_of(app, identity, Some(name)).await?,
     };
+    let shadows = match hits.rules.iter().any(|rule| rule.shadow) {
+        true => shadow_examples(app, page, identity, name).await?,
+        false => Vec::new(),
+    };
     let errors = match drawing.errors {
         Value::Null => json!({}),
         errors => errors,
@@ -424,7 +552,17 @@ async fn render(
         words.iter().map(option).collect()
     };
     let text_fields = form::FIELDS.iter().chain(&[
-        "name", "version", "document", "message", "text", "point", "system",
+        "name",
+        "version",
+        "document",
+        "message",
+        "text",
+        "point",
+        "system",
+        "m_rule",
+        "m_dataset",
+        "m_jsonl",
+        "m_point",
     ]);
     let values: BTreeMap<&str, &str> = text_fields.map(|name| (*name, get(fields, name))).collect();
     let ticks: BTreeMap<&str, bool> = form::TICKS
@@ -440,8 +578,11 @@ async fn render(
         "points": options(&form::POINTS, "guards-point-"),
         "starts": LIBRARY.templates(page.lang).iter().map(|template| start(page, template)).collect::<Vec<_>>(),
         "checked": drawing.checked.as_ref().map(|(text, checked)| checked_view(page, text, checked)),
+        "measured": drawing.measured.as_ref().map(|measured| curve::view(page, measured)),
+        "datasets": dataset_names(app, identity).await?,
         "tried": drawing.tried.as_ref().map(|tried| tried_view(page, tried)),
-        "hits": hits_view(page, &hits, policy.as_ref()), "kept": kept, "traces_href": traces_href(page),
+        "hits": hits_view(page, &hits), "shadows": shadows, "kept": kept,
+        "finds_href": format!("{}/guards/finds?policy={}", page.root(), encode(name)),
     });
     page.render_with_status(status, "guards/edit.html", view)
         .await
@@ -536,54 +677,41 @@ fn checked_view(page: &PageContext, text: &str, checked: &Checked) -> Value {
         json!({
             "rule": finding.rule, "detector": finding.detector, "tier": page.t(&format!("guards-tier-{}", finding.tier)),
             "score": finding.score, "start": finding.start_char, "end": finding.end_char, "reason": finding.reason,
-            "reading": finding.reading, "outcome": outcome(&finding.outcome), "mark": mark(&finding.outcome),
+            "reading": finding.reading, "outcome": outcome(&finding.outcome), "mark": marks::style(&finding.outcome),
         })
     };
     json!({
         "verdict": checked.decision.name(), "verdict_text": page.t(&format!("guards-verdict-{}", checked.decision.name())),
         "ended": checked.ended.as_ref().map(|ended| json!({"rule": ended.rule, "reason": ended.reason, "rewrite": ended.rewrite})),
-        "segments": segments(text, &checked.findings), "text": checked.text, "is_edited": checked.text.as_deref() != Some(text),
+        "segments": segments(page, text, &checked.findings), "text": checked.text, "is_edited": checked.text.as_deref() != Some(text),
         "findings": checked.findings.iter().map(finding).collect::<Vec<_>>(),
         "rules_us": checked.timing_us.rules, "linear_us": checked.timing_us.linear,
     })
 }
 
-/// The colour of a mark: what stops is red, what is changed blue, what is only tried out grey.
-fn mark(outcome: &str) -> &'static str {
-    match outcome {
-        "blocked" | "rewrite" => "mark-3",
-        "redacted" | "replaced" | "repaired" => "mark-1",
-        "shadow" | "covered" | "failed_open" => "mark-5",
-        _ => "mark-0",
-    }
-}
-
-/// The text in pieces, those that were found with their marks. Where finds overlap the first wins.
-fn segments(text: &str, findings: &[FindingJson]) -> Vec<Value> {
-    let mut sorted: Vec<&FindingJson> = findings
-        .iter()
-        .filter(|finding| finding.end > finding.start)
+/// The text in pieces, those that were found with their marks.
+fn segments(page: &PageContext, text: &str, findings: &[FindingJson]) -> Vec<Segment> {
+    let numbered = findings.iter().enumerate();
+    let real = numbered.filter(|(_, finding)| finding.end > finding.start);
+    let marks: Vec<Mark> = real
+        .map(|(at, finding)| {
+            let outcome = page.t(&format!(
+                "guards-outcome-{}",
+                finding.outcome.replace('_', "-")
+            ));
+            let args = [
+                ("outcome", outcome.as_str()),
+                ("rule", finding.rule.as_str()),
+            ];
+            Mark {
+                range: finding.start..finding.end,
+                outcome: finding.outcome.clone(),
+                title: page.t_with("guards-mark-title", &args),
+                number: Some(at + 1),
+            }
+        })
         .collect();
-    sorted.sort_by_key(|finding| (finding.start, std::cmp::Reverse(finding.end)));
-    let (mut pieces, mut at) = (Vec::new(), 0);
-    let mut put = |range: std::ops::Range<usize>, found: Option<&FindingJson>| {
-        if let Some(piece) = text.get(range).filter(|piece| !piece.is_empty()) {
-            pieces.push(json!({
-                "text": piece, "mark": found.map(|finding| mark(&finding.outcome)),
-                "title": found.map(|finding| format!("{}: {}", finding.rule, finding.label)),
-            }));
-        }
-    };
-    for finding in sorted {
-        if finding.start < at {
-            continue;
-        }
-        put(at..finding.start, None);
-        put(finding.start..finding.end, Some(finding));
-        at = finding.end;
-    }
-    put(at..text.len(), None);
-    pieces
+    marks::segments(text, &marks)
 }
 
 fn tried_view(page: &PageContext, tried: &Tried) -> Value {
@@ -591,7 +719,7 @@ fn tried_view(page: &PageContext, tried: &Tried) -> Value {
     let example = |example: &traffic::Example| {
         json!({
             "href": format!("{root}/traces/{}", example.trace_id), "at": example.at, "before": example.before,
-            "found": example.found, "after": example.after, "mark": mark(&example.finding.outcome),
+            "found": example.found, "after": example.after, "mark": marks::style(&example.finding.outcome),
             "reason": example.finding.reason, "score": example.finding.score,
         })
     };

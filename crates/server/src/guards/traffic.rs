@@ -16,6 +16,7 @@ use telemetry::{Body, BodyContent, QueryError, Reader};
 
 use super::Found;
 use super::check::{self, Beside, FindingJson, Piece, PolicyRef, Timing};
+use super::recorded::{self, Guarded};
 use crate::app::App;
 use crate::error::{AppError, Result};
 use crate::traces::{Ask, AskText};
@@ -295,9 +296,15 @@ pub struct RuleHits {
     pub policy: String,
     /// The rule.
     pub rule: String,
+    /// Whether it is only tried out, as of the newest of these calls.
+    pub shadow: bool,
+    /// What it does, or would do: `block`, `redact` … Empty if that version of the policy is gone.
+    pub action: String,
     /// Calls in which it found something.
     pub calls: usize,
-    /// Of them, calls that its policy did not let go on.
+    /// Of them, calls of the last 24 hours.
+    pub calls_day: usize,
+    /// Calls that its policy did not let go on; none for a rule in shadow.
     pub blocked: usize,
     /// When it was last, microseconds since the epoch.
     pub last_at: i64,
@@ -323,65 +330,53 @@ pub async fn hits(
         ..AskText::default()
     };
     let ask = ask.parse(now)?;
-    let policy = policy.map(str::to_owned);
-    crate::traces::read(&app.telemetry, move |reader| {
-        count_hits(reader, scope, &ask, policy.as_deref())
+    let from_us = ask.from_us.unwrap_or_default();
+    let (project, wanted) = (scope.project, policy.map(str::to_owned));
+    let (mut found, is_cut) = crate::traces::read(&app.telemetry, move |reader| {
+        recorded::newest(reader, project, &ask, MOST_SPANS)
     })
-    .await
+    .await?;
+    found.retain(|one| wanted.as_deref().is_none_or(|wanted| wanted == one.policy));
+    recorded::with_rules(app, project, &mut found).await?;
+    Ok(count_hits(&found, from_us, now, is_cut))
 }
 
-fn count_hits(
-    reader: &Reader,
-    scope: Scope,
-    ask: &Ask,
-    wanted: Option<&str>,
-) -> std::result::Result<Hits, QueryError> {
+/// Counts finds by rule. A call that went through two versions of a policy counts for each rule
+/// under what that version said of it; the newest version says whether the rule is in shadow.
+fn count_hits(found: &[Guarded], from_us: i64, now_us: i64, is_cut: bool) -> Hits {
     let mut hits = Hits {
-        from: ask.from_us.unwrap_or_default(),
+        from: from_us,
+        is_cut,
         ..Hits::default()
     };
-    let mut rules: BTreeMap<(String, String), RuleHits> = BTreeMap::new();
-    let (mut cursor, mut seen) = (None, 0);
-    loop {
-        let page = reader.list(&ask.list(scope.project, 500, cursor))?;
-        for row in &page.rows {
-            let span = &row.stored.span;
-            let Some(used) = span.attrs.get("guard") else {
-                continue;
-            };
-            let word = |field: &str| used.get(field).and_then(Value::as_str).unwrap_or_default();
-            let policy = word("policy");
-            if wanted.is_some_and(|wanted| wanted != policy) {
-                continue;
-            }
-            let decision = word("decision");
-            *hits.decisions.entry(decision.to_owned()).or_default() += 1;
-            let names = used.get("rules").and_then(Value::as_array);
-            for rule in names.into_iter().flatten().filter_map(Value::as_str) {
-                let key = (policy.to_owned(), rule.to_owned());
-                let row = rules.entry(key).or_insert_with(|| RuleHits {
-                    policy: policy.to_owned(),
-                    rule: rule.to_owned(),
+    let mut rules: BTreeMap<(&str, &str), RuleHits> = BTreeMap::new();
+    for one in found {
+        *hits.decisions.entry(one.decision.clone()).or_default() += 1;
+        for rule in &one.found_by {
+            let facts = one.rule(rule);
+            let is_shadow = facts.is_some_and(|facts| facts.shadow);
+            let row = rules
+                .entry((&one.policy, rule))
+                .or_insert_with(|| RuleHits {
+                    policy: one.policy.clone(),
+                    rule: rule.clone(),
+                    shadow: is_shadow,
+                    action: facts.map(|facts| facts.action.clone()).unwrap_or_default(),
                     calls: 0,
+                    calls_day: 0,
                     blocked: 0,
-                    last_at: span.start_us,
+                    last_at: one.at_us,
                     traces: Vec::new(),
                 });
-                row.calls += 1;
-                row.blocked += usize::from(decision == "blocked");
-                if row.traces.len() < EXAMPLES {
-                    row.traces.push(span.trace_id.to_string());
-                }
+            row.calls += 1;
+            row.calls_day += usize::from(one.at_us >= now_us - DAY_US);
+            row.blocked += usize::from(one.decision == "blocked" && !is_shadow);
+            if row.traces.len() < EXAMPLES {
+                row.traces.push(one.trace_id.to_string());
             }
-        }
-        seen += page.rows.len();
-        cursor = page.next;
-        hits.is_cut = cursor.is_some() && seen >= MOST_SPANS;
-        if cursor.is_none() || hits.is_cut {
-            break;
         }
     }
     hits.rules = rules.into_values().collect();
     hits.rules.sort_by_key(|rule| std::cmp::Reverse(rule.calls));
-    Ok(hits)
+    hits
 }

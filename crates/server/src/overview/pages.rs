@@ -4,7 +4,10 @@ use axum::extract::State;
 use axum::response::Response;
 
 use super::figures::{Range, compute};
-use super::view::{OverviewView, charts, error_row, model_row, prompt_row, tiles};
+use super::view::{
+    FindsLink, OverviewView, blocked_users, charts, error_row, guard_tiles, model_row, prompt_row,
+    tiles,
+};
 use crate::app::App;
 use crate::auth::{Identity, Permission};
 use crate::error::{AppError, Result};
@@ -45,8 +48,26 @@ async fn show(State(app): State<App>, identity: Identity, page: PageContext) -> 
         }
         false => Vec::new(),
     };
+    let guards = crate::guards::figures(&app, identity.scope(), range.from_us, range.to_us).await?;
+    let default = format!("-{DEFAULT_RANGE}");
+    let finds = FindsLink {
+        root: &root,
+        from: link
+            .get("from")
+            .or(link.get("to").is_none().then_some(default.as_str()))
+            .unwrap_or_default(),
+        to: link.get("to").unwrap_or_default(),
+    };
     let view = OverviewView {
         live,
+        guard_tiles: guards
+            .as_ref()
+            .map(|guards| guard_tiles(guards, &finds))
+            .unwrap_or_default(),
+        blocked_users: guards
+            .as_ref()
+            .map(|guards| blocked_users(guards, &finds))
+            .unwrap_or_default(),
         empty: !figures.any,
         snippet: crate::playground::snippet(&app, &page, &identity, None, None),
         tiles: tiles(&figures, &list),

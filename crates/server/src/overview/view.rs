@@ -8,7 +8,8 @@ use super::figures::{
     COST_USD, COUNT, ERRORS, ErrorClass, Figures, INPUT_TOKENS, LATENCY_P50, LATENCY_P95,
     LATENCY_P99, OUTPUT_TOKENS, PromptUse, TTFT_P50, TTFT_P95, Totals, thumbs,
 };
-use crate::traces::{Chart, ListLink, RangeView, Series, bucket_times, bucketed};
+use crate::guards::{Counts as GuardCounts, Figures as GuardFigures};
+use crate::traces::{Chart, ListLink, RangeView, Series, bucket_times, bucketed, encode};
 
 /// The page.
 #[derive(Debug, Serialize)]
@@ -23,6 +24,90 @@ pub(super) struct OverviewView {
     pub(super) models: Vec<ModelRow>,
     pub(super) errors: Vec<ErrorRow>,
     pub(super) prompts: Vec<PromptRow>,
+    /// Numbers about guards; none where there is no policy.
+    pub(super) guard_tiles: Vec<Tile>,
+    pub(super) blocked_users: Vec<BlockedUser>,
+}
+
+/// A user of the application whose calls guards blocked.
+#[derive(Debug, Serialize)]
+pub(super) struct BlockedUser {
+    user: String,
+    calls: usize,
+    last_at: i64,
+    href: String,
+}
+
+/// Numbers about guards; `list` is the list of finds over the same range.
+pub(super) fn guard_tiles(figures: &GuardFigures, list: &FindsLink<'_>) -> Vec<Tile> {
+    let tile = |key, of: fn(&GuardCounts) -> usize, good, more: &[(&str, &str)]| {
+        let (now, before) = (of(&figures.now) as f64, of(&figures.before) as f64);
+        let (value, unit) = count(Some(now));
+        Tile {
+            key,
+            value: match figures.is_cut {
+                true => format!("≥ {value}"),
+                false => value,
+            },
+            unit,
+            delta_pct: delta_pct((Some(now), Some(before))),
+            good,
+            href: list.with(more),
+        }
+    };
+    vec![
+        tile("guard-hits", GuardCounts::hits, "", &[("shadow", "false")]),
+        tile(
+            "guard-blocked",
+            GuardCounts::blocked,
+            "",
+            &[("action", "blocked")],
+        ),
+        tile(
+            "guard-injections",
+            GuardCounts::injections,
+            "down",
+            &[("check", "injection")],
+        ),
+        tile(
+            "guard-false",
+            GuardCounts::false_alarms,
+            "down",
+            &[("verdict", "false_alarm")],
+        ),
+    ]
+}
+
+/// Users with the most blocked calls.
+pub(super) fn blocked_users(figures: &GuardFigures, list: &FindsLink<'_>) -> Vec<BlockedUser> {
+    let row = |(user, calls, last_at): &(String, usize, i64)| BlockedUser {
+        user: user.clone(),
+        calls: *calls,
+        last_at: *last_at,
+        href: list.with(&[("user", user), ("action", "blocked")]),
+    };
+    figures.users.iter().map(row).collect()
+}
+
+/// The list of guards' finds over the range of the page.
+pub(super) struct FindsLink<'a> {
+    pub(super) root: &'a str,
+    pub(super) from: &'a str,
+    pub(super) to: &'a str,
+}
+
+impl FindsLink<'_> {
+    fn with(&self, more: &[(&str, &str)]) -> String {
+        let range = [("from", self.from), ("to", self.to)];
+        let pairs = range
+            .iter()
+            .chain(more)
+            .filter(|(_, value)| !value.is_empty());
+        let query: Vec<String> = pairs
+            .map(|(name, value)| format!("{name}={}", encode(value)))
+            .collect();
+        format!("{}/guards/finds?{}", self.root, query.join("&"))
+    }
 }
 
 /// One number.

@@ -4,9 +4,13 @@
 //! nodes (the templates escape it and make deceptive characters visible); no
 //! part of it is ever HTML, a link or an image.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 use serde_json::Value;
 use telemetry::{Body, BodyContent};
+
+use crate::guards::marks::{self, Mark, Segment};
 
 /// Bytes of one part on a page; the rest is behind a link.
 const PART_BYTES: usize = 64 << 10;
@@ -27,6 +31,14 @@ struct Part {
     call_id: Option<String>,
     total_bytes: Option<u64>,
     full_href: Option<String>,
+    /// The same text in pieces, where guards found something in it.
+    segments: Vec<Segment>,
+    /// Where in the message it stands, as finds of guards name it: `content[1].text`.
+    #[serde(skip)]
+    field: String,
+    /// The text as it was, where it is shown in another form.
+    #[serde(skip)]
+    raw: Option<String>,
 }
 
 impl Part {
@@ -38,6 +50,39 @@ impl Part {
             call_id: None,
             total_bytes: None,
             full_href: None,
+            segments: Vec::new(),
+            field: String::new(),
+            raw: None,
+        }
+    }
+
+    fn of_field(self, field: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            ..self
+        }
+    }
+}
+
+/// Puts marks of guards on messages. `place` names the message that has a number, as in
+/// `messages[2]`.
+pub(super) fn mark(
+    messages: &mut [MessageView],
+    place: impl Fn(usize) -> String,
+    marks: &HashMap<String, Vec<Mark>>,
+) {
+    for (at, message) in messages.iter_mut().enumerate() {
+        for part in &mut message.parts {
+            let of_part = marks.get(&format!("{}.{}", place(at), part.field));
+            let Some(of_part) = of_part.filter(|marks| !marks.is_empty()) else {
+                continue;
+            };
+            if part.total_bytes.is_some() || part.field.is_empty() {
+                continue;
+            }
+            let text = part.raw.take().unwrap_or_else(|| part.text.clone());
+            part.segments = marks::segments(&text, of_part);
+            part.text = text;
         }
     }
 }
@@ -90,22 +135,18 @@ fn of_json(value: &Value) -> MessageView {
                     map.get(key)
                         .and_then(Value::as_str)
                         .filter(|text| !text.is_empty())
-                        .map(|text| Part::new("reasoning", text)),
+                        .map(|text| Part::new("reasoning", text).of_field(key)),
                 );
             }
             content_parts(map.get("content"), role == "tool", &mut parts);
             parts.extend(
                 map.get("refusal")
                     .and_then(Value::as_str)
-                    .map(|text| Part::new("refusal", text)),
+                    .map(|text| Part::new("refusal", text).of_field("refusal")),
             );
-            parts.extend(
-                map.get("tool_calls")
-                    .and_then(Value::as_array)
-                    .into_iter()
-                    .flatten()
-                    .map(tool_call),
-            );
+            let calls = map.get("tool_calls").and_then(Value::as_array);
+            let calls = calls.into_iter().flatten().enumerate();
+            parts.extend(calls.map(|(at, call)| tool_call(call, at)));
             if let (true, Some(first)) = (role == "tool", parts.first_mut()) {
                 first.call_id = map
                     .get("tool_call_id")
@@ -126,8 +167,13 @@ fn content_parts(content: Option<&Value>, is_tool: bool, parts: &mut Vec<Part>) 
     let kind = if is_tool { "tool_result" } else { "text" };
     match content {
         None | Some(Value::Null) => {}
-        Some(Value::String(text)) => parts.push(Part::new(kind, text)),
-        Some(Value::Array(list)) => parts.extend(list.iter().map(|part| content_part(part, kind))),
+        Some(Value::String(text)) => parts.push(Part::new(kind, text).of_field("content")),
+        Some(Value::Array(list)) => {
+            let list = list.iter().enumerate();
+            parts.extend(list.map(|(at, part)| {
+                content_part(part, kind).of_field(format!("content[{at}].text"))
+            }));
+        }
         Some(other) => parts.push(Part::new("json", pretty(other))),
     }
 }
@@ -160,15 +206,18 @@ fn image(part: &Value) -> String {
     }
 }
 
-fn tool_call(call: &Value) -> Part {
-    let arguments = match call.pointer("/function/arguments") {
+fn tool_call(call: &Value, at: usize) -> Part {
+    let raw = call.pointer("/function/arguments");
+    let arguments = match raw {
         Some(Value::String(text)) => {
             serde_json::from_str(text).map_or_else(|_| text.clone(), |json: Value| pretty(&json))
         }
         Some(other) => pretty(other),
         None => pretty(call),
     };
-    let mut part = Part::new("tool_call", arguments);
+    let mut part =
+        Part::new("tool_call", arguments).of_field(format!("tool_calls[{at}].function.arguments"));
+    part.raw = raw.and_then(Value::as_str).map(str::to_owned);
     part.name = call
         .pointer("/function/name")
         .and_then(Value::as_str)

@@ -626,6 +626,7 @@ async fn show(
         Some(key) => crate::keys::key_name(&app.db, project, key).await?,
         None => None,
     };
+    let guards = crate::guards::in_trace(&app, &page, project, &trace, selected, &bodies).await?;
     let view = view::trace(&TraceParts {
         trace: &trace,
         selected,
@@ -635,6 +636,7 @@ async fn show(
         me: &identity.actor.to_string(),
         root: &page.root(),
         page: &link,
+        guards,
     });
     page.render("traces/show.html", view).await
 }

@@ -10,7 +10,7 @@ use telemetry::{Bodies, Field, Kind, Literal, Op, Score, Span, Status, StoredSpa
 
 use super::json::{ScoreValue, score_value};
 use super::links::ListLink;
-use super::message::{MessageView, messages};
+use super::message::{MessageView, mark, messages};
 use super::time::parse_duration_us;
 use crate::scores::THUMBS;
 
@@ -726,6 +726,8 @@ pub(super) struct TraceView {
     all_href: Option<String>,
     spans: Vec<SpanRow>,
     span: SpanDetail,
+    guards: Vec<Value>,
+    guarded_elsewhere: Vec<LabelLink>,
 }
 
 /// What a trace page is made of.
@@ -738,6 +740,7 @@ pub(super) struct TraceParts<'a> {
     pub(super) me: &'a str,
     pub(super) root: &'a str,
     pub(super) page: &'a ListLink,
+    pub(super) guards: crate::guards::InTrace,
 }
 
 /// Rows of the span tree that a page shows before somebody asks for all.
@@ -795,9 +798,39 @@ pub(super) fn trace(parts: &TraceParts<'_>) -> TraceView {
         shown_spans: spans.len(),
         all_href: (trace.spans.len() > spans.len()).then(|| page.with("all", "1").href()),
         spans,
-        span: detail(selected, bodies, root),
+        span: marked(detail(selected, bodies, root), &parts.guards),
+        guards: parts.guards.guards.clone(),
+        guarded_elsewhere: guarded_elsewhere(parts),
         trace_id,
     }
+}
+
+/// A span's texts with the marks of guards.
+fn marked(mut span: SpanDetail, guards: &crate::guards::InTrace) -> SpanDetail {
+    mark(
+        &mut span.input,
+        |at| format!("messages[{at}]"),
+        &guards.marks,
+    );
+    mark(
+        &mut span.output,
+        |at| format!("choices[{at}].message"),
+        &guards.marks,
+    );
+    span
+}
+
+/// Other calls of the trace in which guards found something.
+fn guarded_elsewhere(parts: &TraceParts<'_>) -> Vec<LabelLink> {
+    let link = |id: &String| {
+        let mut spans = parts.trace.spans.iter();
+        let found = spans.find(|stored| stored.span.span_id.to_string() == *id)?;
+        Some(LabelLink {
+            label: found.span.name.clone(),
+            href: parts.page.with("span", id).href(),
+        })
+    };
+    parts.guards.elsewhere.iter().filter_map(link).collect()
 }
 
 /// The span that stands for its trace: the first root, else the first span.

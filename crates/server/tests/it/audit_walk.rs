@@ -31,6 +31,10 @@ const CHANGES_NOTHING: &[(&str, &str)] = &[
     ("POST /api/v1/guard/try", "a trial; nothing is kept"),
     ("POST /{project}/guards/check", "a check; nothing is kept"),
     ("POST /{project}/guards/try", "a trial; nothing is kept"),
+    (
+        "POST /{project}/guards/measure",
+        "a measurement; nothing is kept",
+    ),
     ("POST /api/v1/query", "a question with a body"),
     (
         "POST /api/v1/scores",
@@ -38,6 +42,14 @@ const CHANGES_NOTHING: &[(&str, &str)] = &[
     ),
     (
         "POST /{project}/traces/{id}/thumbs",
+        "telemetry: a score, as above",
+    ),
+    (
+        "POST /api/v1/guard/finds/{id}/verdict",
+        "telemetry: a score, as above",
+    ),
+    (
+        "POST /{project}/guards/finds/verdict",
         "telemetry: a score, as above",
     ),
     (
@@ -1247,12 +1259,54 @@ fn evaluations(walk: &Walk, place: &Place, program: &Client, browser: &Client) {
     let fields = [("name", "walked"), ("label", "dev"), ("version", "1")];
     let route = "POST /{project}/guards/labels";
     walk.form(One, route, browser, "/default/guards/labels", &fields);
+    judged_finds(walk, place, program, browser);
 
     let route = "POST /{project}/evaluators/edit";
     let content = r#"{"type": "metric", "metric": {"id": "exact-match"}}"#;
     let fields = [("name", "exact"), ("action", "json"), ("document", content)];
     walk.form(One, route, browser, "/default/evaluators/edit", &fields);
     modules(walk, program, browser);
+}
+
+/// A find that is judged, and becomes data.
+fn judged_finds(walk: &Walk, place: &Place, program: &Client, browser: &Client) {
+    place.fake.when("hello guard", Answer::text("hello"));
+    let policy = json!({"applies_to": {"models": ["fake/watched"]}, "rules": [{
+        "name": "hello", "at": ["input"], "check": {"type": "words", "list": ["hello"]}, "action": {"type": "flag"},
+    }]});
+    let path = "/api/v1/catalog/guard/watching";
+    let saved = program.post(&format!("{path}/versions"), &json!({"content": policy}));
+    assert_eq!(saved.status, 201, "{saved:?}");
+    program.put(
+        &format!("{path}/pointers/production"),
+        &json!({"version": 1}),
+    );
+    program.chat(
+        &json!({"model": "fake/watched", "messages": [{"role": "user", "content": "hello guard"}]}),
+    );
+    let found = program.wait_for("/api/v1/guard/finds", |list| {
+        list["items"]
+            .as_array()
+            .is_some_and(|items| !items.is_empty())
+    });
+    let id = found["items"][0]["id"].as_str().unwrap().to_owned();
+    let said = program.post(
+        &format!("/api/v1/guard/finds/{id}/verdict"),
+        &json!({"verdict": "false_alarm"}),
+    );
+    assert_eq!(said.status, 200, "{said:?}");
+    let route = "POST /api/v1/guard/finds/dataset";
+    let at = "/api/v1/guard/finds/dataset";
+    walk.json(One, route, program, at, json!({"dataset": "said-one"}));
+    let route = "POST /{project}/guards/finds/dataset";
+    let fields = [("dataset", "said-two")];
+    walk.form(
+        One,
+        route,
+        browser,
+        "/default/guards/finds/dataset",
+        &fields,
+    );
 }
 
 fn review(walk: &Walk, program: &Client) {

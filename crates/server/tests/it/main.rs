@@ -20,6 +20,7 @@ mod datasets;
 mod evaluations;
 mod experiments;
 mod gitops;
+mod guard_finds;
 mod guards;
 mod improve;
 mod judges;

@@ -366,7 +366,13 @@ fn documents_are_checked() {
 fn starting_points_are_whole() {
     use server::evaluators::LIBRARY;
     use server::ui::Lang;
-    let ids = |lang| -> Vec<&str> { LIBRARY.templates(lang).iter().map(|one| one.id.as_str()).collect() };
+    let ids = |lang| -> Vec<&str> {
+        LIBRARY
+            .templates(lang)
+            .iter()
+            .map(|one| one.id.as_str())
+            .collect()
+    };
     assert_eq!(ids(Lang::En), ids(Lang::Ja));
     assert!(ids(Lang::En).contains(&"toxicity"));
     let both = [Lang::En, Lang::Ja].map(|lang| LIBRARY.templates(lang));

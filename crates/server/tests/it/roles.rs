@@ -490,6 +490,43 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ),
     (
         "GET",
+        "/api/v1/guard/finds",
+        "admin editor product_owner auditor viewer caller",
+    ),
+    (
+        "GET",
+        "/api/v1/guard/finds/labelled",
+        "admin editor product_owner auditor viewer caller",
+    ),
+    (
+        "GET",
+        "/api/v1/guard/finds/{id}",
+        "admin editor product_owner auditor viewer caller",
+    ),
+    (
+        "POST",
+        "/api/v1/guard/finds/{id}/verdict",
+        "admin editor product_owner caller",
+    ),
+    ("POST", "/api/v1/guard/finds/dataset", "admin editor"),
+    (
+        "GET",
+        "/{project}/guards/finds",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "GET",
+        "/{project}/guards/finds/labelled",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "POST",
+        "/{project}/guards/finds/verdict",
+        "admin editor product_owner",
+    ),
+    ("POST", "/{project}/guards/finds/dataset", "admin editor"),
+    (
+        "GET",
         "/{project}/guards",
         "admin editor product_owner auditor viewer",
     ),
@@ -507,6 +544,11 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     (
         "POST",
         "/{project}/guards/try",
+        "admin editor product_owner",
+    ),
+    (
+        "POST",
+        "/{project}/guards/measure",
         "admin editor product_owner",
     ),
     ("POST", "/{project}/guards/labels", "admin editor"),

@@ -1,0 +1,334 @@
+//! Teaches a linear classifier from reviewed texts without forgetting what it knew.
+//!
+//! The data sets that the shipped weights come from cannot be shipped, so this is no training
+//! from the beginning. It goes on from a model's weights: logistic regression whose penalty is the
+//! distance from where it began, over the reviewed texts and our own (`own.rs`). What no reviewed
+//! text speaks of stays as it was. The same texts give the same bytes.
+//!
+//! The threshold only ever becomes stricter: no more of our own harmless texts reach it than
+//! reached the old one, and where a hundred or more reviewed harmless texts were kept apart, at
+//! most one in a hundred of those does.
+
+use std::collections::BTreeMap;
+
+use super::features::{Features, Recipe, extract, normalise};
+use super::figures::threshold_at;
+use super::file::{self, BadModel, CardSource};
+use super::linear::{Linear, encode};
+use super::math::{Rng, ln};
+use super::near::clusters;
+use super::own::{Use, own_texts};
+use super::train::{Dual, Labelled, round_up, solve};
+use super::windows::windows;
+
+/// How far weights may follow one example.
+const COST: f64 = 20.0;
+/// Passes over the examples, at most.
+const PASSES: usize = 40;
+const SEED: u64 = 20_260_102;
+/// Half of their n-grams in common is the same text: it is not learned from and measured with.
+const ALIKE: f64 = 0.5;
+/// One cluster of reviewed texts in so many is kept apart to measure with.
+const KEPT_APART: usize = 4;
+/// Fewer reviewed harmless texts than this say nothing about one in a hundred.
+const BENIGN_FOR_RULE: usize = 100;
+const FALSE_POSITIVES: f64 = 0.01;
+
+/// A classifier that learned, and what became of its figures.
+#[derive(Debug, Clone)]
+pub struct Adapted {
+    /// The model's file.
+    pub bytes: Vec<u8>,
+    /// What it learned from, and how it does.
+    pub report: AdaptReport,
+}
+
+/// Figures before and after, each at the model's own threshold.
+#[derive(
+    Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(deny_unknown_fields)]
+pub struct AdaptReport {
+    /// Reviewed texts that it learned from: what is looked for, and what is not.
+    pub learned: [usize; 2],
+    /// Reviewed texts that were kept apart.
+    pub kept_apart: [usize; 2],
+    /// Before.
+    pub before: AdaptFigures,
+    /// After.
+    pub after: AdaptFigures,
+}
+
+/// Shares at a model's threshold.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
+#[serde(deny_unknown_fields)]
+pub struct AdaptFigures {
+    /// The threshold.
+    pub threshold: f64,
+    /// Found of the reviewed texts that were kept apart and should be found: found, of how many.
+    pub recall: [usize; 2],
+    /// Found of those kept apart that should not be.
+    pub false_positives: [usize; 2],
+    /// Found of the reviewed texts that it learned from and that should be found.
+    pub learned_recall: [usize; 2],
+    /// Found of those that should not be.
+    pub learned_false_positives: [usize; 2],
+    /// Found of our own attacks that no model of ours was trained on.
+    pub own_recall: [usize; 2],
+    /// Found of our own harmless texts, most of them traps.
+    pub own_false_positives: [usize; 2],
+}
+
+struct Example {
+    features: Features,
+    positive: bool,
+    /// What the model that it goes on from says.
+    logit: f64,
+}
+
+/// Teaches a model. `name` is the new model's, for people.
+///
+/// # Errors
+/// There is nothing to learn from, or the header has no JSON form.
+pub fn adapt(base: &Linear, name: &str, reviewed: &[Labelled]) -> Result<Adapted, BadModel> {
+    if reviewed.is_empty() {
+        return Err(BadModel("there are no reviewed texts to learn from".into()));
+    }
+    let task = base.header().task;
+    let (learned, apart) = keep_apart(reviewed);
+    let own = own_texts(task, Use::Train);
+    let taught: Vec<&Labelled> = learned.iter().copied().chain(&own).collect();
+    let examples = examples(base, &taught);
+    let idf = inverse_frequencies(&examples, &base.header().recipe);
+    let (moved, bias) = fit(&examples, &idf);
+    let mut header = base.header().clone();
+    let weights: Vec<f64> = (0..header.recipe.places())
+        .map(|at| base.weight(at) + moved.get(&(at as u32)).copied().unwrap_or(0.0))
+        .collect();
+    let largest = weights
+        .iter()
+        .fold(0.0f64, |most, weight| most.max(weight.abs()));
+    header.largest = round_up(largest.max(1e-9));
+    header.bias = ((header.bias + bias) * 1e6).round() / 1e6;
+    header.name = name.to_owned();
+    header.card.trained_on.push(CardSource {
+        name: "reviewed".to_owned(),
+        licence: "the project's own".to_owned(),
+        positive: learned.iter().filter(|text| text.positive).count(),
+        negative: learned.iter().filter(|text| !text.positive).count(),
+    });
+    header.card.training = format!(
+        "{}; then went on from {} with reviewed texts and our own: cost {COST}, at most {PASSES} passes",
+        header.card.training,
+        base.digest(),
+    );
+    let bytes: Vec<u8> = weights
+        .iter()
+        .map(|weight| encode(*weight, header.largest))
+        .collect();
+    let draft = Linear::read(&file::write(&header, &bytes)?)?;
+    let test = own_texts(task, Use::Test);
+    header.threshold = threshold(base, &draft, &test, &apart);
+    header.card.threshold_rule = format!(
+        "no more of our own harmless texts reach it than reached {} of the model before",
+        base.threshold()
+    );
+    let bytes = file::write(&header, &bytes)?;
+    let model = Linear::read(&bytes)?;
+    let of = |texts: &[&Labelled], positive: bool| {
+        texts
+            .iter()
+            .filter(|text| text.positive == positive)
+            .count()
+    };
+    let report = AdaptReport {
+        learned: [of(&learned, true), of(&learned, false)],
+        kept_apart: [of(&apart, true), of(&apart, false)],
+        before: figures(base, &learned, &apart, &test),
+        after: figures(&model, &learned, &apart, &test),
+    };
+    Ok(Adapted { bytes, report })
+}
+
+/// Which reviewed texts are learned from, and which measured with: whole clusters of near-duplicates
+/// go one way. Too few to measure with are all learned from.
+fn keep_apart(reviewed: &[Labelled]) -> (Vec<&Labelled>, Vec<&Labelled>) {
+    let texts: Vec<&str> = reviewed.iter().map(|text| text.text.as_str()).collect();
+    let mut numbers: BTreeMap<(usize, bool), usize> = BTreeMap::new();
+    let mut seen = [0; 2];
+    let (mut learned, mut apart) = (Vec::new(), Vec::new());
+    for (text, cluster) in reviewed.iter().zip(clusters(&texts, ALIKE)) {
+        let count = &mut seen[usize::from(text.positive)];
+        let number = *numbers.entry((cluster, text.positive)).or_insert_with(|| {
+            *count += 1;
+            *count
+        });
+        match number % KEPT_APART {
+            0 => apart.push(text),
+            _ => learned.push(text),
+        }
+    }
+    (learned, apart)
+}
+
+/// All windows of what is harmless; of what is not, the one that looked worst.
+fn examples(base: &Linear, texts: &[&Labelled]) -> Vec<Example> {
+    let recipe = &base.header().recipe;
+    let mut out = Vec::new();
+    for text in texts {
+        let whole = text.text.as_str();
+        let found = match text.positive {
+            true => vec![base.scored(whole).window],
+            false => windows(whole),
+        };
+        for window in found {
+            let Some(piece) = whole.get(window) else {
+                continue;
+            };
+            out.push(Example {
+                features: extract(recipe, &normalise(piece)),
+                positive: text.positive,
+                logit: base.logit(piece).0,
+            });
+        }
+    }
+    out
+}
+
+fn inverse_frequencies(examples: &[Example], recipe: &Recipe) -> Vec<f32> {
+    let mut seen = vec![0u32; recipe.places()];
+    for example in examples {
+        for at in &example.features.at {
+            seen[*at as usize] += 1;
+        }
+    }
+    let total = examples.len() as f64;
+    let weigh = |count: u32| match count {
+        0 => 0.0,
+        count => (1.0 + ln((total + 1.0) / (f64::from(count) + 1.0))) as f32,
+    };
+    seen.into_iter().map(weigh).collect()
+}
+
+/// The features of an example with what each weighs.
+fn weighed<'a>(features: &'a Features, idf: &'a [f32]) -> impl Iterator<Item = (u32, f64)> + 'a {
+    let (chars, words) = features.scales();
+    features.at.iter().enumerate().map(move |(index, at)| {
+        let scale = if index < features.chars { chars } else { words };
+        (*at, scale * f64::from(idf[*at as usize]))
+    })
+}
+
+/// How far each weight moves from where it was, and the bias.
+fn fit(examples: &[Example], idf: &[f32]) -> (BTreeMap<u32, f64>, f64) {
+    let lengths: Vec<f64> = examples
+        .iter()
+        .map(|example| {
+            1.0 + weighed(&example.features, idf)
+                .map(|(_, x)| x * x)
+                .sum::<f64>()
+        })
+        .collect();
+    let mean = lengths.iter().sum::<f64>() / lengths.len().max(1) as f64;
+    let cost = COST / mean.max(1e-9);
+    let first = (0.001 * cost).min(1e-8);
+    let mut duals = vec![
+        Dual {
+            this: first,
+            other: cost - first
+        };
+        examples.len()
+    ];
+    let mut moved = vec![0.0f64; idf.len()];
+    let mut bias = 0.0;
+    let mut order: Vec<usize> = (0..examples.len()).collect();
+    let mut rng = Rng(SEED);
+    for _ in 0..PASSES {
+        rng.shuffle(&mut order);
+        let mut most = 0.0f64;
+        for at in &order {
+            let example = &examples[*at];
+            let sign = if example.positive { 1.0 } else { -1.0 };
+            let step_of: f64 = weighed(&example.features, idf)
+                .map(|(place, x)| moved[place as usize] * x)
+                .sum();
+            let margin = sign * (example.logit + bias + step_of);
+            let step = solve(&mut duals[*at], cost, lengths[*at], margin);
+            if step != 0.0 {
+                for (place, x) in weighed(&example.features, idf) {
+                    moved[place as usize] += sign * step * x;
+                }
+                bias += sign * step;
+                most = most.max(step.abs() / cost);
+            }
+        }
+        if most < 1e-3 {
+            break;
+        }
+    }
+    // What a place moved by stands before its weight in a feature, as in the model's file.
+    let baked = moved.iter().zip(idf).enumerate();
+    let baked = baked.filter(|(_, (moved, _))| **moved != 0.0);
+    let baked = baked.map(|(at, (moved, idf))| (at as u32, moved * f64::from(*idf)));
+    (baked.collect(), bias)
+}
+
+fn threshold(base: &Linear, model: &Linear, own: &[Labelled], apart: &[&Labelled]) -> f32 {
+    let benign: Vec<&str> = own
+        .iter()
+        .filter(|text| !text.positive)
+        .map(|text| text.text.as_str())
+        .collect();
+    let reached = benign
+        .iter()
+        .filter(|text| base.score(text) >= base.threshold())
+        .count();
+    let share = reached as f64 / benign.len().max(1) as f64;
+    let scores: Vec<f32> = benign.iter().map(|text| model.score(text)).collect();
+    let reviewed: Vec<f32> = apart
+        .iter()
+        .filter(|text| !text.positive)
+        .map(|text| model.score(&text.text))
+        .collect();
+    let mut threshold = base.threshold().max(threshold_at(&scores, share));
+    if reviewed.len() >= BENIGN_FOR_RULE {
+        threshold = threshold.max(threshold_at(&reviewed, FALSE_POSITIVES));
+    }
+    threshold
+}
+
+fn figures(
+    model: &Linear,
+    learned: &[&Labelled],
+    apart: &[&Labelled],
+    own: &[Labelled],
+) -> AdaptFigures {
+    let own: Vec<&Labelled> = own.iter().collect();
+    let share = |texts: &[&Labelled], positive: bool| {
+        let of = texts.iter().filter(|text| text.positive == positive);
+        let (mut hits, mut all) = (0, 0);
+        for text in of {
+            all += 1;
+            hits += usize::from(model.score(&text.text) >= model.threshold());
+        }
+        [hits, all]
+    };
+    AdaptFigures {
+        threshold: f64::from(model.threshold()),
+        recall: share(apart, true),
+        false_positives: share(apart, false),
+        learned_recall: share(learned, true),
+        learned_false_positives: share(learned, false),
+        own_recall: share(&own, true),
+        own_false_positives: share(&own, false),
+    }
+}
