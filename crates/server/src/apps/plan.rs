@@ -58,6 +58,9 @@ impl Compiled {
     }
 }
 
+/// How a document becomes what a plan holds.
+type Compile = fn(Digest, Value) -> Option<Known>;
+
 /// One release to put into a plan.
 struct Wanted {
     name: String,
@@ -212,11 +215,7 @@ struct Loading<'a> {
 
 impl Loading<'_> {
     /// Reads those of these contents that are not known yet, in one query.
-    async fn read(
-        &mut self,
-        digests: &[Digest],
-        compile: fn(Digest, Value) -> Option<Known>,
-    ) -> Result<()> {
+    async fn read(&mut self, digests: &[Digest], compile: Compile) -> Result<()> {
         self.used.extend(digests);
         let new: Vec<Digest> = digests
             .iter()
