@@ -201,6 +201,16 @@ async function guard(server) {
   ];
   const content = { description: "What stays here.", applies_to: { models: ["acme/none"] }, rules };
   await server.call("/api/v1/catalog/guard/safe/versions", { content, message: "first" });
+  // One that watches a model, and has found something: changed, blocked, noted and only tried out.
+  const words = (name, list, action, more = {}) => ({ name, at: ["input"], check: { type: "words", list }, action: { type: action }, ...more });
+  const watching = [
+    { name: "mail", at: ["input", "output"], check: { type: "pii", kinds: ["email"] }, action: { type: "redact" } },
+    words("塔", ["tower", "タワー"], "flag"), words("tried", ["address"], "block", { shadow: true }), words("stop", ["forbidden"], "block"),
+  ];
+  await server.call("/api/v1/catalog/guard/watching/versions", { content: { applies_to: { models: ["acme/watched"] }, rules: watching }, message: "" });
+  await server.call("/api/v1/catalog/guard/watching/pointers/production", { version: 1 }, "PUT");
+  await server.call("/v1/chat/completions", { model: "acme/watched", user: "花子", messages: [{ role: "user", content: "this is forbidden" }] });
+  paths.guarded = `/traces/${await server.record("acme/watched", "My address is ann@example.com, by the タワー.", { user: "taro" })}`;
 }
 
 const pages = [
@@ -251,6 +261,11 @@ const pages = [
   ["guards", () => [full, "/guards"]],
   ["guard-editor-new", () => [full, "/guards/edit"]],
   ["guard-editor", () => [full, "/guards/edit?name=safe"]],
+  ["guard-finds-empty", () => [empty, "/guards/finds"]],
+  ["guard-finds", () => [full, "/guards/finds"]],
+  ["guard-finds-none", () => [full, "/guards/finds?rule=nothing"]],
+  ["guard-watching", () => [full, "/guards/edit?name=watching"]],
+  ["trace-guarded", () => [full, paths.guarded]],
   ["experiments-empty", () => [empty, "/experiments"]],
   ["experiments", () => [full, "/experiments"]],
   ["experiments-new", () => [full, "/experiments/new"]],

@@ -184,6 +184,7 @@ fn policy() -> Policy {
             Check::Injection {
                 threshold: None,
                 tiers: vec![Tier::Rules],
+                classifier: None,
             },
         ),
         (
@@ -191,6 +192,7 @@ fn policy() -> Policy {
             Check::Toxicity {
                 threshold: None,
                 tiers: vec![Tier::Rules],
+                classifier: None,
             },
         ),
         (

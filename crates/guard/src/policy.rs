@@ -137,6 +137,10 @@ pub enum Check {
         /// Which tiers look; rules and linear when empty.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         tiers: Vec<Tier>,
+        /// A classifier that learned from reviewed texts, by the digest of its file, instead of the
+        /// one that comes with the program.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        classifier: Option<String>,
     },
     /// Insults, threats, hate.
     Toxicity {
@@ -146,6 +150,10 @@ pub enum Check {
         /// Which tiers look; rules and linear when empty.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         tiers: Vec<Tier>,
+        /// A classifier that learned from reviewed texts, by the digest of its file, instead of the
+        /// one that comes with the program.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        classifier: Option<String>,
     },
     /// Topics, told by examples. With `allow`, whatever is like none of them is found.
     Topics {

@@ -151,10 +151,12 @@ fn check(dice: &mut Dice) -> Check {
         15 => Check::Injection {
             threshold: Some(0.5),
             tiers: vec![Tier::Rules, Tier::Linear, Tier::Embedding, Tier::Judge],
+            classifier: None,
         },
         16 => Check::Toxicity {
             threshold: None,
             tiers: vec![Tier::Linear],
+            classifier: None,
         },
         17 => Check::Judge {
             rubric: "bad things".to_owned(),

@@ -251,10 +251,24 @@ impl Checking<'_> {
             Check::Secrets { kinds } => self.kinds(kinds, detectors::SECRETS),
             Check::Words { list, .. } => self.words(list),
             Check::Pattern { pattern, fold } => self.pattern(pattern, *fold),
-            Check::Injection { threshold, tiers } => {
-                self.classifier("injection", *threshold, tiers)
-            }
-            Check::Toxicity { threshold, tiers } => self.classifier("toxicity", *threshold, tiers),
+            Check::Injection {
+                threshold,
+                tiers,
+                classifier,
+            } => self.classifier(
+                classifier.as_deref().unwrap_or("injection"),
+                *threshold,
+                tiers,
+            ),
+            Check::Toxicity {
+                threshold,
+                tiers,
+                classifier,
+            } => self.classifier(
+                classifier.as_deref().unwrap_or("toxicity"),
+                *threshold,
+                tiers,
+            ),
             Check::Topics {
                 allow,
                 deny,
@@ -473,9 +487,14 @@ fn add_rule(
             add_words(targets, index, &facts, words, fold, *inside);
         }
         Check::Pattern { pattern, fold } => add_pattern(targets, index, &facts, pattern, *fold),
-        Check::Injection { threshold, tiers } => {
+        Check::Injection {
+            threshold,
+            tiers,
+            classifier,
+        } => {
             let rule = Classifier {
                 name: "injection",
+                scorer: classifier.as_deref().unwrap_or("injection"),
                 subject: Subject::Injection,
                 table: detectors::INJECTION,
                 threshold: *threshold,
@@ -483,9 +502,14 @@ fn add_rule(
             rule.add(plan, targets, index, tiers, resources);
             add_addressed(plan, index, rule_at, tiers);
         }
-        Check::Toxicity { threshold, tiers } => {
+        Check::Toxicity {
+            threshold,
+            tiers,
+            classifier,
+        } => {
             let rule = Classifier {
                 name: "toxicity",
+                scorer: classifier.as_deref().unwrap_or("toxicity"),
                 subject: Subject::Toxicity,
                 table: detectors::TOXICITY,
                 threshold: *threshold,
@@ -586,14 +610,16 @@ fn add_pattern(targets: &mut Targets, rule: usize, facts: &RuleFacts, text: &str
     targets.add(fold_kind(fold), rule, facts, "pattern", Test::Pattern(test));
 }
 
-struct Classifier {
+struct Classifier<'a> {
     name: &'static str,
+    /// Which linear classifier, among the resources.
+    scorer: &'a str,
     subject: Subject,
     table: &'static [&'static Detector],
     threshold: Option<f32>,
 }
 
-impl Classifier {
+impl Classifier<'_> {
     fn add(
         self,
         plan: &mut Plan,
@@ -621,7 +647,7 @@ impl Classifier {
                 }
             }
         }
-        let scorer = resources.scorers.get(self.name);
+        let scorer = resources.scorers.get(self.scorer);
         let local = scorer.filter(|_| tiers.contains(&Tier::Linear));
         let asks = [Tier::Embedding, Tier::Judge].into_iter();
         let asks = asks.filter(|tier| tiers.contains(tier));

@@ -168,7 +168,8 @@ async fn guards_of(
             .await?
             .ok_or_else(|| unresolved(&text, &path))?;
         let (number, digest) = (version.version.number, version.version.digest);
-        let known = crate::guards::know(&version.content);
+        let blobs = app.catalog.blobs(scope.project);
+        let known = crate::guards::know(&version.content, blobs.as_ref());
         let policy = crate::guards::policy(name, number, digest, Some(&known));
         found.insert(text, Arc::new(policy));
     }

@@ -59,7 +59,7 @@ impl Compiled {
 }
 
 /// How a document becomes what a plan holds.
-type Compile = fn(Digest, Value) -> Option<Known>;
+type Compile = fn(Option<&db::BlobStore>, Digest, Value) -> Option<Known>;
 
 /// One release to put into a plan.
 struct Wanted {
@@ -225,8 +225,9 @@ impl Loading<'_> {
         if new.is_empty() {
             return Ok(());
         }
+        let blobs = self.app.catalog.blobs(self.project);
         for (digest, content) in self.app.catalog.documents(self.project, &new).await? {
-            let known = compile(digest, content).unwrap_or(Known::Broken);
+            let known = compile(blobs.as_ref(), digest, content).unwrap_or(Known::Broken);
             self.app.compiled.put(self.project, digest, known);
         }
         Ok(())
@@ -234,7 +235,7 @@ impl Loading<'_> {
 
     /// Reads the documents that these releases pin.
     async fn read_pinned(&mut self, releases: &[Arc<ReleaseContent>]) -> Result<()> {
-        let kinds: [(&str, Read); 3] = [
+        let kinds: [(&str, Compile); 3] = [
             (crate::prompts::KIND, read_prompt),
             (crate::guards::KIND, read_guard),
             (crate::guards::words::KIND, read_list),
@@ -319,26 +320,26 @@ impl Loading<'_> {
     }
 }
 
-fn read_release(_: Digest, content: Value) -> Option<Known> {
+fn read_release(_: Option<&db::BlobStore>, _: Digest, content: Value) -> Option<Known> {
     let content = ReleaseContent::deserialize(content).ok()?;
     Some(Known::Release(Arc::new(content)))
 }
 
-fn read_app(digest: Digest, content: Value) -> Option<Known> {
+fn read_app(_: Option<&db::BlobStore>, digest: Digest, content: Value) -> Option<Known> {
     let document = AppDocument::read(&content).ok()?;
     Some(Known::App(Arc::new(AppVersion::new(digest, document))))
 }
 
-fn read_guard(_: Digest, content: Value) -> Option<Known> {
-    Some(Known::Guard(Arc::new(crate::guards::know(&content))))
+fn read_guard(blobs: Option<&db::BlobStore>, _: Digest, content: Value) -> Option<Known> {
+    Some(Known::Guard(Arc::new(crate::guards::know(&content, blobs))))
 }
 
-fn read_list(_: Digest, content: Value) -> Option<Known> {
+fn read_list(_: Option<&db::BlobStore>, _: Digest, content: Value) -> Option<Known> {
     let document = crate::guards::words::WordsDocument::parse(&content).ok()?;
     Some(Known::List(Arc::new(document.into())))
 }
 
-fn read_prompt(digest: Digest, content: Value) -> Option<Known> {
+fn read_prompt(_: Option<&db::BlobStore>, digest: Digest, content: Value) -> Option<Known> {
     let document = PromptDocument::deserialize(content).ok()?;
     Some(Known::Prompt(Arc::new(PromptVersion::new(
         digest, document,

@@ -9,14 +9,17 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use db::CatalogError;
 use guard::Point;
+use guard::classify::Task;
 use serde_json::Value;
 
 use super::{Place, message, print_json, print_line, print_table};
 use crate::app::{open_catalog, open_database};
 use crate::catalog::parse_selector;
+use crate::datasets::Datasets;
 use crate::error::AppError;
 use crate::guards::check::{self, Beside, Checked, Piece, Subject, point_of};
-use crate::guards::measure::{Bench, Curve, CurvePoint, Measured, What};
+use crate::guards::measure::{self, Bench, Curve, CurvePoint, Measured, What};
+use crate::guards::train::{self, Asked};
 use crate::guards::{self, Found};
 use crate::keys::operator_scope;
 
@@ -26,6 +29,8 @@ pub(super) enum Guard {
     Check(Check),
     /// Measure a policy with labelled texts: figures per source, and durations on this machine.
     Bench(BenchArgs),
+    /// Teach a classifier from labelled texts, such as reviewed finds; rules name it by its digest.
+    Train(TrainArgs),
 }
 
 #[derive(Args)]
@@ -76,11 +81,119 @@ pub(super) struct BenchArgs {
     rule: Option<String>,
 }
 
+#[derive(Args)]
+pub(super) struct TrainArgs {
+    #[command(flatten)]
+    place: Place,
+    /// The project.
+    #[arg(long, default_value = "default")]
+    project: String,
+    /// What it looks for: injection or toxicity.
+    #[arg(long)]
+    task: String,
+    /// Labelled texts, one JSON object a line: {"text", "label"}.
+    #[arg(long = "set", required_unless_present = "dataset")]
+    sets: Vec<PathBuf>,
+    /// A dataset of labelled texts.
+    #[arg(long, conflicts_with = "sets")]
+    dataset: Option<String>,
+    /// The classifier to go on from, by its digest; the one that comes with the program otherwise.
+    #[arg(long)]
+    base: Option<String>,
+    /// A name for people.
+    #[arg(long)]
+    name: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+async fn run_train(args: TrainArgs) -> anyhow::Result<()> {
+    let task = [Task::Injection, Task::Toxicity]
+        .into_iter()
+        .find(|task| task.name() == args.task)
+        .ok_or_else(|| {
+            AppError::invalid(format!("{:?} is no task", args.task)).hint("injection or toxicity")
+        })?;
+    let mut lines = String::new();
+    for path in &args.sets {
+        let reading = || format!("reading the labelled texts in {}", path.display());
+        lines.push_str(&std::fs::read_to_string(path).with_context(reading)?);
+        lines.push('\n');
+    }
+    let config = args.place.load(None)?;
+    let db = open_database(&config).await?;
+    let scope = operator_scope(&db, &args.project).await?;
+    let catalog = open_catalog(&config, &db)?;
+    let items = match &args.dataset {
+        Some(name) => {
+            let datasets = Datasets::new(db.clone(), catalog.clone());
+            measure::of_dataset(&datasets, scope, name, Some(task.name())).await?
+        }
+        None => measure::of_lines(&measure::lines_of(&lines, task.name()))?,
+    };
+    let asked = Asked {
+        task,
+        name: args.name,
+        base: args.base,
+    };
+    let trained = train::train(&db, &catalog, scope, asked, items).await;
+    db.close().await;
+    let trained = trained?;
+    if args.json {
+        return print_json(&trained);
+    }
+    let report = &trained.report;
+    let row = |what: &str, before: [usize; 2], after: [usize; 2]| {
+        let of = |[hits, all]: [usize; 2]| format!("{hits} of {all}");
+        vec![what.to_owned(), of(before), of(after)]
+    };
+    let (before, after) = (&report.before, &report.after);
+    let rows = vec![
+        row("reviewed, kept apart: found", before.recall, after.recall),
+        row(
+            "reviewed, kept apart: false alarms",
+            before.false_positives,
+            after.false_positives,
+        ),
+        row(
+            "reviewed, learned from: found",
+            before.learned_recall,
+            after.learned_recall,
+        ),
+        row(
+            "reviewed, learned from: false alarms",
+            before.learned_false_positives,
+            after.learned_false_positives,
+        ),
+        row(
+            "our own attacks: found",
+            before.own_recall,
+            after.own_recall,
+        ),
+        row(
+            "our own harmless texts: false alarms",
+            before.own_false_positives,
+            after.own_false_positives,
+        ),
+    ];
+    print_table(&["texts", "before", "after"], rows)?;
+    message(&format!(
+        "threshold {:.4}, was {:.4}",
+        after.threshold, before.threshold
+    ));
+    print_line(&format!(
+        "name it in a rule's check: \"classifier\": \"{}\"",
+        trained.digest
+    ))
+}
+
 impl Guard {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Check(args) => run_check(args).await,
             Self::Bench(args) => run_bench(args).await,
+            Self::Train(args) => run_train(args).await,
         }
     }
 }

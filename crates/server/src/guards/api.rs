@@ -277,7 +277,7 @@ async fn measure_policy(
     let items = match (&body.dataset, &body.jsonl) {
         (Some(name), None) => {
             identity.require(Permission::ReadDatasets)?;
-            measure::of_dataset(&app, identity.scope(), name).await?
+            measure::of_dataset(&app.datasets, identity.scope(), name, None).await?
         }
         (None, Some(lines)) => measure::of_lines(lines)?,
         _ => return Err(AppError::invalid("send either dataset or jsonl").at("dataset")),

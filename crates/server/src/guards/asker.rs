@@ -122,7 +122,7 @@ pub(super) async fn scan(
             break;
         };
         let mut step = stream.answer(id, answer);
-        waiting.extend(step.ask.drain(..));
+        waiting.append(&mut step.ask);
         ended = step.ended.is_some();
         steps.push(step);
     }

@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use db::PageRequest;
 use db::catalog::NameFilter;
+use guard::classify::Task;
 use http::header;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -16,8 +17,9 @@ use super::finds::{self, FindJson, Wanted};
 use super::in_trace::{outcome, point, tier};
 use super::marks::{self, Mark};
 use super::recorded::FindId;
+use super::train::{self, Asked};
 use super::verdict::{self, Verdict};
-use super::{KIND, form, labelled};
+use super::{KIND, form, labelled, measure};
 use crate::app::App;
 use crate::auth::{Identity, Permission};
 use crate::error::Result;
@@ -60,6 +62,11 @@ pub(super) fn routes() -> Vec<Route> {
             "/{project}/guards/finds/dataset",
             Access::Needs(Permission::WriteDatasets),
             append,
+        ),
+        Route::post(
+            "/{project}/guards/classifiers",
+            Access::Needs(Permission::WriteCatalog),
+            teach,
         ),
     ]
 }
@@ -344,6 +351,79 @@ async fn append(
         None => to.err(page.t_with("guards-appended-none", &args)),
     }
     .into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TeachForm {
+    task: String,
+    dataset: String,
+}
+
+/// Teaches a classifier from a dataset, and shows what became of its figures.
+async fn teach(
+    State(app): State<App>,
+    page: PageContext,
+    identity: Identity,
+    Form(form): Form<TeachForm>,
+) -> Result<Response> {
+    identity.require(Permission::ReadDatasets)?;
+    let to = redirect(back(&page, None));
+    let Some(task) = [Task::Injection, Task::Toxicity]
+        .into_iter()
+        .find(|task| task.name() == form.task)
+    else {
+        return Ok(to.err(page.t("guards-teach-task")).into_response());
+    };
+    let scope = identity.scope();
+    let items = measure::of_dataset(&app.datasets, scope, form.dataset.trim(), Some(task.name()));
+    let items = match items.await {
+        Ok(items) => items,
+        Err(error) => return Ok(to.err(error.message).into_response()),
+    };
+    let asked = Asked {
+        task,
+        name: None,
+        base: None,
+    };
+    let trained = train::train(&app.db, &app.catalog, scope, asked, items).await?;
+    let report = &trained.report;
+    let (before, after) = (&report.before, &report.after);
+    let row = |key: &str, before: [usize; 2], after: [usize; 2]| {
+        let of = |[hits, all]: [usize; 2]| format!("{hits} / {all}");
+        json!({"label": page.t(key), "before": of(before), "after": of(after)})
+    };
+    let rows = [
+        row("guards-taught-apart", before.recall, after.recall),
+        row(
+            "guards-taught-apart-false",
+            before.false_positives,
+            after.false_positives,
+        ),
+        row(
+            "guards-taught-learned",
+            before.learned_recall,
+            after.learned_recall,
+        ),
+        row(
+            "guards-taught-learned-false",
+            before.learned_false_positives,
+            after.learned_false_positives,
+        ),
+        row("guards-taught-own", before.own_recall, after.own_recall),
+        row(
+            "guards-taught-own-false",
+            before.own_false_positives,
+            after.own_false_positives,
+        ),
+    ];
+    let check = json!({"type": task.name(), "classifier": trained.digest});
+    let view = json!({
+        "task": page.t(&format!("guards-check-{}", task.name())), "dataset": form.dataset.trim(),
+        "digest": trained.digest, "rows": rows, "check": check.to_string(),
+        "threshold_before": format!("{:.4}", before.threshold), "threshold": format!("{:.4}", after.threshold),
+    });
+    page.render("guards/taught.html", view).await
 }
 
 async fn download(

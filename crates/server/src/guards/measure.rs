@@ -18,8 +18,8 @@ use serde_json::Value;
 
 use super::asker::{self, Asker};
 use super::check::{self, Piece, PolicyRef};
-use super::{Found, Ready, resources};
-use crate::app::App;
+use super::{Found, Ready};
+use crate::datasets::Datasets;
 use crate::error::{AppError, Result};
 
 /// Labelled texts of one request. The command line takes any number.
@@ -88,6 +88,16 @@ pub struct CurvePoint {
     pub false_positive_rate: Option<f64>,
 }
 
+/// The JSON lines that say nothing of a check, or this one.
+pub fn lines_of(lines: &str, check: &str) -> String {
+    let is_of = |line: &&str| {
+        let read: Option<Value> = serde_json::from_str(line).ok();
+        let of = read.as_ref().and_then(|line| line.get("check")?.as_str());
+        of.is_none_or(|of| of == check)
+    };
+    lines.lines().filter(is_of).collect::<Vec<_>>().join("\n")
+}
+
 /// Labelled texts of JSON lines.
 ///
 /// # Errors
@@ -112,17 +122,27 @@ fn at_most(items: Vec<Item>) -> Result<Vec<Item>> {
 }
 
 /// Labelled texts of a dataset: the input is the text, the expected output its label, and the
-/// metadata may name a `source` and a `language`.
+/// metadata may name a `source` and a `language`. With a check, only those that say nothing of a
+/// check, or this one: harmless for one rule is not harmless for another.
 ///
 /// # Errors
 /// There is no such dataset; an example has no label that is known; there are too many.
-pub async fn of_dataset(app: &App, scope: Scope, name: &str) -> Result<Vec<Item>> {
+pub async fn of_dataset(
+    datasets: &Datasets,
+    scope: Scope,
+    name: &str,
+    check: Option<&str>,
+) -> Result<Vec<Item>> {
     let name = crate::datasets::parse_name(name)?;
-    let found = app.datasets.latest(scope, &name).await?;
-    let mut reading = app.datasets.reading(scope, &found)?;
+    let found = datasets.latest(scope, &name).await?;
+    let mut reading = datasets.reading(scope, &found)?;
     let (mut items, mut bytes) = (Vec::new(), 0);
     while let Some(examples) = reading.next().await? {
         for example in examples {
+            let of = example.metadata.get("check").and_then(Value::as_str);
+            if check.is_some_and(|check| of.is_some_and(|of| of != check)) {
+                continue;
+            }
             let text = match &example.input {
                 Value::String(text) => text.clone(),
                 _ => example.input_text(),
@@ -215,18 +235,18 @@ impl Bench {
             }
         }
         let one = match (&what.rule, policy.rules.as_slice()) {
-            (Some(_), [rule]) => threshold_of(&rule.check),
+            (Some(_), [rule]) => threshold_of(&rule.check, ready),
             _ => None,
         };
         let has_scores = policy
             .rules
             .iter()
-            .any(|rule| threshold_of(&rule.check).is_some());
+            .any(|rule| threshold_of(&rule.check, ready).is_some());
         Ok(Self {
-            as_is: prepare(&policy)?,
+            as_is: prepare(&policy, ready)?,
             asks: asker::asks(&policy),
             scoring: if has_scores {
-                Some(prepare(&scoring(policy))?)
+                Some(prepare(&scoring(policy), ready)?)
             } else {
                 None
             },
@@ -321,8 +341,8 @@ fn is_found(finding: &Finding) -> bool {
     finding.outcome != guard::Outcome::FailedOpen
 }
 
-fn prepare(policy: &Policy) -> Result<Arc<Compiled>> {
-    let compiled = Compiled::new(policy, resources()).map_err(|problems| {
+fn prepare(policy: &Policy, ready: &Ready) -> Result<Arc<Compiled>> {
+    let compiled = Compiled::new(policy, &ready.resources).map_err(|problems| {
         let words: Vec<String> = problems
             .into_iter()
             .map(|problem| format!("{}: {}", problem.path, problem.message))
@@ -354,11 +374,22 @@ fn scoring(mut policy: Policy) -> Policy {
 }
 
 /// From which score on a rule finds something in place; nothing for rules without such scores.
-fn threshold_of(check: &Check) -> Option<f32> {
-    let of_scorer = |name: &str| resources().scorers.get(name).map(|scorer| scorer.threshold);
+fn threshold_of(check: &Check, ready: &Ready) -> Option<f32> {
+    let of_scorer = |name: &str| {
+        let scorer = ready.resources.scorers.get(name);
+        scorer.map(|scorer| scorer.threshold)
+    };
     match check {
-        Check::Injection { threshold, .. } => threshold.or_else(|| of_scorer("injection")),
-        Check::Toxicity { threshold, .. } => threshold.or_else(|| of_scorer("toxicity")),
+        Check::Injection {
+            threshold,
+            classifier,
+            ..
+        } => threshold.or_else(|| of_scorer(classifier.as_deref().unwrap_or("injection"))),
+        Check::Toxicity {
+            threshold,
+            classifier,
+            ..
+        } => threshold.or_else(|| of_scorer(classifier.as_deref().unwrap_or("toxicity"))),
         Check::Topics { threshold, .. }
         | Check::Grounded { threshold, .. }
         | Check::Judge { threshold, .. }

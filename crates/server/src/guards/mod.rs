@@ -12,6 +12,7 @@
 //! | `recorded.rs`, `marks.rs` | what policies found, as records keep it, and where in the recorded text it stands |
 //! | `finds.rs`, `finds_page.rs` | the list of finds, for numbers to lead to and for reviewers |
 //! | `verdict.rs`, `labelled.rs` | what reviewers say of finds, and the labelled texts that come of it |
+//! | `train.rs` | classifiers that learn from reviewed texts |
 //! | `figures.rs`, `in_trace.rs` | guards on the overview and on the page of a trace |
 //! | `moderations.rs` | OpenAI's `/v1/moderations`, answered from policies |
 //! | `api.rs`, `pages.rs`, `form.rs` | JSON routes, pages, and the form that makes a rule |
@@ -39,17 +40,20 @@ mod moderations;
 mod pages;
 pub mod recorded;
 pub mod traffic;
-pub mod words;
+pub mod train;
 pub mod verdict;
+pub mod words;
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::Read as _;
 use std::sync::{Arc, LazyLock};
 
 use base::{Digest, ProjectId};
 use db::catalog::{CatalogError, Name, Selector};
-use db::{Catalog, Kind, Problem, Scope};
+use db::{BlobStore, Catalog, Kind, Problem, Scope};
 use gateway::{Experiment, GuardPolicies, GuardPolicy, Target};
-use guard::{AppliesTo, Compiled, List, Policy, Resources};
+use guard::classify::Task;
+use guard::{AppliesTo, Compiled, List, Policy, Resources, Scorer};
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -65,6 +69,9 @@ pub(crate) use in_trace::{InTrace, in_trace};
 /// The catalog's word for policies.
 pub const KIND: &str = "guard";
 
+/// The largest file of a classifier that is read.
+const CLASSIFIER_BYTES: u64 = 8 << 20;
+
 /// Starting points for new policies.
 pub static LIBRARY: Library = Library::new(
     include_str!("library/en.toml"),
@@ -78,6 +85,7 @@ pub fn routes() -> Vec<Route> {
         moderations::routes(),
         pages::routes(),
         finds_page::routes(),
+        train::routes(),
     ]
     .into_iter()
     .flatten()
@@ -95,12 +103,40 @@ pub fn kind() -> Kind {
             Ok(policy) => words::references(&policy).into_iter().flatten().collect(),
             Err(_) => Vec::new(),
         },
+        blobs: |content| match Policy::read(content) {
+            Ok(policy) => {
+                let named = classifiers::named(&policy);
+                let digests = named.iter().filter_map(|(name, _)| name.parse().ok());
+                digests.collect()
+            }
+            Err(_) => Vec::new(),
+        },
+        check_blob: Some(check_classifier),
         ..Kind::new(
             KIND,
             || json!(schemars::schema_for!(Policy)),
-            |content| compile(content).map(drop),
+            |content| check_document(content).map(drop),
         )
     }
+}
+
+/// Whether a blob is the classifier that rules take it for.
+fn check_classifier(
+    content: &Value,
+    digest: &Digest,
+    bytes: &[u8],
+) -> std::result::Result<(), Problem> {
+    let Ok(policy) = Policy::read(content) else {
+        return Ok(());
+    };
+    let wanted = digest.to_string();
+    for (name, task) in classifiers::named(&policy) {
+        if name == wanted {
+            let read = classifiers::read(bytes, task).map(drop);
+            read.map_err(|why| Problem::new("/rules", format!("the classifier {name}: {why}")))?;
+        }
+    }
+    Ok(())
 }
 
 /// The one way to write a policy. Thresholds are read as 32 bits; written with their shortest
@@ -136,18 +172,32 @@ pub struct Ready {
     pub policy: Policy,
     /// The same, prepared.
     pub compiled: Arc<Compiled>,
+    /// What its rules name.
+    pub resources: Arc<Resources>,
 }
 
-/// Reads and prepares a policy where no word lists can be had: rules that name one follow their
-/// `on_failure`.
+/// Whether a document is a policy, wherever it is kept: classifiers and lists that it names are
+/// not looked for.
+fn check_document(content: &Value) -> std::result::Result<(), Vec<Problem>> {
+    prepare(content, BTreeMap::new(), |name, _| {
+        match name.parse::<Digest>() {
+            Ok(_) => Ok(classifiers::absent(name)),
+            Err(_) => Err("a classifier is named by the digest of its file, sha256:…".to_owned()),
+        }
+    })
+    .map(drop)
+}
+
+/// Reads and prepares a policy where no word lists can be had, and no classifiers of a project's:
+/// rules that name a list follow their `on_failure`.
 ///
 /// # Errors
 /// Everything that is wrong with it, each with its place.
 pub fn compile(content: &Value) -> std::result::Result<Ready, Vec<Problem>> {
-    compile_with(content, BTreeMap::new())
+    compile_with(content, BTreeMap::new(), None)
 }
 
-/// Reads and prepares a policy with the word lists that its names mean now.
+/// Reads and prepares a policy with the word lists that its names mean now, and the classifiers.
 ///
 /// # Errors
 /// Everything that is wrong with it, each with its place.
@@ -157,12 +207,41 @@ pub async fn compile_in(catalog: &Catalog, scope: Scope, content: &Value) -> Res
         Err(_) => BTreeMap::new(),
     };
     let lists = lists.into_iter().map(|(name, (_, list))| (name, list));
-    Ok(compile_with(content, lists.collect()).map_err(CatalogError::Invalid)?)
+    let blobs = catalog.blobs(scope.project);
+    let ready = compile_with(content, lists.collect(), blobs.as_ref());
+    Ok(ready.map_err(CatalogError::Invalid)?)
 }
 
 fn compile_with(
     content: &Value,
     lists: BTreeMap<String, List>,
+    blobs: Option<&BlobStore>,
+) -> std::result::Result<Ready, Vec<Problem>> {
+    prepare(content, lists, |name, task| {
+        classifiers::read(&classifier_bytes(blobs, name)?, task)
+    })
+}
+
+/// The file of a classifier of a project's.
+fn classifier_bytes(blobs: Option<&BlobStore>, name: &str) -> std::result::Result<Vec<u8>, String> {
+    let blobs = blobs.ok_or("there is no project whose classifier it could be")?;
+    let digest: Digest = name
+        .parse()
+        .map_err(|_| "a classifier is named by the digest of its file, sha256:…".to_owned())?;
+    let file = blobs
+        .open_blob(&digest)
+        .map_err(|error| error.to_string())?;
+    let mut bytes = Vec::new();
+    file.take(CLASSIFIER_BYTES)
+        .read_to_end(&mut bytes)
+        .map_err(|error| error.to_string())?;
+    Ok(bytes)
+}
+
+fn prepare(
+    content: &Value,
+    lists: BTreeMap<String, List>,
+    classifier: impl Fn(&str, Task) -> std::result::Result<Scorer, String>,
 ) -> std::result::Result<Ready, Vec<Problem>> {
     let problems = |problems: Vec<guard::Problem>| -> Vec<Problem> {
         problems
@@ -180,15 +259,25 @@ fn compile_with(
         return Err(wrong);
     }
     let lost = policy.named_lists().map(|(_, name)| name.to_owned());
-    let resources = Resources {
+    let mut resources = Resources {
         lost: lost.filter(|name| !lists.contains_key(name)).collect(),
         lists,
         ..resources().clone()
     };
+    for (name, task) in classifiers::named(&policy) {
+        let scorer = classifier(name, task).map_err(|why| {
+            vec![Problem::new(
+                "/rules",
+                format!("the classifier {name}: {why}"),
+            )]
+        })?;
+        resources.scorers.insert(name.to_owned(), scorer);
+    }
     let compiled = Compiled::new(&policy, &resources).map_err(problems)?;
     Ok(Ready {
         policy,
         compiled: Arc::new(compiled),
+        resources: Arc::new(resources),
     })
 }
 
@@ -260,7 +349,8 @@ pub async fn find(
     let policy = Policy::read(&found.content).unwrap_or_default();
     let lists = words::resolve(catalog, scope.project, &policy).await?;
     let lists = lists.into_iter().map(|(name, (_, list))| (name, list));
-    let ready = compile_with(&found.content, lists.collect())
+    let blobs = catalog.blobs(scope.project);
+    let ready = compile_with(&found.content, lists.collect(), blobs.as_ref())
         .map_err(|problems| cannot_run(name, &problems))?;
     Ok(Found {
         name: name.to_string(),
@@ -325,8 +415,11 @@ pub async fn for_plan(
     let arms = tested.iter().flat_map(|(_, experiment)| &experiment.arms);
     let digests = pointers.iter().map(|pointer| pointer.digest);
     let digests = digests.chain(arms.map(|arm| arm.digest));
+    let blobs = app.catalog.blobs(project);
     let known = kept
-        .load(app, project, digests, |_, content| Some(know(content)))
+        .load(app, project, digests, |_, content| {
+            Some(know(content, blobs.as_ref()))
+        })
         .await?;
     let known = words::with_lists(app, project, known).await?;
     let mut policies: BTreeMap<String, GuardPolicies> = BTreeMap::new();
@@ -373,14 +466,14 @@ pub(crate) fn policy(
     }
 }
 
-pub(crate) fn know(content: &Value) -> Known {
-    know_with(content, BTreeMap::new())
+pub(crate) fn know(content: &Value, blobs: Option<&BlobStore>) -> Known {
+    know_with(content, BTreeMap::new(), blobs)
 }
 
-fn know_with(content: &Value, lists: BTreeMap<String, List>) -> Known {
-    match compile_with(content, lists) {
+fn know_with(content: &Value, lists: BTreeMap<String, List>, blobs: Option<&BlobStore>) -> Known {
+    match compile_with(content, lists, blobs) {
         Ok(ready) => Known {
-            naming: words::Naming::new(&ready.policy, content),
+            naming: words::Naming::new(&ready.policy, content, blobs),
             applies_to: ready.policy.applies_to,
             compiled: Ok(ready.compiled),
         },

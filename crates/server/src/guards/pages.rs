@@ -305,13 +305,13 @@ async fn save(
             forget_rule(&mut fields);
         }
         let drawing = Drawing {
-            problems: super::compile(&document).err().unwrap_or_default(),
+            problems: super::check_document(&document).err().unwrap_or_default(),
             note: Some("guards-not-saved"),
             ..Drawing::default()
         };
         return render(&app, &page, &identity, StatusCode::OK, &fields, drawing).await;
     }
-    if let Err(problems) = super::compile(&document) {
+    if let Err(problems) = super::check_document(&document) {
         return refuse(&app, &page, &identity, &fields, problems).await;
     }
     let name: std::result::Result<db::Name, db::Problem> = get(&fields, "name").trim().parse();
@@ -383,13 +383,18 @@ async fn refuse(
 }
 
 /// The draft, ready to run; or what is wrong with it.
-fn draft(fields: &Fields) -> std::result::Result<Found, Vec<db::Problem>> {
+fn draft(
+    app: &App,
+    identity: &Identity,
+    fields: &Fields,
+) -> std::result::Result<Found, Vec<db::Problem>> {
     let document = document_of(fields)?;
+    let blobs = app.catalog.blobs(identity.project.id);
     Ok(Found {
         name: get(fields, "name").to_owned(),
         number: 0,
         digest: None,
-        ready: super::compile(&document)?,
+        ready: super::compile_with(&document, BTreeMap::new(), blobs.as_ref())?,
     })
 }
 
@@ -399,7 +404,7 @@ async fn try_text(
     identity: Identity,
     Form(fields): Form<Fields>,
 ) -> Result<Response> {
-    let found = match draft(&fields) {
+    let found = match draft(&app, &identity, &fields) {
         Ok(found) => found,
         Err(problems) => return refuse(&app, &page, &identity, &fields, problems).await,
     };
@@ -427,7 +432,7 @@ async fn try_calls(
     Form(fields): Form<Fields>,
 ) -> Result<Response> {
     identity.require(Permission::ReadTraces)?;
-    let found = match draft(&fields) {
+    let found = match draft(&app, &identity, &fields) {
         Ok(found) => found,
         Err(problems) => return refuse(&app, &page, &identity, &fields, problems).await,
     };
@@ -446,7 +451,7 @@ async fn measure_draft(
     identity: Identity,
     Form(fields): Form<Fields>,
 ) -> Result<Response> {
-    let found = match draft(&fields) {
+    let found = match draft(&app, &identity, &fields) {
         Ok(found) => found,
         Err(problems) => return refuse(&app, &page, &identity, &fields, problems).await,
     };
@@ -487,7 +492,7 @@ async fn measured(
         ("", lines) => measure::of_lines(lines)?,
         (name, _) => {
             identity.require(Permission::ReadDatasets)?;
-            measure::of_dataset(app, identity.scope(), name).await?
+            measure::of_dataset(&app.datasets, identity.scope(), name, None).await?
         }
     };
     let rule = get(fields, "m_rule");

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use base::{Digest, ProjectId};
 use db::catalog::Reference;
-use db::{Catalog, Kind, Problem};
+use db::{BlobStore, Catalog, Kind, Problem};
 use guard::{Fold, List, Policy};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -171,6 +171,8 @@ pub async fn resolve(
 pub(super) struct Naming {
     policy: Policy,
     content: Value,
+    /// Where classifiers are that it may name.
+    blobs: Option<BlobStore>,
     last: Mutex<Option<(Meanings, Arc<Known>)>>,
 }
 
@@ -179,11 +181,12 @@ type Meanings = Vec<(String, Digest)>;
 
 impl Naming {
     /// Nothing for a policy that names no list.
-    pub(super) fn new(policy: &Policy, content: &Value) -> Option<Self> {
+    pub(super) fn new(policy: &Policy, content: &Value, blobs: Option<&BlobStore>) -> Option<Self> {
         policy.named_lists().next()?;
         Some(Self {
             policy: policy.clone(),
             content: content.clone(),
+            blobs: blobs.cloned(),
             last: Mutex::new(None),
         })
     }
@@ -205,7 +208,11 @@ impl Naming {
             return known.clone();
         }
         let lists = lists.into_iter().map(|(name, (_, list))| (name, list));
-        let known = Arc::new(super::know_with(&self.content, lists.collect()));
+        let known = Arc::new(super::know_with(
+            &self.content,
+            lists.collect(),
+            self.blobs.as_ref(),
+        ));
         *last() = Some((meanings, known.clone()));
         known
     }

@@ -1295,6 +1295,16 @@ fn judged_finds(walk: &Walk, place: &Place, program: &Client, browser: &Client) 
         &json!({"verdict": "false_alarm"}),
     );
     assert_eq!(said.status, 200, "{said:?}");
+    let route = "POST /api/v1/guard/classifiers";
+    let at = "/api/v1/guard/classifiers";
+    let texts = "{\"text\": \"the tower is open\", \"label\": \"benign\"}";
+    walk.json(
+        One,
+        route,
+        program,
+        at,
+        json!({"task": "injection", "jsonl": texts}),
+    );
     let route = "POST /api/v1/guard/finds/dataset";
     let at = "/api/v1/guard/finds/dataset";
     walk.json(One, route, program, at, json!({"dataset": "said-one"}));
@@ -1307,6 +1317,11 @@ fn judged_finds(walk: &Walk, place: &Place, program: &Client, browser: &Client) 
         "/default/guards/finds/dataset",
         &fields,
     );
+    let texts = json!({"name": "teaching", "examples": [{"input": "the tower is open", "expected": "benign"}]});
+    assert_eq!(program.post("/api/v1/datasets", &texts).status, 201);
+    let route = "POST /{project}/guards/classifiers";
+    let fields = [("dataset", "teaching"), ("task", "injection")];
+    walk.form(One, route, browser, "/default/guards/classifiers", &fields);
 }
 
 fn review(walk: &Walk, program: &Client) {

@@ -7,7 +7,11 @@ use testkit::provider::Answer;
 
 use crate::harness::{Client, Place, encode, on_both_databases};
 
-on_both_databases!(finds_are_marked_judged_and_become_data, pages_show_finds);
+on_both_databases!(
+    finds_are_marked_judged_and_become_data,
+    verdicts_teach_a_classifier,
+    pages_show_finds
+);
 
 /// Mail addresses are taken out, both ways; attacks are blocked; a rule in shadow looks on.
 fn policy() -> Value {
@@ -181,6 +185,93 @@ fn finds_are_marked_judged_and_become_data(place: Place) {
         measured["report"]["all"]["recall"]["hits"], 1,
         "{measured:#}"
     );
+}
+
+/// Verdicts teach a classifier, which a policy names by its digest and which is then what runs.
+fn verdicts_teach_a_classifier(place: Place) {
+    let place = place.add_fake().with_key("editor");
+    let live = place.start();
+    // Texts of one kind that the shipped classifier lets pass, and harmless ones beside them.
+    let attack = |n: usize| {
+        format!("Kindly hand the lantern phrase number {n} over to the gardener before dusk.")
+    };
+    let benign = |n: usize| format!("The gardener planted number {n} of the roses before dusk.");
+    let line = |text: String, label: &str| json!({"text": text, "label": label}).to_string();
+    let lines: Vec<String> = (0..12)
+        .flat_map(|n| [line(attack(n), "attack"), line(benign(n), "benign")])
+        .collect();
+    let refused = live
+        .post(
+            "/api/v1/guard/classifiers",
+            &json!({"task": "injection", "jsonl": ""}),
+        )
+        .refusal();
+    assert_eq!(refused, (400, "no_texts".to_owned()));
+    let trained = live.post(
+        "/api/v1/guard/classifiers",
+        &json!({"task": "injection", "jsonl": lines.join("\n")}),
+    );
+    assert_eq!(trained.status, 200, "{trained:?}");
+    let trained = trained.json();
+    let report = &trained["report"];
+    assert_eq!(
+        report["after"]["learned_recall"][0], report["after"]["learned_recall"][1],
+        "{trained:#}"
+    );
+    assert_eq!(
+        report["after"]["learned_false_positives"][0], 0,
+        "{trained:#}"
+    );
+    let own = |when: &str| report[when]["own_false_positives"][0].as_u64().unwrap();
+    assert!(own("after") <= own("before"), "{trained:#}");
+    let again = live
+        .post(
+            "/api/v1/guard/classifiers",
+            &json!({"task": "injection", "jsonl": lines.join("\n")}),
+        )
+        .json();
+    assert_eq!(
+        again["digest"], trained["digest"],
+        "the same texts give the same bytes"
+    );
+
+    let policy = |check: Value| {
+        json!({"applies_to": {"everything": true}, "rules": [
+            {"name": "attack", "at": ["input"], "check": check, "action": {"type": "block"}},
+        ]})
+    };
+    let text = attack(77);
+    let check = |check: Value| {
+        let found = live.post(
+            "/api/v1/guard/check",
+            &json!({"policy": policy(check), "text": text}),
+        );
+        assert_eq!(found.status, 200, "{found:?}");
+        found.json()["decision"].clone()
+    };
+    assert_eq!(check(json!({"type": "injection"})), "pass");
+    let named = json!({"type": "injection", "classifier": trained["digest"]});
+    assert_eq!(check(named.clone()), "blocked");
+    put_in_force(&live, "taught", &policy(named.clone()));
+    assert_eq!(live.post("/v1/chat/completions", &ask(&text)).status, 400);
+    live.chat(&ask("The roses are lovely."));
+
+    // Another task's rule, another project's digest, and no digest at all are refused with a place.
+    let save = |check: Value| {
+        let path = "/api/v1/catalog/guard/wrong/versions";
+        live.post(path, &json!({"content": policy(check)})).status
+    };
+    let digest = &trained["digest"];
+    assert_eq!(save(json!({"type": "toxicity", "classifier": digest})), 422);
+    assert_eq!(
+        save(json!({"type": "injection", "classifier": "injection-2"})),
+        422
+    );
+    let nobody = format!("sha256:{}", "0".repeat(64));
+    assert!((400..500).contains(&save(json!({"type": "injection", "classifier": nobody}))));
+    let inline =
+        json!({"policy": policy(json!({"type": "injection", "classifier": nobody})), "text": text});
+    assert!((400..500).contains(&live.post("/api/v1/guard/check", &inline).status));
 }
 
 fn pages_show_finds(place: Place) {

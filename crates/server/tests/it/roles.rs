@@ -488,6 +488,8 @@ const EXPECTED: &[(&str, &str, &str)] = &[
         "/api/v1/guard/hits",
         "admin editor product_owner auditor viewer caller",
     ),
+    ("POST", "/api/v1/guard/classifiers", "admin editor"),
+    ("POST", "/{project}/guards/classifiers", "admin editor"),
     (
         "GET",
         "/api/v1/guard/finds",
