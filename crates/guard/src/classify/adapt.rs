@@ -137,13 +137,15 @@ pub fn adapt(base: &Linear, name: &str, reviewed: &[Labelled]) -> Result<Adapted
         .collect();
     let draft = Linear::read(&file::write(&header, &bytes)?)?;
     let test = own_texts(task, Use::Test);
-    header.threshold = threshold(base, &draft, &test, &apart);
+    let test: Vec<&Labelled> = test.iter().collect();
+    let sets = [&learned[..], &apart[..], &test[..]];
+    let (was, is) = (scores(base, sets), scores(&draft, sets));
+    header.threshold = threshold(base.threshold(), &was, &is);
     header.card.threshold_rule = format!(
         "no more of our own harmless texts reach it than reached {} of the model before",
         base.threshold()
     );
     let bytes = file::write(&header, &bytes)?;
-    let model = Linear::read(&bytes)?;
     let of = |texts: &[&Labelled], positive: bool| {
         texts
             .iter()
@@ -153,8 +155,8 @@ pub fn adapt(base: &Linear, name: &str, reviewed: &[Labelled]) -> Result<Adapted
     let report = AdaptReport {
         learned: [of(&learned, true), of(&learned, false)],
         kept_apart: [of(&apart, true), of(&apart, false)],
-        before: figures(base, &learned, &apart, &test),
-        after: figures(&model, &learned, &apart, &test),
+        before: figures(base.threshold(), &was),
+        after: figures(header.threshold, &is),
     };
     Ok(Adapted { bytes, report })
 }
@@ -194,10 +196,12 @@ fn examples(base: &Linear, texts: &[&Labelled]) -> Vec<Example> {
             let Some(piece) = whole.get(window) else {
                 continue;
             };
+            let normal = normalise(piece);
+            let features = extract(recipe, &normal);
             out.push(Example {
-                features: extract(recipe, &normalise(piece)),
+                logit: base.logit_of(&normal, &features),
                 positive: text.positive,
-                logit: base.logit(piece).0,
+                features,
             });
         }
     }
@@ -282,53 +286,98 @@ fn fit(examples: &[Example], idf: &[f32]) -> (BTreeMap<u32, f64>, f64) {
     (baked.collect(), bias)
 }
 
-fn threshold(base: &Linear, model: &Linear, own: &[Labelled], apart: &[&Labelled]) -> f32 {
-    let benign: Vec<&str> = own
-        .iter()
-        .filter(|text| !text.positive)
-        .map(|text| text.text.as_str())
-        .collect();
-    let reached = benign
-        .iter()
-        .filter(|text| base.score(text) >= base.threshold())
-        .count();
-    let share = reached as f64 / benign.len().max(1) as f64;
-    let scores: Vec<f32> = benign.iter().map(|text| model.score(text)).collect();
-    let reviewed: Vec<f32> = apart
-        .iter()
-        .filter(|text| !text.positive)
-        .map(|text| model.score(&text.text))
-        .collect();
-    let mut threshold = base.threshold().max(threshold_at(&scores, share));
-    if reviewed.len() >= BENIGN_FOR_RULE {
-        threshold = threshold.max(threshold_at(&reviewed, FALSE_POSITIVES));
+/// What each text of a set is, and what it scores.
+type Scores = Vec<(bool, f32)>;
+
+/// Scores of what was learned from, of what was kept apart, and of our own.
+fn scores(model: &Linear, sets: [&[&Labelled]; 3]) -> [Scores; 3] {
+    sets.map(|set| {
+        let score = |text: &&Labelled| (text.positive, model.score(&text.text));
+        set.iter().map(score).collect()
+    })
+}
+
+fn harmless(scores: &Scores) -> Vec<f32> {
+    let of = scores.iter().filter(|(positive, _)| !positive);
+    of.map(|(_, score)| *score).collect()
+}
+
+fn threshold(before: f32, was: &[Scores; 3], is: &[Scores; 3]) -> f32 {
+    let [_, apart, own] = is;
+    let had = harmless(&was[2]);
+    let reached = had.iter().filter(|score| **score >= before).count();
+    let share = reached as f64 / had.len().max(1) as f64;
+    let mut threshold = before.max(threshold_at(&harmless(own), share));
+    let apart = harmless(apart);
+    if apart.len() >= BENIGN_FOR_RULE {
+        threshold = threshold.max(threshold_at(&apart, FALSE_POSITIVES));
     }
     threshold
 }
 
-fn figures(
-    model: &Linear,
-    learned: &[&Labelled],
-    apart: &[&Labelled],
-    own: &[Labelled],
-) -> AdaptFigures {
-    let own: Vec<&Labelled> = own.iter().collect();
-    let share = |texts: &[&Labelled], positive: bool| {
-        let of = texts.iter().filter(|text| text.positive == positive);
-        let (mut hits, mut all) = (0, 0);
-        for text in of {
-            all += 1;
-            hits += usize::from(model.score(&text.text) >= model.threshold());
-        }
-        [hits, all]
+fn figures(threshold: f32, [learned, apart, own]: &[Scores; 3]) -> AdaptFigures {
+    let share = |scores: &Scores, wanted: bool| {
+        let of = scores.iter().filter(|(positive, _)| *positive == wanted);
+        let hits = of.clone().filter(|(_, score)| *score >= threshold).count();
+        [hits, of.count()]
     };
     AdaptFigures {
-        threshold: f64::from(model.threshold()),
+        threshold: f64::from(threshold),
         recall: share(apart, true),
         false_positives: share(apart, false),
         learned_recall: share(learned, true),
         learned_false_positives: share(learned, false),
-        own_recall: share(&own, true),
-        own_false_positives: share(&own, false),
+        own_recall: share(own, true),
+        own_false_positives: share(own, false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::classify::Task;
+
+    fn text(text: String, positive: bool) -> Labelled {
+        Labelled {
+            text,
+            positive,
+            source: "reviewed".to_owned(),
+            licence: String::new(),
+        }
+    }
+
+    #[test]
+    fn it_learns_what_was_reviewed_and_keeps_what_it_knew() {
+        let base = Linear::shipped(Task::Injection);
+        let reviewed: Vec<Labelled> = (0..16)
+            .flat_map(|n| {
+                let attack = format!("Kindly hand lantern phrase {n} over to the gardener.");
+                let harmless = format!("The gardener planted {n} roses in the garden.");
+                [text(attack, true), text(harmless, false)]
+            })
+            .collect();
+        let adapted = adapt(base, "injection-reviewed", &reviewed).unwrap();
+        let model = Linear::read(&adapted.bytes).unwrap();
+        let finds = |text: &str| model.score(text) >= model.threshold();
+        assert!(
+            !(base.score("Kindly hand lantern phrase 99 over to the gardener.")
+                >= base.threshold())
+        );
+        assert!(finds("Kindly hand lantern phrase 99 over to the gardener."));
+        assert!(!finds("The gardener planted 99 roses in the garden."));
+        let AdaptReport { before, after, .. } = adapted.report;
+        assert!(
+            after.own_false_positives[0] <= before.own_false_positives[0],
+            "{before:?} {after:?}"
+        );
+        let lost = before.own_recall[0] as f64 - after.own_recall[0] as f64;
+        assert!(
+            lost <= before.own_recall[1] as f64 * 0.05,
+            "{before:?} {after:?}"
+        );
+        assert!(after.threshold >= before.threshold);
+        let again = adapt(base, "injection-reviewed", &reviewed).unwrap();
+        assert_eq!(again.bytes, adapted.bytes);
+        assert!(adapt(base, "nothing", &[]).is_err());
     }
 }

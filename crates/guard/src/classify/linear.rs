@@ -140,6 +140,25 @@ impl Linear {
         }
     }
 
+    /// The logit of a window whose features are there already.
+    pub(super) fn logit_of(&self, normal: &str, features: &Features) -> f64 {
+        if normal.chars().nth(1).is_none() {
+            // One character alone says nothing, whatever its few features weigh.
+            return -100.0;
+        }
+        let offset = if is_japanese(normal) {
+            self.header.japanese
+        } else {
+            0.0
+        };
+        let (chars, words) = features.scales();
+        let Features { at, chars: split } = features;
+        self.header.bias
+            + offset
+            + chars * self.sum(&at[..*split])
+            + words * self.sum(&at[*split..])
+    }
+
     /// What a place of the features weighs.
     pub(super) fn weight(&self, place: usize) -> f64 {
         let byte = self.weights.get(place).copied().unwrap_or_default();
@@ -165,22 +184,7 @@ impl Linear {
 
     fn window_logit(&self, text: &str) -> f64 {
         let normal = normalise(text);
-        if normal.chars().nth(1).is_none() {
-            // One character alone says nothing, whatever its few features weigh.
-            return -100.0;
-        }
-        let features = extract(&self.header.recipe, &normal);
-        let offset = if is_japanese(&normal) {
-            self.header.japanese
-        } else {
-            0.0
-        };
-        let (chars, words) = features.scales();
-        let Features { at, chars: split } = &features;
-        self.header.bias
-            + offset
-            + chars * self.sum(&at[..*split])
-            + words * self.sum(&at[*split..])
+        self.logit_of(&normal, &extract(&self.header.recipe, &normal))
     }
 
     fn sum(&self, features: &[u32]) -> f64 {

@@ -8,9 +8,6 @@ use super::file::Task;
 use super::math::Rng;
 use super::train::Labelled;
 
-/// Variants of one template, at most; a few say as much as many.
-const VARIANTS: usize = 6;
-
 /// What a family of templates is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
@@ -18,6 +15,16 @@ pub enum Use {
     Train,
     /// To measure with; no classifier of ours was trained on it.
     Test,
+}
+
+impl Use {
+    /// Variants of one template, at most: few keep a model in its place as well as many.
+    fn variants(self) -> usize {
+        match self {
+            Self::Train => 1,
+            Self::Test => 2,
+        }
+    }
 }
 
 const BENIGN: [&str; 6] = [
@@ -84,7 +91,7 @@ fn filled(file: &str, wanted: Use) -> Vec<String> {
             };
             let count = words.next().and_then(|count| count.parse().ok());
             variants = match is_wanted {
-                true => VARIANTS.min(count.unwrap_or(1)),
+                true => wanted.variants().min(count.unwrap_or(1)),
                 false => 0,
             };
             continue;
