@@ -57,11 +57,11 @@ for (const lang of ["en", "ja"]) {
         await page.selectOption("#f-r_action", action);
         await page.locator('button[value="add"]').click();
         await page.getByText(name, { exact: true }).first().waitFor();
-        if (!(await page.locator("#f-r_name").isVisible())) await page.getByText(t("guards-add"), { exact: true }).first().click();
+        if (!(await page.locator("#f-r_name").isVisible())) await page.locator("summary", { hasText: t("guards-add") }).click();
       };
       await add("mail", "pii", "redact");
       await add("attacks", "injection", "block");
-      await page.getByText(t("guards-json"), { exact: true }).click();
+      await page.locator("summary", { hasText: t("guards-json") }).click();
       const document = JSON.parse(await page.inputValue("#f-document"));
       await page.fill("#f-document", JSON.stringify({ ...document, applies_to: { everything: true } }));
       await page.locator('button.primary[value="save"]').click();
