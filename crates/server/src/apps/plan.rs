@@ -38,8 +38,6 @@ enum Known {
     Broken,
 }
 
-type Read = fn(Digest, Value) -> Option<Known>;
-
 impl Compiled {
     fn get(&self, project: ProjectId, digest: &Digest) -> Option<Known> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,7 +56,7 @@ impl Compiled {
     }
 }
 
-/// How a document becomes what a plan holds.
+/// How a document becomes what a plan holds; a guard may name a classifier among the blobs.
 type Compile = fn(Option<&db::BlobStore>, Digest, Value) -> Option<Known>;
 
 /// One release to put into a plan.
