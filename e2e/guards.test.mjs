@@ -129,7 +129,7 @@ for (const lang of ["en", "ja"]) {
       assert.equal(document.rules[1].check.threshold, Number(chosen));
       await page.goto(`${server.url}/default/guards/finds`);
       await page.getByRole("button", { name: t("guards-teach"), exact: true }).click();
-      await page.getByRole("heading", { name: t("guards-taught"), exact: true }).waitFor({ timeout: 120_000 });
+      await page.getByRole("heading", { name: t("guards-taught-figures"), exact: true }).waitFor({ timeout: 120_000 });
       await look(person, "taught", lang);
     });
   });

@@ -2,7 +2,7 @@
 //! chrF++ of words, from counts that add up over rows. Needs no tokeniser, so it is the safest of
 //! the overlap metrics for Japanese.
 
-use super::ngrams::{Words, overlap, sorted_ngrams};
+use super::ngrams::{AllOrders, Words};
 use crate::text::{is_space, split};
 
 /// Highest order of character n-grams: six characters of 21 bits fit into one key.
@@ -40,8 +40,11 @@ impl Default for Chrf {
     }
 }
 
-/// The n-grams of a text, sorted, per order: characters first, then words.
-struct Grams(Vec<Vec<u128>>);
+/// The n-grams of a text.
+struct Grams {
+    characters: AllOrders,
+    words: AllOrders,
+}
 
 impl Chrf {
     /// As sacreBLEU prints it.
@@ -82,7 +85,7 @@ impl Chrf {
         let of_output = self.grams(&output, &mut words);
         let mut best: Option<(f64, Vec<u64>)> = None;
         for reference in &references {
-            let statistics = compare(&of_output, &self.grams(reference, &mut words));
+            let statistics = self.compare(&of_output, &self.grams(reference, &mut words));
             let score = self.score(&statistics);
             if best.as_ref().is_none_or(|(most, _)| score > *most) {
                 best = Some((score, statistics));
@@ -101,14 +104,32 @@ impl Chrf {
             .filter(|c| self.whitespace || !is_space(*c))
             .map(|c| u32::from(c) + 1)
             .collect();
-        let mut grams: Vec<Vec<u128>> = (1..=self.character_order)
-            .map(|order| sorted_ngrams(&characters, order, 21))
-            .collect();
-        if self.word_order > 0 {
-            let numbers = words.numbers(split(text).flat_map(cut_punctuation));
-            grams.extend((1..=self.word_order).map(|order| sorted_ngrams(&numbers, order, 32)));
+        let numbers = match self.word_order {
+            0 => Vec::new(),
+            _ => words.numbers(split(text).flat_map(cut_punctuation)),
+        };
+        Grams {
+            characters: AllOrders::new(&characters, self.character_order, 21),
+            words: AllOrders::new(&numbers, self.word_order, 32),
         }
-        Grams(grams)
+    }
+
+    /// For each order, characters first: the n-grams of the answer, of the reference, and in both.
+    fn compare(&self, output: &Grams, reference: &Grams) -> Vec<u64> {
+        let counts = |output: &AllOrders, reference: &AllOrders, order: usize| {
+            let of_reference = reference.count(order);
+            // An order that the reference is too short for does not count against the answer.
+            let of_output = match of_reference {
+                0 => 0,
+                _ => output.count(order),
+            };
+            [of_output, of_reference, output.overlap(reference, order)]
+        };
+        let characters = (1..=self.character_order)
+            .flat_map(|order| counts(&output.characters, &reference.characters, order));
+        let words =
+            (1..=self.word_order).flat_map(|order| counts(&output.words, &reference.words, order));
+        characters.chain(words).collect()
     }
 
     /// The score of counts, 0 to 100.
@@ -149,24 +170,6 @@ impl Chrf {
         recall /= counted;
         100.0 * ((1.0 + factor) * precision * recall / (factor * precision + recall))
     }
-}
-
-fn compare(output: &Grams, reference: &Grams) -> Vec<u64> {
-    let mut statistics = Vec::with_capacity(output.0.len() * 3);
-    for (output, reference) in output.0.iter().zip(&reference.0) {
-        // An order that the reference is too short for does not count against the answer.
-        let counted = if reference.is_empty() {
-            0
-        } else {
-            output.len()
-        };
-        statistics.extend([
-            counted as u64,
-            reference.len() as u64,
-            overlap(output, reference),
-        ]);
-    }
-    statistics
 }
 
 /// One punctuation mark cut off: the last if there is one, else the first. Never both, as in

@@ -66,6 +66,64 @@ pub(super) fn sorted_ngrams(elements: &[u32], order: usize, bits: u32) -> Vec<u1
     ngrams
 }
 
+/// The n-grams of every order up to a highest one, from a single sort: where entries are sorted by
+/// their longest n-gram, their beginnings are sorted too.
+pub(super) struct AllOrders {
+    /// One entry per position, its first element in the highest bits; 0 beyond the end.
+    sorted: Vec<u128>,
+    highest: usize,
+    bits: u32,
+}
+
+impl AllOrders {
+    /// `highest` elements of `bits` each fit into 128 bits; an element is never 0.
+    pub(super) fn new(elements: &[u32], highest: usize, bits: u32) -> Self {
+        let entry = |start: usize| {
+            (start..start + highest).fold(0, |key: u128, at| {
+                key << bits | u128::from(elements.get(at).copied().unwrap_or(0))
+            })
+        };
+        let mut sorted: Vec<u128> = (0..elements.len()).map(entry).collect();
+        sorted.sort_unstable();
+        Self {
+            sorted,
+            highest,
+            bits,
+        }
+    }
+
+    /// How many n-grams of this order there are, from 1.
+    pub(super) fn count(&self, order: usize) -> u64 {
+        (self.sorted.len() + 1).saturating_sub(order) as u64
+    }
+
+    fn of_order(&self, order: usize) -> impl Iterator<Item = u128> {
+        let beyond = self.bits * (self.highest - order) as u32;
+        let last = (1_u128 << self.bits) - 1;
+        self.sorted
+            .iter()
+            .map(move |entry| entry >> beyond)
+            .filter(move |ngram| ngram & last != 0)
+    }
+
+    /// How many n-grams of this order two texts share, each as often as it occurs in both.
+    pub(super) fn overlap(&self, other: &Self, order: usize) -> u64 {
+        let (mut ours, mut theirs) = (self.of_order(order), other.of_order(order));
+        let (mut one, mut two) = (ours.next(), theirs.next());
+        let mut shared = 0;
+        while let (Some(a), Some(b)) = (one, two) {
+            shared += u64::from(a == b);
+            if a <= b {
+                one = ours.next();
+            }
+            if b <= a {
+                two = theirs.next();
+            }
+        }
+        shared
+    }
+}
+
 /// Each n-gram with how often it occurs.
 pub(super) fn runs(sorted: &[u128]) -> impl Iterator<Item = (u128, u64)> + '_ {
     sorted
@@ -106,5 +164,30 @@ mod tests {
             [2, 1, 1]
         );
         assert!(sorted_ngrams(&a, 6, 21).is_empty());
+    }
+
+    #[test]
+    fn one_sort_for_all_orders() {
+        let numbers = |text: &str| text.chars().map(u32::from).collect::<Vec<_>>();
+        let texts = [
+            "",
+            "a",
+            "abab",
+            "aabbaabb",
+            "bababa",
+            "すもももももももものうち",
+        ];
+        for (one, two) in texts.iter().flat_map(|one| texts.map(|two| (one, two))) {
+            let (one, two) = (numbers(one), numbers(two));
+            let all = (AllOrders::new(&one, 6, 21), AllOrders::new(&two, 6, 21));
+            for order in 1..=6 {
+                let each = (
+                    sorted_ngrams(&one, order, 21),
+                    sorted_ngrams(&two, order, 21),
+                );
+                assert_eq!(all.0.count(order), each.0.len() as u64);
+                assert_eq!(all.0.overlap(&all.1, order), overlap(&each.0, &each.1));
+            }
+        }
     }
 }
