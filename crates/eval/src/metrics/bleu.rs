@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::ngrams::{Words, runs, sorted_ngrams};
+use super::ngrams::{AllOrders, Words, runs, sorted_ngrams};
 use crate::text::{NoDictionary, Tokeniser, split, trim_end};
 
 /// Highest order of n-grams that is possible: four numbers of 32 bits fit into one key.
@@ -141,8 +141,8 @@ impl Bleu {
             output.len() as u64,
             closest(output.len(), &references) as u64,
         ];
-        let (matches, totals): (Vec<u64>, Vec<u64>) = (1..=self.max_order)
-            .map(|order| matches(&output, &references, order))
+        let (matches, totals): (Vec<u64>, Vec<u64>) = matches(&output, &references, self.max_order)
+            .into_iter()
             .unzip();
         statistics.extend(matches);
         statistics.extend(totals);
@@ -237,28 +237,34 @@ fn closest(output: usize, references: &[Vec<u32>]) -> usize {
         .unwrap_or(0)
 }
 
-/// Matches and n-grams of one order. A match counts at most as often as in the reference that has
+/// Matches and n-grams of each order. A match counts at most as often as in the reference that has
 /// it most often.
-fn matches(output: &[u32], references: &[Vec<u32>], order: usize) -> (u64, u64) {
-    let ngrams = sorted_ngrams(output, order, 32);
-    let total = ngrams.len() as u64;
-    if total == 0 {
-        return (0, 0);
+fn matches(output: &[u32], references: &[Vec<u32>], highest: usize) -> Vec<(u64, u64)> {
+    if let [reference] = references {
+        let all = |words: &[u32]| AllOrders::new(words, highest, 32);
+        let (output, reference) = (all(output), all(reference));
+        return (1..=highest)
+            .map(|order| (output.overlap(&reference, order), output.count(order)))
+            .collect();
     }
+    (1..=highest)
+        .map(|order| matches_of_many(output, references, order))
+        .collect()
+}
+
+fn matches_of_many(output: &[u32], references: &[Vec<u32>], order: usize) -> (u64, u64) {
+    let ngrams = sorted_ngrams(output, order, 32);
     let references: Vec<Vec<u128>> = references
         .iter()
         .map(|reference| sorted_ngrams(reference, order, 32))
         .collect();
-    if let [reference] = references.as_slice() {
-        return (super::ngrams::overlap(&ngrams, reference), total);
-    }
     let matched = runs(&ngrams)
         .map(|(ngram, count)| {
             let most = references.iter().map(|sorted| occurrences(sorted, ngram));
             count.min(most.max().unwrap_or(0))
         })
         .sum();
-    (matched, total)
+    (matched, ngrams.len() as u64)
 }
 
 fn occurrences(sorted: &[u128], ngram: u128) -> u64 {

@@ -13,6 +13,7 @@ impl Hasher for QuickHasher {
     fn finish(&self) -> u64 {
         self.0 ^ (self.0 >> 29)
     }
+    #[inline]
     fn write(&mut self, bytes: &[u8]) {
         let mut chunks = bytes.chunks_exact(8);
         for chunk in &mut chunks {
@@ -23,6 +24,11 @@ impl Hasher for QuickHasher {
         let mut word = [0; 8];
         word[..chunks.remainder().len()].copy_from_slice(chunks.remainder());
         self.add(u64::from_le_bytes(word) ^ (bytes.len() as u64) << 56);
+    }
+    // What ends a `str`: its length is in the hash already.
+    #[inline]
+    fn write_u8(&mut self, byte: u8) {
+        self.0 ^= u64::from(byte);
     }
 }
 

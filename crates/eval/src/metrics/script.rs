@@ -8,6 +8,9 @@ use crate::text::{Tokeniser, split};
 /// Whether words of this text mostly have no spaces between them: Chinese, Japanese, Thai, Lao,
 /// Khmer, Burmese.
 pub(super) fn without_spaces(text: &str) -> bool {
+    if text.is_ascii() {
+        return false;
+    }
     let (mut letters, mut joined) = (0_usize, 0_usize);
     for c in text.chars().filter(|c| c.is_alphabetic()).take(2_000) {
         letters += 1;

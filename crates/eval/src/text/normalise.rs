@@ -7,7 +7,10 @@ use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfkc_quick};
 /// Whether Python's `str.split()` separates words here. Unicode's white space and the four
 /// information separators, which Unicode does not count.
 pub fn is_space(c: char) -> bool {
-    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
+    match c {
+        '\t'..='\r' | '\u{1c}'..='\u{1f}' | ' ' => true,
+        c => !c.is_ascii() && c.is_whitespace(),
+    }
 }
 
 /// Words between white space, as Python's `str.split()` gives them: no empty ones.
