@@ -427,10 +427,13 @@ fn places_follow_edits_or_are_not_told() {
     // Ended before what was found: the end of the text, if it is exactly there.
     let ended = vec![found(3, 9, "blocked", "WORD")];
     assert_eq!(
-        place("abc", &[ended.clone()], Kept::AsPassed)[0],
+        place("abc", std::slice::from_ref(&ended), Kept::AsPassed)[0],
         [Some(3..3)]
     );
-    assert_eq!(place("abcd", &[ended.clone()], Kept::AsPassed)[0], [None]);
+    assert_eq!(
+        place("abcd", std::slice::from_ref(&ended), Kept::AsPassed)[0],
+        [None]
+    );
     // A refused request is kept as it came.
     assert_eq!(place("abcdefghi", &[ended], Kept::AsRead)[0], [Some(3..9)]);
     // Never into the middle of a character, and never beyond the end.
