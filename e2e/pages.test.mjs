@@ -358,7 +358,8 @@ async function check(name, lang, theme, server, path, state, narrow) {
 
 for (const lang of ["en", "ja"]) {
   for (const theme of ["light", "dark"]) {
-    describe(`${lang} ${theme}`, () => {
+    // Two at a time: one page is looked at by axe while the other one loads.
+    describe(`${lang} ${theme}`, { concurrency: 2 }, () => {
       // On a telephone, two of the four combinations: what differs there is the layout, not the words or colours.
       for (const narrow of (lang === "ja") === (theme === "dark") ? [false, true] : [false]) {
         for (const [name, where] of pages) {
