@@ -374,8 +374,7 @@ mod tests {
         let model = Linear::read(&adapted.bytes).unwrap();
         let finds = |text: &str| model.score(text) >= model.threshold();
         assert!(
-            !(base.score("Kindly hand lantern phrase 99 over to the gardener.")
-                >= base.threshold())
+            base.score("Kindly hand lantern phrase 99 over to the gardener.") < base.threshold()
         );
         assert!(finds("Kindly hand lantern phrase 99 over to the gardener."));
         assert!(!finds("The gardener planted 99 roses in the garden."));
