@@ -37,10 +37,19 @@ LISTEN = "127.0.0.1:9141"
 UPSTREAM_PORT = 9142
 
 
-class Upstream(asyncio.Protocol):
-    """Answers every request with a text that its model says: as fast as Python can, and at random."""
+class Provider(asyncio.Protocol):
+    """One connection of an upstream that knows no streams: whoever inherits says what is answered."""
 
-    chance = random.Random(20261121)
+    def asked(self, body: bytes) -> None:
+        raise NotImplementedError
+
+    def say(self, text: str, prompt_tokens: int, completion_tokens: int) -> None:
+        body = json.dumps({
+            "id": "x", "object": "chat.completion", "created": 1, "model": "mock",
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "total_tokens": prompt_tokens + completion_tokens},
+        }).encode()
+        self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
 
     def connection_made(self, transport) -> None:
         self.transport, self.buffer = transport, b""
@@ -55,14 +64,18 @@ class Upstream(asyncio.Protocol):
             if len(rest) < length:
                 return
             body, self.buffer = rest[:length], rest[length:]
-            share = 0.8 if b'"better"' in body else 0.7
-            text = "the answer is right" if self.chance.random() < share else self.chance.choice(["the answer is wrong", "no", "the reply is right"])
-            answer = json.dumps({
-                "id": "x", "object": "chat.completion", "created": 1, "model": "mock",
-                "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
-                "usage": {"prompt_tokens": 12, "completion_tokens": 4, "total_tokens": 16},
-            }).encode()
-            self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(answer) + answer)
+            self.asked(body)
+
+
+class Upstream(Provider):
+    """Answers at once, as well as its model's name says, and at random."""
+
+    chance = random.Random(20261121)
+
+    def asked(self, body: bytes) -> None:
+        share = 0.8 if b'"better"' in body else 0.7
+        wrong = ["the answer is wrong", "no", "the reply is right"]
+        self.say("the answer is right" if self.chance.random() < share else self.chance.choice(wrong), 12, 4)
 
 
 def serve_upstream() -> None:

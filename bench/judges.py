@@ -17,7 +17,6 @@ import asyncio
 import json
 import multiprocessing
 import os
-import re
 import shutil
 import statistics
 import sys
@@ -25,48 +24,30 @@ import tempfile
 import time
 from pathlib import Path
 
-from eval_pages import ROOT, UPSTREAM_PORT, Client, Server, fill
+from eval_pages import ROOT, UPSTREAM_PORT, Client, Provider, Server, fill
 
 LIMIT_MS = 1.0
 AT_ONCE = 50
 TICK = os.sysconf("SC_CLK_TCK")
 
 
-class Upstream(asyncio.Protocol):
+class Upstream(Provider):
     """A candidate that always says the same, and a judge that gives it a 7; each after a while."""
 
     delay = 0.02
     in_flight = 0
     most = multiprocessing.Value("i", 0)
 
-    def connection_made(self, transport) -> None:
-        self.transport, self.buffer = transport, b""
-
-    def data_received(self, data: bytes) -> None:
-        self.buffer += data
-        while True:
-            head, separator, rest = self.buffer.partition(b"\r\n\r\n")
-            if not separator:
-                return
-            length = int(re.search(rb"content-length: (\d+)", head, re.I).group(1))
-            if len(rest) < length:
-                return
-            body, self.buffer = rest[:length], rest[length:]
-            is_judge = b'"judge"' in body
-            if is_judge:
-                Upstream.in_flight += 1
-                Upstream.most.value = max(Upstream.most.value, Upstream.in_flight)
-            asyncio.get_running_loop().call_later(self.delay, self.answer, is_judge)
+    def asked(self, body: bytes) -> None:
+        is_judge = b'"judge"' in body
+        if is_judge:
+            Upstream.in_flight += 1
+            Upstream.most.value = max(Upstream.most.value, Upstream.in_flight)
+        asyncio.get_running_loop().call_later(self.delay, self.answer, is_judge)
 
     def answer(self, is_judge: bool) -> None:
-        text = '{"reason": "It answers the question and leaves one detail out.", "verdict": "G"}' if is_judge else "the answer is right"
         Upstream.in_flight -= is_judge
-        body = json.dumps({
-            "id": "x", "object": "chat.completion", "created": 1, "model": "mock",
-            "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
-            "usage": {"prompt_tokens": 250, "completion_tokens": 20, "total_tokens": 270},
-        }).encode()
-        self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        self.say('{"reason": "It answers the question and leaves one detail out.", "verdict": "G"}' if is_judge else "the answer is right", 250, 20)
 
 
 def serve_upstream(delay: float) -> None:
