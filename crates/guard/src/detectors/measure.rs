@@ -84,6 +84,13 @@ fn lines_with_something_in_them() {
                         wanted.remove(at);
                         count.right += 1;
                     }
+                    // An address has its postal code in it, and the engine gives the longer find.
+                    None if detector.label == "POSTAL_CODE"
+                        && marks.iter().any(|(kind, mark)| {
+                            kind.ends_with("_address")
+                                && mark.start < span.start
+                                && span.end <= mark.end
+                        }) => {}
                     None => {
                         println!("wrong {}: {} in {text}", detector.name, &text[span]);
                         count.wrong += 1;

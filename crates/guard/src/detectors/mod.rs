@@ -18,6 +18,7 @@ mod toxicity;
 
 mod birth;
 mod email;
+mod en_address;
 mod ids;
 mod injection;
 mod jp_address;
@@ -131,6 +132,8 @@ pub static PII: &[&Detector] = &[
     &ids::JP_RESIDENCE_CARD,
     &jp_address::JP_POSTAL_CODE,
     &jp_address::JP_ADDRESS,
+    &en_address::POSTAL_CODE,
+    &en_address::STREET_ADDRESS,
     &money::JP_BANK_ACCOUNT,
     &names_ja::JP_PERSON_NAME,
     &names_en::PERSON_NAME,
