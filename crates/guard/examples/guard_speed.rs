@@ -1,7 +1,7 @@
 //! How fast the rules are: every built-in detector and check of the rules tier over 4 KB of
 //! English and of Japanese, whole and as a stream of frames of about four tokens.
 //!
-//! `cargo run --release -p guard --example guard_speed`. Prints wall time per text (p50, p99) and
+//! `cargo run --release -p guard --example guard_speed [hostile]`. Prints wall time per text (p50, p99) and
 //! per frame, CPU time per text, and how much text waits on average. The figures are in
 //! `docs/guardrails.md`.
 
@@ -32,9 +32,56 @@ support@example.com までご連絡ください。担当の田中が折り返し
 https://docs.example.com/setup をご覧ください。作業には約２５分かかります。電池は冬の間ずっと持つのかと\
 いうご質問を多くいただきますが、マイナス十度の試験で百四十三日間動作しました。";
 
+/// What is said again and again.
+const HOSTILE: &[(&str, &str)] = &[
+    ("marks on one letter", "\u{301}"),
+    ("joined emoji", "👩\u{200d}"),
+    ("hidden characters", "\u{200b}"),
+    ("tags", "\u{e0061}\u{e0020}"),
+    ("flags", "🇯"),
+    ("one letter", "a"),
+    ("one digit", "7"),
+    ("digits and hyphens", "1-"),
+    ("digits and spaces", "4 1"),
+    ("kanji numerals", "一二"),
+    ("at signs", "a@"),
+    ("domains", "a.b."),
+    ("addresses to be", "1 Main "),
+    ("names to be", "John Van "),
+    ("names in kanji", "山田"),
+    ("towns", "中央区"),
+    ("quotes", "\"'"),
+    ("opened brackets", "[("),
+    ("links", "http://a"),
+    ("link in link", "](http://"),
+    ("markup", "<img src="),
+    ("percent", "%25"),
+    ("hex", "deadbeef"),
+    ("base64", "QUJDRA=="),
+    ("base64 without end", "QUJD"),
+    ("base64 of spaces", "ICAg "),
+    ("spaced letters", "b a d "),
+    ("dotted letters", "b.a."),
+    ("keys to be", "sk-"),
+    ("bearer", "Bearer "),
+    ("begin key", "-----BEGIN "),
+    ("labels", "password: "),
+    ("ignore", "ignore all previous "),
+    ("sentence ends", ". "),
+    ("newlines", "\n"),
+    ("carriage returns", "\r\n"),
+    ("braces", "{\"a\":"),
+    ("backslashes", "\\u0061"),
+    ("placeholders", "<EMAIL_1>"),
+];
+
 fn main() {
     let policy = policy();
     let resources = resources();
+    if std::env::args().nth(1).as_deref() == Some("hostile") {
+        measure_hostile(&policy, &resources);
+        return;
+    }
     let started = Instant::now();
     let compiled = match Compiled::new(&policy, &resources) {
         Ok(compiled) => Arc::new(compiled),
@@ -144,6 +191,69 @@ fn measure_rule(rule: &Rule, resources: &Resources) {
         shown += &format!("  p50 {p50:4} us  p99 {p99:4} us");
     }
     say(&shown);
+}
+
+/// Texts that are made to be slow to read, by each detector alone, at one length and at four
+/// times that: where time is not in proportion to the text, somebody can stop a server with it.
+fn measure_hostile(policy: &Policy, resources: &Resources) {
+    for (name, piece) in HOSTILE {
+        let mut slowest = (String::new(), 0.0, 0.0);
+        for rule in policy.rules.iter().flat_map(apart) {
+            let label = rule.name.clone();
+            let alone = Policy {
+                rules: vec![rule],
+                ..Policy::default()
+            };
+            let Ok(compiled) = Compiled::new(&alone, resources) else {
+                continue;
+            };
+            let compiled = Arc::new(compiled);
+            let [short, long] = [64, 256].map(|kib| per_kib(&compiled, piece, kib));
+            if long > slowest.1 {
+                slowest = (label, long, long / short);
+            }
+        }
+        let (label, long, growth) = slowest;
+        say(&format!(
+            "{name:20} {label:20} {long:6.0} us per KiB, {growth:.1} times that of a quarter of it"
+        ));
+    }
+}
+
+/// CPU time in microseconds, over as many rounds as the clock needs to be exact.
+fn per_kib(compiled: &Arc<Compiled>, piece: &str, kib: usize) -> f64 {
+    let text = piece.repeat((kib << 10) / piece.len());
+    let (cpu, mut rounds) = (cpu_ns(), 0);
+    loop {
+        std::hint::black_box(compiled.scan(Point::Output, &text, &context()));
+        rounds += 1;
+        let took = cpu_ns() - cpu;
+        if took > 8_000_000 || rounds >= 100 {
+            return took as f64 / 1e3 / f64::from(rounds) / kib as f64;
+        }
+    }
+}
+
+/// A rule for each kind of its check.
+fn apart(rule: &Rule) -> Vec<Rule> {
+    let of = |detector: &&guard::Detector, check: fn(Vec<String>) -> Check| Rule {
+        name: detector.name.to_owned(),
+        check: check(vec![detector.name.to_owned()]),
+        ..rule.clone()
+    };
+    match &rule.check {
+        Check::Pii { .. } => {
+            let pii = guard::detectors::PII.iter();
+            pii.map(|it| of(it, |kinds| Check::Pii { kinds })).collect()
+        }
+        Check::Secrets { .. } => {
+            let secrets = guard::detectors::SECRETS.iter();
+            secrets
+                .map(|it| of(it, |kinds| Check::Secrets { kinds }))
+                .collect()
+        }
+        _ => vec![rule.clone()],
+    }
 }
 
 fn percentiles(times: &mut [u128]) -> (u128, u128) {

@@ -1,7 +1,8 @@
 //! One text that is there as a whole, through every policy.
 //!
 //! The text of one policy is what the next one reads, in the order of their names. Each is a
-//! stream of one push, which is what the engine promises to be the same as any other cut.
+//! stream of one push, which is what the engine promises to be the same as any other cut; a long
+//! text is cut, so that other calls get their turn on the thread meanwhile.
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -10,6 +11,9 @@ use tokio::time::Instant;
 
 use super::ask::Asking;
 use super::{Place, Refusal, Watch};
+
+/// How much is read before others get their turn: some milliseconds with every rule.
+const AT_ONCE_BYTES: usize = 16 << 10;
 
 /// What became of a text.
 pub(super) struct Scanned {
@@ -56,12 +60,23 @@ impl Watch {
     ) -> Scanned {
         let mut released = String::new();
         let mut asked: FuturesUnordered<Asking> = FuturesUnordered::new();
-        let since = Instant::now();
-        let mut steps = vec![stream.push(text)];
-        if steps.iter().all(|step| step.ended.is_none()) {
-            steps.push(stream.finish());
+        let mut steps = Vec::new();
+        let mut rest = text;
+        loop {
+            let since = Instant::now();
+            let (piece, behind) = rest.split_at(rest.floor_char_boundary(AT_ONCE_BYTES));
+            steps.push(stream.push(piece));
+            rest = behind;
+            let is_over = steps.last().is_some_and(|step| step.ended.is_some());
+            if !is_over && rest.is_empty() {
+                steps.push(stream.finish());
+            }
+            self.took(at, since);
+            if is_over || rest.is_empty() {
+                break;
+            }
+            tokio::task::yield_now().await;
         }
-        self.took(at, since);
         let mut ended = None;
         let mut done = false;
         loop {

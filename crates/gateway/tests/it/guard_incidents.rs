@@ -140,7 +140,7 @@ async fn nemo_and_openai_no_text_leaves_before_its_check() {
 /// LiteLLM PR #38722 and LangChain4j #4316: with a guard, a stream was no stream any more: the whole
 /// reply was kept back.
 #[tokio::test]
-async fn litellm_38722_langchain4j_4316_a_guarded_stream_still_streams() {
+async fn litellm_38722_langchain4j_4316_quarkus_979_a_guarded_stream_still_streams() {
     let rig = guarded(&mail(&["output"], &json!({"type": "redact"})));
     rig.provider.always(Answer {
         fault: Fault::StallAfter(4),

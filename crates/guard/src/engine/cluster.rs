@@ -41,7 +41,10 @@ pub(super) fn next(text: &str, finished: bool) -> Option<Cut> {
 }
 
 fn cluster(text: &str, finished: bool) -> Option<Cut> {
-    let whole = text.graphemes(true).next()?;
+    // Not the whole text: a cluster without end would be read from each of its cuts to there.
+    let near = text.char_indices().nth(MOST_CHARS + 1);
+    let near = near.map_or(text, |(end, _)| &text[..end]);
+    let whole = near.graphemes(true).next()?;
     let cut = match whole.char_indices().nth(MOST_CHARS) {
         Some((at, _)) => at,
         None => whole.len(),
@@ -100,6 +103,20 @@ mod tests {
     fn letters_are_those_of_the_standard_library() {
         let mut all = (0..=0x1_FFFF).filter_map(char::from_u32);
         assert_eq!(all.find(|c| is_letter(*c) != c.is_alphanumeric()), None);
+    }
+
+    /// Read from each cut to its end, this would take hours.
+    #[test]
+    fn a_cluster_without_end_is_read_once() {
+        let tower = format!("e{}", "\u{301}".repeat(1_000_000));
+        let (mut at, mut cuts) = (0, 0);
+        while let Some(Cut::Cluster(len)) = next(&tower[at..], true) {
+            (at, cuts) = (at + len, cuts + 1);
+        }
+        assert_eq!(
+            (at, cuts),
+            (tower.len(), 1_000_001_usize.div_ceil(MOST_CHARS))
+        );
     }
 
     #[test]

@@ -287,17 +287,24 @@ impl Scanner {
         state
             .hits
             .sort_by_key(|hit| (hit.target, std::cmp::Reverse(hit.end)));
+        let text = &folded.text;
+        // Once for all: a generous pattern has hundreds of ends at one place.
+        let before = last_chars(&text[..at], BEFORE_CHARS);
+        let mut refused = None;
         for hit in &state.hits {
-            if start < state.taken[hit.target] {
+            if start < state.taken[hit.target] || refused == Some(hit.target) {
                 continue;
             }
-            let text = &folded.text;
             let candidate = Candidate {
                 text: &text[at..hit.end],
-                before: last_chars(&text[..at], BEFORE_CHARS),
+                before,
                 after: text[hit.end..].chars().next(),
             };
             let Some(verdict) = self.test(hit, &candidate) else {
+                // A detector decides on the longest candidate alone, and takes less of it itself.
+                if matches!(self.targets[hit.target].test, Test::Detector(_)) {
+                    refused = Some(hit.target);
+                }
                 continue;
             };
             let len = verdict.len.min(candidate.text.len());
