@@ -355,6 +355,6 @@ fn context() -> Context {
     Context {
         system: Some(Arc::new(PromptIndex::new(prompt))),
         canaries: vec!["mk-7f3a91c2".to_owned()],
-        pseudonyms: None,
+        ..Context::default()
     }
 }

@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 
+use crate::engine::Passage;
 use crate::policy::{Point, Tier};
 
 /// Something that a rule found, and what was done about it.
@@ -28,8 +29,76 @@ pub struct Finding {
     pub view: Reading,
     /// Why, in words; never the text itself.
     pub reason: String,
+    /// How the text stands to what the model was shown, where that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grounds: Option<Grounds>,
     /// What was done.
     pub outcome: Outcome,
+}
+
+/// How a sentence stands to the passages that it was held to: places and numbers, never texts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Grounds {
+    /// What holds between them.
+    pub relation: Relation,
+    /// The passage that the verdict relies on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cited: Option<Cited>,
+    /// How many passages the judge was shown.
+    pub shown: usize,
+}
+
+impl Grounds {
+    /// The same in words, which say where and never what.
+    pub(crate) fn in_words(&self, is_cut: bool) -> String {
+        let cited = match &self.cited {
+            Some(cited) => format!(
+                "passage {} (`{}`, bytes {} to {})",
+                cited.passage, cited.field, cited.start, cited.end
+            ),
+            None => "no passage".to_owned(),
+        };
+        let rest = match is_cut {
+            true => ", and there was more than could be read",
+            false => "",
+        };
+        match self.relation {
+            Relation::Entailed => format!("follows from {cited}"),
+            Relation::Contradicted => format!("is contradicted by {cited}"),
+            Relation::NotMentioned => {
+                let shown = self.shown;
+                format!("is mentioned in none of {shown} passages that were read{rest}")
+            }
+            Relation::NoClaim => "claims nothing".to_owned(),
+        }
+    }
+}
+
+/// A passage of what the model was shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Cited {
+    /// Its number among the passages that count for the rule, from 1 on.
+    pub passage: usize,
+    /// The text that it is of, as in `messages[2].content`.
+    pub field: String,
+    /// Its first byte there.
+    pub start: usize,
+    /// The byte after its last.
+    pub end: usize,
+}
+
+/// What holds between a sentence and what a model was shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Relation {
+    /// It follows from a passage.
+    Entailed,
+    /// A passage says otherwise.
+    Contradicted,
+    /// It claims what no passage says or denies.
+    NotMentioned,
+    /// It claims nothing.
+    NoClaim,
 }
 
 /// How a text was read when something was found in it.
@@ -104,6 +173,10 @@ pub struct Question {
     pub subject: Subject,
     /// The text that it is asked of: the passage in question and the sentence before it.
     pub text: String,
+    /// Where in `text` the passage in question begins.
+    pub at: usize,
+    /// What the passage is held to, for [`Subject::Grounded`]; never empty there.
+    pub evidence: Vec<Passage>,
     /// The passage in question, in bytes of the original text.
     pub start: usize,
     /// Its end.
@@ -128,7 +201,7 @@ pub enum Subject {
         /// What may not.
         deny: Vec<String>,
     },
-    /// Whether the retrieved text bears it out.
+    /// Whether the evidence bears it out: answered with [`Answer::Held`].
     Grounded {
         /// The model that judges, if the rule names one.
         model: Option<String>,
@@ -147,8 +220,62 @@ pub enum Subject {
 pub enum Answer {
     /// How much it is what the rule looks for, 0 to 1.
     Score(f32),
+    /// How it stands to the evidence.
+    Held(Held),
     /// It could not say, and why: the rule's `on_failure` decides, and it is written down.
     Failed(String),
+}
+
+/// A judge's verdict on a sentence and the passages that it was shown.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Held {
+    /// What holds between them.
+    pub relation: Relation,
+    /// The number of the passage that this relies on. One that was not shown makes the verdict
+    /// none, as does its absence where a passage is said to speak.
+    pub passage: Option<usize>,
+    /// How sure the judge is, 0 to 1.
+    pub sure: f32,
+}
+
+impl Held {
+    /// What the verdict relies on, among the passages that were shown.
+    ///
+    /// # Errors
+    /// It relies on nothing that was shown.
+    pub(crate) fn grounds(&self, shown: &[Passage]) -> Result<Grounds, String> {
+        let number = match self.relation {
+            Relation::Entailed | Relation::Contradicted => self.passage,
+            Relation::NotMentioned | Relation::NoClaim => None,
+        };
+        let passage = shown.iter().find(|it| Some(it.number) == number);
+        let cites = matches!(self.relation, Relation::Entailed | Relation::Contradicted);
+        if cites && passage.is_none() {
+            return Err("the judge relies on a passage that it was not shown".to_owned());
+        }
+        Ok(Grounds {
+            relation: self.relation,
+            cited: passage.map(|it| Cited {
+                passage: it.number,
+                field: it.field.to_string(),
+                start: it.start,
+                end: it.end,
+            }),
+            shown: shown.len(),
+        })
+    }
+
+    /// How much it is what a rule looks for. The bands do not touch, so that a threshold can tell
+    /// what is contradicted from what is not mentioned.
+    pub(crate) fn score(&self) -> f32 {
+        let sure = self.sure.clamp(0.0, 1.0);
+        match self.relation {
+            Relation::NoClaim => 0.0,
+            Relation::Entailed => 0.49 * (1.0 - sure),
+            Relation::NotMentioned => 0.5 + 0.29 * sure,
+            Relation::Contradicted => 0.8 + 0.2 * sure,
+        }
+    }
 }
 
 /// What one push, answer or finish brought.

@@ -25,12 +25,15 @@ mod policy;
 mod vault;
 
 pub use decide::{
-    Answer, Decision, Ended, Finding, Outcome, Question, QuestionId, Reading, Scanned, Step,
-    Subject,
+    Answer, Cited, Decision, Ended, Finding, Grounds, Held, Outcome, Question, QuestionId, Reading,
+    Relation, Scanned, Step, Subject,
 };
 pub use detectors::{BEFORE_CHARS, Candidate, Detector, Verdict};
 pub use engine::{
-    Compiled, Context, List, Problem, PromptIndex, Pseudonyms, Resources, Scorer, Stream,
+    Compiled, Context, Evidence, List, Passage, Problem, PromptIndex, Pseudonyms, Resources,
+    Scorer, Stream, Told,
 };
-pub use policy::{Action, AppliesTo, Check, Fold, OnFailure, Point, Policy, Rule, Tier, WordList};
+pub use policy::{
+    Action, AppliesTo, Check, Fold, OnFailure, Point, Policy, Rule, Source, Tier, WordList,
+};
 pub use vault::{Form, Full, Restore, Room, Vault};

@@ -94,6 +94,22 @@ impl Point {
     }
 }
 
+/// Who told a model something that its answer may stand on.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// Passages that were retrieved for the prompt.
+    Retrieved,
+    /// Tools.
+    ToolResult,
+    /// The user: messages, and the inputs of an app.
+    Input,
+    /// The instructions: system and developer messages.
+    Instructions,
+}
+
 /// What a rule looks for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
@@ -195,12 +211,16 @@ pub enum Check {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         allow: Vec<String>,
     },
-    /// Sentences that the retrieved text does not bear out.
+    /// Sentences of an answer that what the model was shown does not bear out.
     Grounded {
+        /// What an answer may stand on; `retrieved` and `tool_result` when empty.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        sources: Vec<Source>,
         /// The model that judges; the gateway's default judge when not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         model: Option<String>,
-        /// From which score on a sentence counts as not grounded.
+        /// From which score on a sentence counts as not grounded: from 0.5 on what the evidence
+        /// does not mention, from 0.8 on only what it contradicts.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         threshold: Option<f32>,
     },

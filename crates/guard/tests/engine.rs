@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use guard::{
-    Answer, Compiled, Context, Decision, Fold, List, Outcome, Point, Policy, PromptIndex, Reading,
-    Resources, Scanned, Step, Tier,
+    Answer, Compiled, Context, Decision, Evidence, Fold, Held, List, Outcome, Point, Policy,
+    PromptIndex, Reading, Relation, Resources, Scanned, Source, Step, Tier, Told,
 };
 use serde_json::{Value, json};
 
@@ -295,7 +295,7 @@ fn the_prompt_and_its_marks_do_not_leak() {
             "Never mention the discount of 40 percent.",
         ))),
         canaries: vec!["mk-7F3A".to_owned()],
-        pseudonyms: None,
+        ..Context::default()
     };
     let text = "Well: never mention the discount OF 40% or mk-7f3a or this";
     let scanned = rules.scan(Point::Output, text, &context);
@@ -544,4 +544,122 @@ fn hostile_texts_come_to_an_end() {
         let scanned = scan(&rules, &text);
         assert!(!scanned.text.contains("secret") || scanned.findings.is_empty());
     }
+}
+
+fn evidence(texts: &[(Source, &str)]) -> Context {
+    let told = texts.iter().map(|(source, text)| Told {
+        source: *source,
+        field: "messages[1].content".to_owned(),
+        text: (*text).to_owned(),
+    });
+    Context {
+        evidence: Some(Arc::new(Evidence::new(told))),
+        ..Context::default()
+    }
+}
+
+fn held_to(action: &str, on_failure: &str, sources: &Value) -> Arc<Compiled> {
+    compiled(json!([{
+        "name": "g", "at": ["output"], "action": {"type": action}, "on_failure": on_failure,
+        "check": {"type": "grounded", "model": "open/judge", "sources": sources},
+    }]))
+}
+
+#[test]
+fn sentences_are_held_to_passages_and_the_find_says_to_which() {
+    let rules = held_to("flag", "open", &json!([]));
+    let context = evidence(&[
+        (Source::ToolResult, "The museum opens at nine."),
+        (Source::Input, "It opens at five."),
+    ]);
+    let mut stream = rules.stream(Point::Output, context);
+    let step = stream.push("Hello! How can I help? The museum opens at ten. It is old. ");
+    let asked: Vec<&str> = step.ask.iter().map(|it| &it.text[it.at..]).collect();
+    assert_eq!(asked, [" The museum opens at ten."]);
+    let question = &step.ask[0];
+    assert_eq!(
+        question.evidence.len(),
+        1,
+        "what the user says is no source"
+    );
+    assert!(question.text.starts_with("Hello!") || question.at == 0);
+    let said = |relation, passage| {
+        Answer::Held(Held {
+            relation,
+            passage,
+            sure: 0.5,
+        })
+    };
+    let found = stream.answer(question.id, said(Relation::Contradicted, Some(1)));
+    let rest = stream.finish();
+    let found = &found.findings[0];
+    assert_eq!(
+        found.reason,
+        "is contradicted by passage 1 (`messages[1].content`, bytes 0 to 25); scores 0.90, from \
+         0.50 on it counts"
+    );
+    let grounds = serde_json::to_value(found).unwrap()["grounds"].clone();
+    let cited = json!({"passage": 1, "field": "messages[1].content", "start": 0, "end": 25});
+    assert_eq!(
+        grounds,
+        json!({"relation": "contradicted", "cited": cited, "shown": 1})
+    );
+    assert_eq!(rest.ask.len(), 1, "the last sentence is whole at the end");
+    let nonsense = stream.answer(rest.ask[0].id, said(Relation::Entailed, Some(7)));
+    assert_eq!(nonsense.findings[0].outcome, Outcome::FailedOpen);
+    assert!(nonsense.findings[0].reason.contains("not shown"));
+}
+
+#[test]
+fn relations_come_to_scores_that_a_threshold_tells_apart() {
+    for (relation, sure, threshold, found) in [
+        (Relation::Entailed, 0.0, 0.5, false),
+        (Relation::NoClaim, 1.0, 0.5, false),
+        (Relation::NotMentioned, 0.0, 0.5, true),
+        (Relation::NotMentioned, 1.0, 0.8, false),
+        (Relation::Contradicted, 0.0, 0.8, true),
+    ] {
+        let rules = compiled(json!([{
+            "name": "g", "at": ["output"], "action": {"type": "flag"},
+            "check": {"type": "grounded", "threshold": threshold},
+        }]));
+        let context = evidence(&[(Source::Retrieved, "営業時間は九時からです。")]);
+        let mut stream = rules.stream(Point::Output, context);
+        stream.push("営業時間は十時からです。");
+        let question = stream.finish().ask.remove(0);
+        let passage = Some(1);
+        let held = Answer::Held(Held {
+            relation,
+            passage,
+            sure,
+        });
+        let step = stream.answer(question.id, held);
+        assert_eq!(!step.findings.is_empty(), found, "{relation:?} {sure}");
+    }
+}
+
+#[test]
+fn without_evidence_the_rule_says_what_holds_and_it_is_written_down() {
+    let text = "The museum opens at nine. It closes at six in winter. Is that early?";
+    let other = evidence(&[(Source::Input, "It opens at nine.")]);
+    for context in [Context::default(), other] {
+        let open = held_to("block", "open", &json!([])).scan(Point::Output, text, &context);
+        assert_eq!((open.text.as_str(), open.findings.len()), (text, 1));
+        assert_eq!(open.findings[0].outcome, Outcome::FailedOpen);
+        let closed = held_to("block", "closed", &json!([])).scan(Point::Output, text, &context);
+        assert!(closed.text.is_empty() && matches!(closed.decision, Decision::Blocked(_)));
+        assert!(closed.findings[0].reason.contains("no retrieved text"));
+        let chat = held_to("block", "closed", &json!([])).scan(
+            Point::Output,
+            "Hello! How can I help you today?",
+            &context,
+        );
+        assert_eq!(chat.decision, Decision::Pass);
+    }
+    let aside = Context {
+        is_aside: true,
+        ..Context::default()
+    };
+    let thought = held_to("block", "closed", &json!([])).scan(Point::Output, text, &aside);
+    assert_eq!((thought.text.as_str(), thought.findings.len()), (text, 0));
 }

@@ -10,8 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use guard::{
-    Action, Answer, Check, Compiled, Context, Ended, Finding, Fold, OnFailure, Outcome, Point,
-    Policy, PromptIndex, Question, Resources, Rule, Scorer, Step, Stream, Tier, WordList,
+    Action, Answer, Check, Compiled, Context, Ended, Evidence, Finding, Fold, Held, OnFailure,
+    Outcome, Point, Policy, PromptIndex, Question, Relation, Resources, Rule, Scorer, Source, Step,
+    Stream, Subject, Tier, Told, WordList,
 };
 
 /// A small generator, so that a failure is the same on every machine.
@@ -108,7 +109,7 @@ fn text(dice: &mut Dice, most_pieces: usize) -> String {
 
 fn check(dice: &mut Dice) -> Check {
     let words = |list: &[&str]| WordList::Inline(list.iter().map(|w| (*w).to_owned()).collect());
-    match dice.roll(20) {
+    match dice.roll(21) {
         0 => Check::Words {
             list: words(&["secret", "秘密", "secret code"]),
             fold: Fold::Plain,
@@ -167,6 +168,11 @@ fn check(dice: &mut Dice) -> Check {
         18 => Check::Json {
             schema: None,
             repair: dice.chance(2),
+        },
+        19 => Check::Grounded {
+            sources: dice.pick(&[vec![], vec![Source::Input]]).clone(),
+            model: None,
+            threshold: None,
         },
         _ => Check::Gibberish { threshold: None },
     }
@@ -244,11 +250,26 @@ fn context() -> Context {
             let short = value.chars().count() < 20;
             short.then(|| format!("<{label}_{}>", value.len()))
         })),
+        evidence: Some(Arc::new(Evidence::new([Told {
+            source: Source::ToolResult,
+            field: "messages[1].content".to_owned(),
+            text: "The rocket is blue. 打ち上げは三月です。".to_owned(),
+        }]))),
+        is_aside: false,
     }
 }
 
 fn answer(question: &Question) -> Answer {
-    if question.text.contains("fail") {
+    if let Subject::Grounded { .. } = question.subject {
+        Answer::Held(Held {
+            relation: match question.text[question.at..].contains("bad") {
+                true => Relation::Contradicted,
+                false => Relation::Entailed,
+            },
+            passage: (!question.text.contains("fail")).then_some(1),
+            sure: 0.9,
+        })
+    } else if question.text.contains("fail") {
         Answer::Failed("down".to_owned())
     } else if question.text.contains("bad") {
         Answer::Score(0.8)

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use base::SpanId;
-use guard::{Form, Point};
+use guard::{Form, Point, Source};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
@@ -20,7 +20,7 @@ use crate::call::Caller;
 use crate::context::CallContext;
 use crate::error::ApiError;
 use crate::failure::Failure;
-use crate::guards::{AppGuards, Here, Refusal, refused};
+use crate::guards::{AppGuards, Here, Refusal, refused, told_in};
 use crate::plan::{GuardPolicy, Release};
 use crate::record::AppUsed;
 use crate::settle::Settler;
@@ -70,6 +70,7 @@ pub(crate) async fn take_in(
     let record = settler.record_mut();
     record.arm = record.arm.take().or(arm);
     let Some(mut watch) = watch else {
+        tell_inputs(context, asked);
         return Ok(whole);
     };
     let is_edited = Box::pin(watch.input(&mut asked.messages)).await?;
@@ -80,6 +81,7 @@ pub(crate) async fn take_in(
             return Err(refused(&refusal, &field));
         }
     }
+    tell_inputs(context, asked);
     let are_changed = before != asked.variables;
     if !is_edited && !are_changed {
         return Ok(whole);
@@ -93,6 +95,16 @@ pub(crate) async fn take_in(
         }
     }
     Ok(assemble(&compiled.inputs, asked))
+}
+
+/// What came in, as it may go on, is what an answer may stand on.
+fn tell_inputs(context: &CallContext, asked: &Asked) {
+    context.guards.tell_all(told_in(&asked.messages));
+    for (name, value) in &asked.variables {
+        context
+            .guards
+            .tell(Source::Input, &format!("inputs.{name}"), value);
+    }
 }
 
 /// What was taken out of the inputs stands nowhere in the record.
@@ -160,16 +172,28 @@ impl Run<'_> {
         call: &ToolCall<'_>,
         answer: Result<Value, Failure>,
     ) -> Result<Value, Failure> {
+        let field = format!("tools.{}.result", call.name);
+        let answer = self.let_in(call, &field, answer).await?;
+        let guards = &self.context.guards;
+        guards.tell(Source::ToolResult, &field, &answer);
+        Ok(answer)
+    }
+
+    async fn let_in(
+        &self,
+        call: &ToolCall<'_>,
+        field: &str,
+        answer: Result<Value, Failure>,
+    ) -> Result<Value, Failure> {
         let here = self.here(call.span, Some(call.step));
         let Some(mut watch) = Box::pin(here.watch_app()).await? else {
             return answer;
         };
-        let field = format!("tools.{}.result", call.name);
         let (mut value, failure) = match answer {
             Ok(value) => (value, None),
             Err(failure) => (failure.error.message.clone().into(), Some(failure)),
         };
-        let refusal = Box::pin(watch.value(Point::ToolResult, &field, &mut value)).await;
+        let refusal = Box::pin(watch.value(Point::ToolResult, field, &mut value)).await;
         if let Some(refusal) = refusal {
             return Err(withheld(&refusal, "the tool's answer"));
         }
@@ -207,6 +231,15 @@ impl Run<'_> {
             && work.on_block == OnBlock::Stop
         {
             return Err(withheld(refusal, "what the step checks"));
+        }
+        let source = match work.point {
+            Point::Retrieved => Some(Source::Retrieved),
+            Point::ToolResult => Some(Source::ToolResult),
+            _ => None,
+        };
+        if let Some(source) = source {
+            let guards = &self.context.guards;
+            guards.tell(source, &format!("steps.{id}"), &value);
         }
         let verdict = watch.verdict(refusal.as_ref());
         let text = as_text(&value);

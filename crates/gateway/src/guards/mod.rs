@@ -15,6 +15,7 @@
 mod answer;
 mod ask;
 mod entire;
+mod ground;
 mod instructions;
 mod run;
 mod stream;
@@ -24,7 +25,7 @@ mod values;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use guard::{Ended, Finding, Point, Vault};
+use guard::{Ended, Evidence, Finding, Point, Told, Vault};
 use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -42,6 +43,7 @@ use crate::settle::{About, Part, Settler};
 use ask::Host;
 pub(crate) use ask::answer;
 pub(crate) use entire::Entire;
+pub(crate) use ground::told_in;
 pub(crate) use instructions::{PromptIndexes, with_sentence, without_mark};
 pub use run::AppGuards;
 pub(crate) use run::Here;
@@ -58,6 +60,8 @@ pub(crate) struct Watch {
     noted: Vec<Noted>,
     /// In an app: what came through already.
     passed: Option<Arc<Passed>>,
+    /// In an app: what its tools and steps told so far.
+    told: Vec<Told>,
     /// It looks at what an app says as a whole, which its models' watches may have seen.
     is_outer: bool,
 }
@@ -100,6 +104,15 @@ struct Place<'a> {
     point: Point,
     /// The field, as in `messages[2].content`.
     field: &'a str,
+}
+
+impl Place<'_> {
+    /// What a model thinks, or says instead of an answer.
+    fn is_aside(&self) -> bool {
+        let name = self.field.rsplit('.').next().unwrap_or_default();
+        self.field.starts_with("choices[")
+            && matches!(name, "reasoning" | "reasoning_content" | "refusal")
+    }
 }
 
 /// What is hidden in the instructions of a call.
@@ -324,7 +337,7 @@ impl Here<'_> {
 
     fn open(&self, model: &str, noted: Vec<Noted>) -> Watch {
         let vault = self.context.guards.vault();
-        Watch {
+        let mut watch = Watch {
             host: Host::new(self.caller, self.context, self.span, model),
             context: guard::Context {
                 pseudonyms: Some(pseudonyms(&vault)),
@@ -333,8 +346,14 @@ impl Here<'_> {
             vault,
             noted,
             passed: self.context.guards.passed(),
+            told: Vec::new(),
             is_outer: false,
+        };
+        if watch.holds_to_evidence() {
+            watch.told = self.context.guards.told();
+            watch.hold_to(&[]);
         }
+        watch
     }
 }
 
@@ -378,6 +397,14 @@ impl Watch {
             let told = system_prompt(messages);
             self.context.system = told.map(|text| self.host.index_of(&text));
         }
+        let edited = self.messages(messages).await?;
+        if self.holds_to_evidence() {
+            self.hold_to(messages);
+        }
+        Ok(edited)
+    }
+
+    async fn messages(&mut self, messages: &mut [Value]) -> Result<bool, Failure> {
         let mut edited = false;
         for (at, message) in messages.iter_mut().enumerate() {
             let point = match message["role"].as_str() {
@@ -399,6 +426,18 @@ impl Watch {
             }
         }
         Ok(edited)
+    }
+
+    fn holds_to_evidence(&self) -> bool {
+        let mut rules = self.noted.iter();
+        rules.any(|noted| noted.rules.holds_to_evidence(Point::Output))
+    }
+
+    /// What answers are held to: these messages, as they go up, and what the app told.
+    fn hold_to(&mut self, messages: &[Value]) {
+        let told = ground::told_in(messages).into_iter();
+        let evidence = Evidence::new(told.chain(self.told.iter().cloned()));
+        self.context.evidence = Some(Arc::new(evidence));
     }
 
     /// Scans texts that are to be embedded; true says that some were changed.
@@ -465,6 +504,13 @@ impl Watch {
 
     pub(crate) fn looks_at(&self, point: Point) -> bool {
         self.noted.iter().any(|noted| noted.rules.looks_at(point))
+    }
+
+    fn context_of(&self, is_aside: bool) -> guard::Context {
+        guard::Context {
+            is_aside,
+            ..self.context.clone()
+        }
     }
 
     fn note(&mut self, at: usize, place: Place<'_>, findings: &[Finding]) {
@@ -561,16 +607,29 @@ fn system_prompt(messages: &[Value]) -> Option<String> {
         .iter()
         .filter(|it| matches!(it["role"].as_str(), Some("system" | "developer")));
     let texts: Vec<&str> = told
-        .flat_map(|message| match &message["content"] {
-            Value::String(text) => vec![text.as_str()],
-            Value::Array(parts) => parts.iter().filter_map(|it| it["text"].as_str()).collect(),
-            _ => Vec::new(),
-        })
+        .flat_map(|message| text_fields(message, 0))
+        .map(|(_, text)| text)
         .collect();
     (!texts.is_empty()).then(|| texts.join("\n"))
 }
 
 /// The texts of a message, each with its place in the request.
+fn text_fields(message: &Value, at: usize) -> Vec<(String, &str)> {
+    match &message["content"] {
+        Value::String(text) => vec![(format!("messages[{at}].content"), text)],
+        Value::Array(parts) => {
+            let texts = parts.iter().enumerate();
+            let texts = texts.filter_map(|(part, it)| {
+                let field = format!("messages[{at}].content[{part}].text");
+                Some((field, it["text"].as_str()?))
+            });
+            texts.collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The same, to be edited.
 fn texts_of(message: &mut Value, at: usize) -> Vec<(String, &mut String)> {
     match message.get_mut("content") {
         Some(Value::String(text)) => vec![(format!("messages[{at}].content"), text)],

@@ -4,17 +4,18 @@
 //! One vault serves the whole run: inside it texts hold placeholders, and values come back only
 //! where a text leaves, in the app's answer and in what its tools are sent. A text that a policy
 //! let through is not read by it again at the next step, so nothing is found twice and no judge
-//! is asked twice.
+//! is asked twice. What tools and steps told is kept for rules that hold answers to it.
 
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use base::{Digest, SpanId};
-use guard::{Form, Point, Restore, Vault};
+use guard::{Form, Point, Restore, Source, Told, Vault};
 use serde_json::{Value, json};
 
 use super::{Noted, PASSED, Watch, lock};
+use crate::app::as_text;
 use crate::call::Caller;
 use crate::context::CallContext;
 use crate::experiment::ArmUsed;
@@ -24,6 +25,8 @@ use crate::record::AppUsed;
 
 /// Texts that are remembered to have come through; more are read again.
 const MOST_PASSED: usize = 10_000;
+/// What a run keeps of what was told: more than a rule reads.
+const MOST_TOLD_BYTES: usize = 2 << 20;
 
 /// The guards of one call of an app. Empty for a call of a model alone.
 #[derive(Clone, Default)]
@@ -33,6 +36,7 @@ struct Shared {
     policies: Vec<Arc<GuardPolicy>>,
     vault: Arc<Mutex<Vault>>,
     passed: Arc<Passed>,
+    told: Mutex<Vec<Told>>,
     may_split: bool,
 }
 
@@ -61,6 +65,7 @@ impl AppGuards {
             policies,
             vault: Arc::default(),
             passed: Arc::default(),
+            told: Mutex::default(),
             may_split,
         })))
     }
@@ -86,6 +91,35 @@ impl AppGuards {
 
     pub(super) fn passed(&self) -> Option<Arc<Passed>> {
         self.0.as_ref().map(|shared| shared.passed.clone())
+    }
+
+    /// What an answer of this run may stand on from now on.
+    pub(crate) fn tell(&self, source: Source, field: &str, value: &Value) {
+        let told = Told {
+            source,
+            field: field.to_owned(),
+            text: as_text(value),
+        };
+        self.tell_all([told]);
+    }
+
+    pub(crate) fn tell_all(&self, told: impl IntoIterator<Item = Told>) {
+        let Some(shared) = &self.0 else { return };
+        let mut all = shared.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bytes: usize = all.iter().map(|it| it.text.len()).sum();
+        for one in told {
+            bytes = bytes.saturating_add(one.text.len());
+            if bytes <= MOST_TOLD_BYTES && !one.text.is_empty() {
+                all.push(one);
+            }
+        }
+    }
+
+    /// What was told so far.
+    pub(super) fn told(&self) -> Vec<Told> {
+        let all = self.0.as_ref().map(|shared| &shared.told);
+        let all = all.map(|told| told.lock().unwrap_or_else(PoisonError::into_inner));
+        all.map_or_else(Vec::new, |told| told.clone())
     }
 
     /// Whether placeholders stand for something here.

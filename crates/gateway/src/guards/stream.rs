@@ -266,13 +266,17 @@ impl Guarded {
 
     fn lane(&mut self, key: LaneKey) -> &mut LaneState {
         let (watch, point) = (&self.watch, point_of(key.1));
+        let is_aside = matches!(
+            key.1,
+            Lane::ReasoningContent | Lane::Reasoning | Lane::Refusal
+        );
         self.lanes.entry(key).or_insert_with(|| {
             let watching = watch.noted.iter().enumerate();
             let links = watching
                 .filter(|(_, noted)| noted.rules.looks_at(point))
                 .map(|(at, noted)| Link {
                     at,
-                    stream: noted.rules.stream(point, watch.context.clone()),
+                    stream: noted.rules.stream(point, watch.context_of(is_aside)),
                     closed: false,
                 });
             LaneState {

@@ -33,7 +33,7 @@ impl Watch {
             if !rules.looks_at(place.point) || self.has_passed(at, place.point, &text) {
                 continue;
             }
-            let stream = rules.stream(place.point, self.context.clone());
+            let stream = rules.stream(place.point, self.context_of(place.is_aside()));
             // What one policy lets through before it ends a text still passes the others.
             let one = self.scan_by(at, place, &text, stream).await;
             text = one.text;

@@ -9,6 +9,7 @@ mod attachments;
 mod docs;
 mod egress;
 mod examples;
+mod grounded;
 mod guard_bad_input;
 mod guard_incidents;
 mod guards;

@@ -10,12 +10,15 @@
 //! | `scan.rs`, `pattern.rs` | the anchored scanner; what patterns may be |
 //! | `addressed.rs` | orders to the machine in text that is data |
 //! | `sentences.rs`, `languages.rs`, `gibberish.rs` | passages, and what is judged in place |
+//! | `evidence.rs`, `claims.rs` | what an answer may stand on; sentences that claim nothing |
 //! | `loops.rs`, `leak.rs`, `schema.rs`, `repair.rs` | circles, the system prompt, JSON |
 
 mod addressed;
 mod arguments;
+mod claims;
 mod cluster;
 mod decode;
+mod evidence;
 mod fold;
 mod gibberish;
 mod languages;
@@ -35,6 +38,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+pub use evidence::{Evidence, Passage, Told};
 pub use leak::PromptIndex;
 pub use stream::Stream;
 
@@ -126,6 +130,11 @@ pub struct Context {
     /// The conversation's vault, for reversible redaction. Without one, placeholders are numbered
     /// within the text and nothing is kept.
     pub pseudonyms: Option<Pseudonyms>,
+    /// What the model was shown, for `grounded`. Without any, each rule's `on_failure` decides.
+    pub evidence: Option<Arc<Evidence>>,
+    /// The text is no answer: what a model thinks, or says instead of one. It is not held to
+    /// evidence.
+    pub is_aside: bool,
 }
 
 impl fmt::Debug for Context {
@@ -175,6 +184,13 @@ impl Compiled {
     /// Whether a rule looks for marks: without one the host need not hide any.
     pub fn looks_for_canaries(&self) -> bool {
         self.points.values().any(|plan| !plan.canaries.is_empty())
+    }
+
+    /// Whether a rule at this point holds the text to what the model was shown: without one the
+    /// host need not gather that.
+    pub fn holds_to_evidence(&self, point: Point) -> bool {
+        let plan = self.points.get(&point);
+        plan.is_some_and(|plan| plan.holds_to_evidence)
     }
 
     /// A whole text. Tiers that would have to be asked count as failed, each by its rule's

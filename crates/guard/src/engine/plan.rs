@@ -13,7 +13,7 @@ use super::sentences::Lengths;
 use super::{Compiled, Problem, Resources, Scorer};
 use crate::decide::Subject;
 use crate::detectors::{self, Detector, View};
-use crate::policy::{Action, Check, Fold, OnFailure, Point, Policy, Rule, Tier, WordList};
+use crate::policy::{Action, Check, Fold, OnFailure, Point, Policy, Rule, Source, Tier, WordList};
 
 const MOST_RULES: usize = 200;
 const MOST_WORDS: usize = 100_000;
@@ -91,6 +91,8 @@ pub(super) struct Plan {
     pub(super) holds_all: bool,
     /// Another answer may be asked for.
     pub(super) rewrites: bool,
+    /// Sentences are held to what the model was shown.
+    pub(super) holds_to_evidence: bool,
 }
 
 /// A check of passages.
@@ -101,6 +103,8 @@ pub(super) struct WindowRule {
     pub(super) threshold: Option<f32>,
     pub(super) local: Vec<Local>,
     pub(super) asks: Vec<(Tier, Subject)>,
+    /// Whose texts the passage is held to; others are judged by themselves.
+    pub(super) held_to: Option<Vec<Source>>,
 }
 
 /// What looks at a passage in place.
@@ -543,6 +547,7 @@ fn add_addressed(plan: &mut Plan, rule: usize, at: &[Point], tiers: &[Tier]) {
             threshold: None,
             local: vec![Local::Addressed],
             asks: Vec::new(),
+            held_to: None,
         };
         push_window(plan, Lengths::SENTENCES, rule);
     }
@@ -657,6 +662,7 @@ impl Classifier<'_> {
             threshold: self.threshold,
             local: local.cloned().map(Local::Scorer).into_iter().collect(),
             asks: asks.map(|tier| (tier, self.subject.clone())).collect(),
+            held_to: None,
         };
         if !rule.local.is_empty() || !rule.asks.is_empty() {
             push_window(plan, Lengths::SENTENCES, rule);
@@ -671,6 +677,7 @@ fn add_window(plan: &mut Plan, index: usize, check: &Check) {
         threshold: None,
         local: Vec::new(),
         asks: Vec::new(),
+        held_to: None,
     };
     let mut lengths = Lengths::SENTENCES;
     match check {
@@ -687,9 +694,19 @@ fn add_window(plan: &mut Plan, index: usize, check: &Check) {
             };
             rule.asks.push((Tier::Embedding, subject));
         }
-        Check::Grounded { model, threshold } => {
+        Check::Grounded {
+            sources,
+            model,
+            threshold,
+        } => {
             rule.check = "grounded";
             rule.threshold = *threshold;
+            lengths = Lengths::CLAIMS;
+            rule.held_to = Some(match &sources[..] {
+                [] => vec![Source::Retrieved, Source::ToolResult],
+                some => some.to_vec(),
+            });
+            plan.holds_to_evidence = true;
             let model = model.clone();
             rule.asks.push((Tier::Judge, Subject::Grounded { model }));
         }

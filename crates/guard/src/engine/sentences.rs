@@ -30,6 +30,22 @@ impl Lengths {
         pair: 0,
     };
 
+    /// Sentences that are judged one by one: Japanese says in twelve characters what English says
+    /// in thirty.
+    pub(super) const CLAIMS: Lengths = Lengths {
+        least: 12,
+        soft: 200,
+        most: 300,
+        pair: 600,
+    };
+    /// What a judge reads beside a sentence.
+    pub(super) const PASSAGES: Lengths = Lengths {
+        least: 240,
+        soft: 420,
+        most: 500,
+        pair: 0,
+    };
+
     pub(super) fn judged(every_chars: u32) -> Lengths {
         let most = every_chars as usize;
         Lengths {

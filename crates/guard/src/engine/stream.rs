@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::arguments::Arguments;
+use super::claims::claims_something;
+use super::evidence::Passage;
 use super::fold::Kind;
 use super::layer::{Hit, Layer, Scans};
 use super::leak::Leak;
@@ -18,10 +20,10 @@ use super::scan::{Scanner, Taker, Target, Test, Words};
 use super::sentences::{Cutter, Window};
 use super::{Compiled, Context, addressed, gibberish, languages, repair};
 use crate::decide::{
-    Answer, Ended, Finding, Outcome, Question, QuestionId, Reading, Step, Subject,
+    Answer, Ended, Finding, Grounds, Outcome, Question, QuestionId, Reading, Step, Subject,
 };
 use crate::detectors::links;
-use crate::policy::{Action, OnFailure, Point, Tier};
+use crate::policy::{Action, OnFailure, Point, Source, Tier};
 
 /// Text is taken in slices of this much, so that a prompt of megabytes needs no more memory.
 const SLICE_BYTES: usize = 16 << 10;
@@ -62,6 +64,8 @@ pub struct Stream {
     numbered: HashMap<String, usize>,
     questions: BTreeMap<QuestionId, Open>,
     asked: HashMap<usize, usize>,
+    /// Rules that have said that there is no evidence.
+    without_evidence: Vec<usize>,
     next_question: u64,
     finished: bool,
     /// Where the text was ended: where what ended it begins.
@@ -115,6 +119,27 @@ struct Open {
     then: Vec<(Tier, Subject)>,
 }
 
+/// A passage that could not be looked at.
+struct Failed {
+    rule: usize,
+    check: &'static str,
+    tier: Tier,
+    start: usize,
+    end: usize,
+}
+
+impl Failed {
+    fn of(open: &Open) -> Self {
+        Self {
+            rule: open.question.rule,
+            check: open.check,
+            tier: open.question.tier,
+            start: open.question.start,
+            end: open.question.end,
+        }
+    }
+}
+
 /// A find before it is put in order.
 struct Find<'a> {
     rule: usize,
@@ -124,6 +149,32 @@ struct Find<'a> {
     end: usize,
     score: f32,
     reason: String,
+    grounds: Option<Grounds>,
+}
+
+/// A passage that a model is asked about.
+#[derive(Clone)]
+struct Asked {
+    /// With what stands before it.
+    text: String,
+    /// Where in `text` it begins.
+    at: usize,
+    /// In the original.
+    start: usize,
+    end: usize,
+    evidence: Vec<Passage>,
+}
+
+impl Asked {
+    fn of(question: &Question) -> Self {
+        Self {
+            text: question.text.clone(),
+            at: question.at,
+            start: question.start,
+            end: question.end,
+            evidence: question.evidence.clone(),
+        }
+    }
 }
 
 impl Stream {
@@ -168,6 +219,7 @@ impl Stream {
             numbered: HashMap::new(),
             questions: BTreeMap::new(),
             asked: HashMap::new(),
+            without_evidence: Vec::new(),
             next_question: 0,
             finished: false,
             ended_at: None,
@@ -266,6 +318,7 @@ impl Stream {
                 score: hit.score,
                 view: hit.reading,
                 reason: target.reason.clone(),
+                grounds: None,
                 outcome: Outcome::Flagged,
             };
             let item = Item {
@@ -292,6 +345,7 @@ impl Stream {
             score: find.score,
             view: Reading::Raw,
             reason: find.reason,
+            grounds: find.grounds,
             outcome: Outcome::Flagged,
         };
         let item = Item {
@@ -320,6 +374,7 @@ impl Stream {
                 score: 0.0,
                 view: Reading::Raw,
                 reason: failure(&format!("the list `{name}` is missing"), closed),
+                grounds: None,
                 outcome: Outcome::Flagged,
             };
             let item = Item {
@@ -369,6 +424,7 @@ impl Stream {
                 end,
                 score: 1.0,
                 reason: format!("{letters} letters in a row stand in the system prompt"),
+                grounds: None,
             };
             self.put_find(start, find, false);
         }
@@ -443,6 +499,7 @@ impl Stream {
             end: self.top.end_of(at + c.len_utf8()),
             score: 1.0,
             reason,
+            grounds: None,
         };
         self.put_find(start, find, false);
     }
@@ -461,6 +518,7 @@ impl Stream {
                 end,
                 score: 1.0,
                 reason: "says nothing".to_owned(),
+                grounds: None,
             };
             self.put_find(end, find, false);
         }
@@ -488,13 +546,56 @@ impl Stream {
                     end,
                     score,
                     reason,
+                    grounds: None,
                 };
                 self.put_find(if holds { start } else { end }, find, false);
             } else if !rule.asks.is_empty() {
-                let question = (text.clone(), start, end);
-                self.ask(rule.rule, rule.check, rule.threshold, &rule.asks, question);
+                let asked = Asked {
+                    text: text.clone(),
+                    at: window.start - window.from,
+                    start,
+                    end,
+                    evidence: Vec::new(),
+                };
+                match &rule.held_to {
+                    Some(sources) => self.hold_to_evidence(rule, sources, asked),
+                    None => self.ask(rule.rule, rule.check, rule.threshold, &rule.asks, asked),
+                }
             }
         }
+    }
+
+    /// Asks whether what the model was shown bears a sentence out, if it claims anything.
+    fn hold_to_evidence(&mut self, rule: &WindowRule, sources: &[Source], mut asked: Asked) {
+        let (before, sentence) = asked.text.split_at(asked.at);
+        if self.context.is_aside || !claims_something(sentence) {
+            return;
+        }
+        let evidence = self.context.evidence.as_ref();
+        let passages = evidence.map(|all| all.passages_for(sources, before, sentence));
+        asked.evidence = passages.unwrap_or_default();
+        if asked.evidence.is_empty() {
+            self.has_no_evidence(rule, sources, &asked);
+        } else {
+            self.ask(rule.rule, rule.check, rule.threshold, &rule.asks, asked);
+        }
+    }
+
+    /// There is nothing to hold a sentence to: said of each where the rule then acts, else once.
+    fn has_no_evidence(&mut self, rule: &WindowRule, sources: &[Source], asked: &Asked) {
+        let closed = self.compiled.rules[rule.rule].on_failure == OnFailure::Closed;
+        if !closed && self.without_evidence.contains(&rule.rule) {
+            return;
+        }
+        self.without_evidence.push(rule.rule);
+        let failed = Failed {
+            rule: rule.rule,
+            check: rule.check,
+            tier: Tier::Judge,
+            start: asked.start,
+            end: asked.end,
+        };
+        self.fail(&failed, &no_evidence_of(sources));
     }
 
     /// Asks the first of some tiers; the others wait for its answer.
@@ -504,7 +605,7 @@ impl Stream {
         check: &'static str,
         threshold: Option<f32>,
         asks: &[(Tier, Subject)],
-        (text, start, end): (String, usize, usize),
+        passage: Asked,
     ) {
         let Some(((tier, subject), then)) = asks.split_first() else {
             return;
@@ -517,9 +618,11 @@ impl Stream {
             tier: *tier,
             point: self.point,
             subject: subject.clone(),
-            text,
-            start,
-            end,
+            text: passage.text,
+            at: passage.at,
+            evidence: passage.evidence,
+            start: passage.start,
+            end: passage.end,
             deadline_ms: facts.deadline_ms(*tier),
             holds: facts.holds,
         };
@@ -534,7 +637,7 @@ impl Stream {
         };
         if *asked > MOST_QUESTIONS {
             let why = format!("over {MOST_QUESTIONS} passages of one text");
-            self.fail(&open, &why);
+            self.fail(&Failed::of(&open), &why);
             return;
         }
         self.questions.insert(question.id, open);
@@ -547,54 +650,57 @@ impl Stream {
         if past {
             return;
         }
-        match answer {
-            Answer::Failed(why) => self.fail(&open, &why),
-            Answer::Score(score) if !score.is_finite() => {
-                self.fail(&open, "the score is no number")
-            }
-            Answer::Score(score) if score >= open.threshold => {
-                let key = if question.holds {
-                    question.start
-                } else {
-                    question.end
-                };
-                let find = Find {
-                    rule: question.rule,
-                    detector: open.check,
-                    tier: question.tier,
-                    start: question.start,
-                    end: question.end,
-                    score,
-                    reason: format!("scores {score:.2}, from {:.2} on it counts", open.threshold),
-                };
-                self.put_find(key, find, false);
-            }
-            Answer::Score(_) if self.ended_at.is_some() => {}
-            Answer::Score(_) => {
-                let passage = (question.text.clone(), question.start, question.end);
-                let threshold = Some(open.threshold);
-                self.ask(question.rule, open.check, threshold, &open.then, passage);
-            }
+        let (score, grounds) = match read(&open, answer) {
+            Ok(read) => read,
+            Err(why) => return self.fail(&Failed::of(&open), &why),
+        };
+        if score >= open.threshold {
+            let key = if question.holds {
+                question.start
+            } else {
+                question.end
+            };
+            let counts = format!("scores {score:.2}, from {:.2} on it counts", open.threshold);
+            let is_cut = self.context.evidence.as_ref().is_some_and(|it| it.is_cut());
+            let find = Find {
+                rule: question.rule,
+                detector: open.check,
+                tier: question.tier,
+                start: question.start,
+                end: question.end,
+                score,
+                reason: match &grounds {
+                    Some(grounds) => format!("{}; {counts}", grounds.in_words(is_cut)),
+                    None => counts,
+                },
+                grounds,
+            };
+            self.put_find(key, find, false);
+        } else if self.ended_at.is_none() {
+            let threshold = Some(open.threshold);
+            let passage = Asked::of(question);
+            self.ask(question.rule, open.check, threshold, &open.then, passage);
         }
     }
 
     /// A tier could not answer: the rule says what holds.
-    fn fail(&mut self, open: &Open, why: &str) {
-        let question = &open.question;
-        let closed = self.compiled.rules[question.rule].on_failure == OnFailure::Closed;
+    fn fail(&mut self, failed: &Failed, why: &str) {
+        let facts = &self.compiled.rules[failed.rule];
+        let closed = facts.on_failure == OnFailure::Closed;
+        let key = if facts.holds && closed {
+            failed.start
+        } else {
+            failed.end
+        };
         let find = Find {
-            rule: question.rule,
-            detector: open.check,
-            tier: question.tier,
-            start: question.start,
-            end: question.end,
+            rule: failed.rule,
+            detector: failed.check,
+            tier: failed.tier,
+            start: failed.start,
+            end: failed.end,
             score: 0.0,
             reason: failure(why, closed),
-        };
-        let key = if question.holds && closed {
-            question.start
-        } else {
-            question.end
+            grounds: None,
         };
         self.put_find(key, find, !closed);
     }
@@ -836,6 +942,7 @@ impl Stream {
             score: 1.0,
             view: Reading::Raw,
             reason,
+            grounds: None,
             outcome: Outcome::Flagged,
         };
         match (&facts.action, mended) {
@@ -899,6 +1006,28 @@ fn put(items: &mut BTreeMap<Order, Item>, key: usize, item: Item) {
         found.start,
     );
     items.insert(order, item);
+}
+
+/// The score that an answer comes to, and how the passage stands to the evidence.
+fn read(open: &Open, answer: Answer) -> Result<(f32, Option<Grounds>), String> {
+    match answer {
+        Answer::Failed(why) => Err(why),
+        Answer::Score(score) if !score.is_finite() => Err("the score is no number".to_owned()),
+        Answer::Score(score) => Ok((score, None)),
+        Answer::Held(held) if !held.sure.is_finite() => Err("the score is no number".to_owned()),
+        Answer::Held(held) => Ok((held.score(), Some(held.grounds(&open.question.evidence)?))),
+    }
+}
+
+fn no_evidence_of(sources: &[Source]) -> String {
+    let names = sources.iter().map(|source| match source {
+        Source::Retrieved => "retrieved text",
+        Source::ToolResult => "results of tools",
+        Source::Input => "what the user wrote",
+        Source::Instructions => "instructions",
+    });
+    let names: Vec<&str> = names.collect();
+    format!("there is nothing to hold it to: no {}", names.join(", no "))
 }
 
 fn failure(why: &str, closed: bool) -> String {

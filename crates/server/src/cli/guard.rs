@@ -251,7 +251,7 @@ async fn run_check(args: Check) -> anyhow::Result<()> {
     };
     let beside = Beside {
         system: args.system,
-        canaries: Vec::new(),
+        ..Beside::default()
     };
     let subject = Subject::Text(Piece::new(point, text));
     let checked = check::check(&found, subject, &beside, None).await?;

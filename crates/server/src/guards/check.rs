@@ -9,8 +9,8 @@
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use guard::{Compiled, Context, Decision, Ended, Finding, Outcome, Point, PromptIndex, Reading};
-use guard::{Scanned, Tier};
+use guard::{Compiled, Context, Decision, Ended, Evidence, Finding, Outcome, Point, PromptIndex};
+use guard::{Reading, Scanned, Source, Tier, Told};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -37,17 +37,27 @@ pub struct Beside {
     /// Marks that were hidden in the prompt, for rules about canaries.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub canaries: Vec<String>,
+    /// What the model was shown, for rules that hold an answer to that: each counts as retrieved.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub retrieved: Vec<String>,
 }
 
 impl Beside {
     /// The same, as the engine takes it.
     pub fn context(&self) -> Context {
+        let retrieved = self.retrieved.iter().zip(0..);
+        let retrieved = retrieved.map(|(text, at)| Told {
+            source: Source::Retrieved,
+            field: format!("context.retrieved[{at}]"),
+            text: text.clone(),
+        });
         Context {
             system: self
                 .system
                 .as_deref()
                 .map(|system| Arc::new(PromptIndex::new(system))),
             canaries: self.canaries.clone(),
+            evidence: Some(Arc::new(Evidence::new(retrieved))),
             ..Context::default()
         }
     }

@@ -413,7 +413,7 @@ async fn try_text(
     let system = get(&fields, "system");
     let beside = Beside {
         system: (!system.is_empty()).then(|| system.to_owned()),
-        canaries: Vec::new(),
+        ..Beside::default()
     };
     let subject = Subject::Text(Piece::new(point, text.as_str()));
     let asker = Asker::new(&app, &identity, page.request.id);

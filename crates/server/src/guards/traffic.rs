@@ -190,7 +190,7 @@ impl<'a> Trial<'a> {
     fn call(&mut self, trace_id: &str, at: i64, system: Option<String>, pieces: &[Piece]) {
         let beside = Beside {
             system,
-            canaries: Vec::new(),
+            ..Beside::default()
         };
         let context: Context = beside.context();
         let mut verdict = check::Verdict::Pass;
