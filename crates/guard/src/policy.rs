@@ -34,7 +34,8 @@ pub struct AppliesTo {
     /// Calls of these apps, what their steps ask models included.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub apps: Vec<String>,
-    /// Calls of these models, as they are written in requests; `PROVIDER/*` means all of one.
+    /// Calls of these models, as they are written in requests; `PROVIDER/*` means all of one, and
+    /// the name of a route of an app whatever model that leads to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<String>,
     /// Calls with these API keys, by the ids that the page of keys shows.

@@ -121,6 +121,8 @@ pub(crate) struct ModelWork {
     pub variables: Vec<(String, Expression)>,
     /// The models to try; empty means the prompt's own.
     pub models: Vec<String>,
+    /// The route that these are.
+    pub route: Option<Arc<str>>,
     pub parameters: Map<String, Value>,
 }
 
@@ -494,6 +496,7 @@ impl Compiler<'_> {
                 prompt: self.prompt(path, &step.prompt, &step.variables),
                 variables: named("variables", &step.variables),
                 models: self.models(path, step.model.as_deref(), &step.prompt),
+                route: self.route(step.model.as_deref()),
                 parameters: self.parameters(path, &step.parameters),
             }),
             Step::Agent(step) => Work::Agent(AgentWork {
@@ -501,6 +504,7 @@ impl Compiler<'_> {
                     prompt: self.prompt(path, &step.prompt, &step.variables),
                     variables: named("variables", &step.variables),
                     models: self.models(path, step.model.as_deref(), &step.prompt),
+                    route: self.route(step.model.as_deref()),
                     parameters: self.parameters(path, &step.parameters),
                 },
                 tools: self.agent_tools(path, &step.tools),
@@ -654,6 +658,12 @@ impl Compiler<'_> {
         }
         let digest = Digest::of(value.to_string().as_bytes());
         Source::Inline(Arc::new(PromptVersion::new(digest, (**document).clone())))
+    }
+
+    /// The route that a step names, if it names one.
+    fn route(&self, model: Option<&str>) -> Option<Arc<str>> {
+        let known = |name: &&str| self.document.models.contains_key(*name);
+        model.filter(known).map(Arc::from)
     }
 
     /// The models that a step tries.

@@ -67,6 +67,8 @@ pub(crate) struct Prepared {
     pub messages: Vec<Value>,
     pub parameters: Map<String, Value>,
     pub models: Vec<String>,
+    /// The route that these are.
+    pub route: Option<Arc<str>>,
     pub used: Option<PromptUsed>,
     /// What the records of its calls have to say of the rendering.
     pub note: Option<Value>,
@@ -497,14 +499,16 @@ impl<'a> Run<'a> {
             messages,
             parameters,
             models,
+            route: work.route.clone(),
             used,
             note,
         })
     }
 
-    /// What the record of a call of this carries.
+    /// What a call of this and its record carry.
     fn context_of(&self, prepared: &Prepared) -> CallContext {
         let mut context = self.context.clone();
+        context.guards = context.guards.by_route(prepared.route.clone());
         embedded::note(&mut context.metadata, prepared.note.clone());
         context
     }

@@ -160,6 +160,8 @@ pub(crate) struct Watched<'a> {
     pub key: Option<String>,
     pub app: Option<&'a str>,
     pub model: &'a str,
+    /// What the app calls the models of which this is one.
+    pub route: Option<&'a str>,
 }
 
 impl Watched<'_> {
@@ -177,7 +179,7 @@ impl Watched<'_> {
                 .model
                 .split_once('/')
                 .is_some_and(|(of, _)| of == provider),
-            None => wanted == self.model,
+            None => wanted == self.model || Some(wanted.as_str()) == self.route,
         };
         to.everything
             || to.apps.iter().any(|app| Some(app.as_str()) == self.app)
@@ -249,6 +251,7 @@ impl Here<'_> {
                 key: principal.key_id.map(|key| key.to_string()),
                 app: self.app.as_ref().map(|app| app.name.as_str()),
                 model,
+                route: self.context.guards.route(),
             };
             for (name, versions) in &project.guards {
                 let split = self.split(project, name, versions, &call, &choice);

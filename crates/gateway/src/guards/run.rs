@@ -30,7 +30,11 @@ const MOST_TOLD_BYTES: usize = 2 << 20;
 
 /// The guards of one call of an app. Empty for a call of a model alone.
 #[derive(Clone, Default)]
-pub struct AppGuards(Option<Arc<Shared>>);
+pub struct AppGuards {
+    shared: Option<Arc<Shared>>,
+    /// The app's name for the models that a call may go to.
+    route: Option<Arc<str>>,
+}
 
 struct Shared {
     policies: Vec<Arc<GuardPolicy>>,
@@ -49,11 +53,12 @@ impl fmt::Debug for AppGuards {
 
 impl PartialEq for AppGuards {
     fn eq(&self, other: &Self) -> bool {
-        match (&self.0, &other.0) {
+        let is_same = match (&self.shared, &other.shared) {
             (None, None) => true,
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),
             _ => false,
-        }
+        };
+        is_same && self.route == other.route
     }
 }
 
@@ -61,36 +66,49 @@ impl AppGuards {
     /// What begins with a call of an app whose release pins these. An experiment of policies may
     /// split it where no other one does.
     pub(crate) fn new(policies: Vec<Arc<GuardPolicy>>, may_split: bool) -> Self {
-        Self(Some(Arc::new(Shared {
+        let shared = Shared {
             policies,
             vault: Arc::default(),
             passed: Arc::default(),
             told: Mutex::default(),
             may_split,
-        })))
+        };
+        Self {
+            shared: Some(Arc::new(shared)),
+            route: None,
+        }
+    }
+
+    /// The same for a call that goes by a route of the app.
+    pub(crate) fn by_route(self, route: Option<Arc<str>>) -> Self {
+        Self { route, ..self }
+    }
+
+    pub(super) fn route(&self) -> Option<&str> {
+        self.route.as_deref()
     }
 
     pub(super) fn is_app(&self) -> bool {
-        self.0.is_some()
+        self.shared.is_some()
     }
 
     pub(super) fn may_split(&self) -> bool {
-        self.0.as_ref().is_none_or(|shared| shared.may_split)
+        self.shared.as_ref().is_none_or(|shared| shared.may_split)
     }
 
     pub(super) fn policies(&self) -> &[Arc<GuardPolicy>] {
-        self.0.as_ref().map_or(&[], |shared| &shared.policies)
+        self.shared.as_ref().map_or(&[], |shared| &shared.policies)
     }
 
     /// The run's vault, or one for this call alone.
     pub(super) fn vault(&self) -> Arc<Mutex<Vault>> {
-        self.0
+        self.shared
             .as_ref()
             .map_or_else(Arc::default, |shared| shared.vault.clone())
     }
 
     pub(super) fn passed(&self) -> Option<Arc<Passed>> {
-        self.0.as_ref().map(|shared| shared.passed.clone())
+        self.shared.as_ref().map(|shared| shared.passed.clone())
     }
 
     /// What an answer of this run may stand on from now on.
@@ -104,7 +122,7 @@ impl AppGuards {
     }
 
     pub(crate) fn tell_all(&self, told: impl IntoIterator<Item = Told>) {
-        let Some(shared) = &self.0 else { return };
+        let Some(shared) = &self.shared else { return };
         let mut all = shared.told.lock().unwrap_or_else(PoisonError::into_inner);
         let mut bytes: usize = all.iter().map(|it| it.text.len()).sum();
         for one in told {
@@ -117,20 +135,20 @@ impl AppGuards {
 
     /// What was told so far.
     pub(super) fn told(&self) -> Vec<Told> {
-        let all = self.0.as_ref().map(|shared| &shared.told);
+        let all = self.shared.as_ref().map(|shared| &shared.told);
         let all = all.map(|told| told.lock().unwrap_or_else(PoisonError::into_inner));
         all.map_or_else(Vec::new, |told| told.clone())
     }
 
     /// Whether placeholders stand for something here.
     pub(crate) fn has_values(&self) -> bool {
-        let shared = self.0.as_ref();
+        let shared = self.shared.as_ref();
         shared.is_some_and(|shared| !lock(&shared.vault).is_empty())
     }
 
     /// A text that leaves, with its values.
     pub(crate) fn restored(&self, text: &str, form: Form) -> String {
-        match &self.0 {
+        match &self.shared {
             Some(shared) => lock(&shared.vault).restore(text, form),
             None => text.to_owned(),
         }
@@ -148,7 +166,7 @@ impl AppGuards {
 
     /// A piece of a text that leaves in pieces; what may become a placeholder waits.
     pub(crate) fn restored_piece(&self, restore: &mut Restore, piece: &str) -> String {
-        match &self.0 {
+        match &self.shared {
             Some(shared) => restore.push(&lock(&shared.vault), piece),
             None => piece.to_owned(),
         }

@@ -517,3 +517,79 @@ async fn values_come_back_in_what_an_agent_says() {
         assert!(!format!("{record:?}").contains("ann@"), "{record:#?}");
     }
 }
+
+/// A policy means an app's route by its name, and each model that the route leads to by its own.
+#[tokio::test]
+async fn a_policy_watches_a_route_by_its_name_and_its_models_by_theirs() {
+    let document = json!({
+        "models": {"small": ["open/fake-large", "claude/fake-large"]},
+        "steps": [
+            {"id": "first", "type": "prompt", "model": "small", "prompt": inline("First: {{ q }}"),
+                "variables": {"q": "inputs.question"}},
+            {"id": "last", "type": "agent", "model": "small", "prompt": inline("Last: {{ q }}"),
+                "variables": {"q": "steps.first.text"}},
+        ],
+    });
+    for (models, is_watched) in [
+        (json!(["small"]), true),
+        (json!(["open/fake-large"]), true),
+        (json!(["open/*"]), true),
+        (json!(["large", "helper", "claude/fake-large"]), false),
+    ] {
+        for streams in [false, true] {
+            let rig = Rig::new();
+            rig.put_app(vec![pinned(1, &document, &[])]);
+            rig.provider.always(Answer::text("fine fool"));
+            let replace = json!({"type": "replace", "with": "friend"});
+            let rules = word(&["output"], "fool", &replace);
+            let watching = json!({"applies_to": {"models": models}, "rules": rules});
+            install(&rig, "dev", policy("p", &watching));
+            let said = match streams {
+                true => {
+                    let asked = json!({"model": "helper",
+                        "messages": [{"role": "user", "content": "who?"}]});
+                    hear(&rig, asked).await.text
+                }
+                false => text_of(&rig.ask("helper", "who?").await.1).to_owned(),
+            };
+            let expected = if is_watched {
+                "fine friend"
+            } else {
+                "fine fool"
+            };
+            assert_eq!(said, expected, "{models} {streams}");
+            let seen = rig.provider.seen();
+            let second = seen[1].json()["messages"][0]["content"].clone();
+            assert_eq!(
+                second,
+                format!("Last: {expected}"),
+                "both steps are watched"
+            );
+        }
+    }
+    // Who calls the model itself does not call the route; who falls back still does.
+    let rig = Rig::new();
+    rig.put_app(vec![pinned(1, &document, &[])]);
+    let block = word(&["input"], "fool", &json!({"type": "block"}));
+    let watching = json!({"applies_to": {"models": ["small"]}, "rules": block});
+    install(&rig, "dev", policy("p", &watching));
+    let alone = json!({"model": "open/fake-large",
+        "messages": [{"role": "user", "content": "a fool"}]});
+    assert_eq!(rig.chat_json(&alone).await.0, 200);
+    assert_eq!(rig.ask("helper", "a fool").await.0, 400);
+    let replace = word(
+        &["output"],
+        "fake",
+        &json!({"type": "replace", "with": "real"}),
+    );
+    let watching = json!({"applies_to": {"models": ["small"]}, "rules": replace});
+    install(&rig, "dev", policy("p", &watching));
+    for _ in 0..3 {
+        rig.provider.next(Answer::status(503, "{}"));
+    }
+    let (status, answer) = rig.ask("helper", "hello").await;
+    assert_eq!(
+        (status, text_of(&answer)),
+        (200, "Hello from the real provider.")
+    );
+}
