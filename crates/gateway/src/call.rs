@@ -485,10 +485,11 @@ impl Call<'_> {
             // Nothing counts as said before it was let through, whoever goes away when.
             settler.meter.show_only();
         }
+        let sign_of_life = self.plan.limits.sign_of_life;
         match answer {
             Answer::Stream(stream) if watch.may_rewrite() => {
                 let asked = settler.record_mut().clone();
-                let source = Entire::new(stream.source, stream.held, watch, asked);
+                let source = Entire::new(stream.source, stream.held, watch, asked, sign_of_life);
                 Ok(Answer::Stream(Stream {
                     source: Source::Entire(Box::new(source)),
                     held: VecDeque::new(),
@@ -499,7 +500,7 @@ impl Call<'_> {
                 let wanted = &settler.record_mut().parameters;
                 let wanted = wanted.get("n").and_then(Value::as_u64).unwrap_or(1);
                 let wanted = usize::try_from(wanted).unwrap_or(1);
-                let source = Guarded::new(stream.source, stream.held, watch, wanted);
+                let source = Guarded::new(stream.source, stream.held, watch, wanted, sign_of_life);
                 Ok(Answer::Stream(Stream {
                     source: Source::Guarded(Box::new(source)),
                     held: VecDeque::new(),

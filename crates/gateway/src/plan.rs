@@ -291,6 +291,8 @@ pub struct Limits {
     pub private_tools: bool,
     /// How long a call may wait for a place in the queue of records before it is refused.
     pub admission_wait: Duration,
+    /// How often a stream whose text guards hold says that it lives.
+    pub sign_of_life: Duration,
 }
 
 impl Default for Limits {
@@ -305,6 +307,7 @@ impl Default for Limits {
             local_inputs: 2048,
             private_tools: false,
             admission_wait: Duration::from_secs(2),
+            sign_of_life: Duration::from_secs(10),
         }
     }
 }

@@ -8,13 +8,13 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use bytes::Bytes;
-use serde_json::{Map, Value, json};
-use tokio::time::{Instant, Sleep, sleep_until};
+use serde_json::{Value, json};
+use tokio::time::{Sleep, sleep_until};
 
 use super::Watch;
-use super::stream::{ENVELOPE, SIGN_OF_LIFE, checking, data_of, done};
+use super::saying::{Hearing, Saying, data_of};
 use crate::failure::Failure;
 use crate::meter::Meter;
 use crate::providers::Piece;
@@ -27,15 +27,11 @@ const CHUNK_CHARS: usize = 400;
 /// A source that is heard to its end before it is handed on.
 pub(crate) struct Entire {
     state: State,
-    /// What every chunk says beside its choices.
-    envelope: Map<String, Value>,
-    usage: Option<Value>,
-    ready: VecDeque<Piece>,
-    spoke_at: Instant,
+    saying: Saying,
 }
 
 enum State {
-    Hearing(Box<Hearing>),
+    Hearing(Box<Heard>),
     Checking {
         work: Pin<Box<dyn Future<Output = Checked> + Send>>,
         /// While somebody else is asked, nothing else wakes us.
@@ -45,12 +41,17 @@ enum State {
     Over,
 }
 
-struct Hearing {
-    inner: Source,
-    held: VecDeque<Piece>,
+struct Heard {
+    hearing: Hearing,
     watch: Watch,
     /// The call, as a second one would repeat it.
     asked: Record,
+}
+
+impl Heard {
+    fn provider(&self) -> &str {
+        self.asked.provider.as_deref().unwrap_or_default()
+    }
 }
 
 /// An answer that passed: as it is recorded, and as it is sent.
@@ -60,18 +61,21 @@ struct Checked {
 }
 
 impl Entire {
-    pub(crate) fn new(inner: Source, held: VecDeque<Piece>, watch: Watch, asked: Record) -> Self {
+    pub(crate) fn new(
+        source: Source,
+        held: VecDeque<Piece>,
+        watch: Watch,
+        asked: Record,
+        sign_of_life: Duration,
+    ) -> Self {
+        let hearing = Hearing::new(source, held);
         Self {
-            state: State::Hearing(Box::new(Hearing {
-                inner,
-                held,
+            state: State::Hearing(Box::new(Heard {
+                hearing,
                 watch,
                 asked,
             })),
-            envelope: Map::new(),
-            usage: None,
-            ready: VecDeque::new(),
-            spoke_at: Instant::now(),
+            saying: Saying::new(sign_of_life),
         }
     }
 
@@ -81,37 +85,34 @@ impl Entire {
         meter: &mut Meter,
     ) -> Poll<Option<Result<Piece, Failure>>> {
         loop {
-            if let Some(piece) = self.ready.pop_front() {
-                self.spoke_at = Instant::now();
+            if let Some(piece) = self.saying.next() {
                 return Poll::Ready(Some(Ok(piece)));
             }
             match &mut self.state {
                 State::Over => return Poll::Ready(None),
-                State::Hearing(hearing) => {
-                    let polled = match hearing.held.pop_front() {
-                        Some(piece) => Poll::Ready(Some(Ok(piece))),
-                        None => hearing.inner.poll_unmetered(cx, meter),
-                    };
-                    match polled {
-                        Poll::Pending => return Poll::Pending,
-                        Poll::Ready(Some(Err(failure))) => return Poll::Ready(Some(Err(failure))),
-                        Poll::Ready(Some(Ok(piece))) => self.heard(&piece, meter)?,
-                        // A source ends with a piece that says so, or with a failure.
-                        Poll::Ready(None) => self.state = State::Over,
+                State::Hearing(heard) => match heard.hearing.poll(cx, meter) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Some(Err(failure))) => return Poll::Ready(Some(Err(failure))),
+                    Poll::Ready(Some(Ok(piece))) => self.heard(&piece, meter)?,
+                    // A source ends with a piece that says so, or with a failure. Should one not,
+                    // what it said was not checked, and its end is no good one.
+                    Poll::Ready(None) => {
+                        let failure = Failure::died(heard.provider(), "ended its answer unsaid");
+                        self.state = State::Over;
+                        return Poll::Ready(Some(Err(failure)));
                     }
-                }
+                },
                 State::Checking { work, alive } => {
                     if let Poll::Ready(checked) = work.as_mut().poll(cx) {
                         meter.show_completion(&checked.shown);
                         self.state = State::Over;
                         self.say(&checked.sent);
-                        continue;
-                    }
-                    if alive.as_mut().poll(cx).is_pending() {
+                    } else if alive.as_mut().poll(cx).is_pending() {
                         return Poll::Pending;
+                    } else {
+                        self.saying.show_life();
+                        alive.as_mut().reset(self.saying.next_sign());
                     }
-                    alive.as_mut().reset(Instant::now() + SIGN_OF_LIFE);
-                    self.ready.push_back(checking());
                 }
             }
         }
@@ -119,40 +120,29 @@ impl Entire {
 
     fn heard(&mut self, piece: &Piece, meter: &Meter) -> Result<(), Failure> {
         for data in data_of(&piece.bytes) {
-            let Ok(mut chunk) = serde_json::from_slice::<Value>(&data) else {
-                continue;
-            };
-            for name in ENVELOPE {
-                if let Some(value) = chunk.get_mut(name) {
-                    self.envelope.insert((*name).to_owned(), value.take());
-                }
-            }
-            if let Some(usage) = chunk.get_mut("usage").filter(|usage| !usage.is_null()) {
-                self.usage = Some(usage.take());
+            if let Ok(mut chunk) = serde_json::from_slice::<Value>(&data) {
+                self.saying.heed(&mut chunk);
             }
         }
         if piece.last {
             return self.check(meter);
         }
-        if self.spoke_at.elapsed() >= SIGN_OF_LIFE {
-            self.ready.push_back(checking());
-        }
+        self.saying.show_life();
         Ok(())
     }
 
     /// The model has said everything.
     fn check(&mut self, meter: &Meter) -> Result<(), Failure> {
-        let State::Hearing(hearing) = std::mem::replace(&mut self.state, State::Over) else {
+        let State::Hearing(heard) = std::mem::replace(&mut self.state, State::Over) else {
             return Ok(());
         };
-        let Hearing {
-            mut watch, asked, ..
-        } = *hearing;
         if meter.is_cut() {
-            let name = asked.provider.clone().unwrap_or_default();
             let what = "sent a larger answer than guards can read";
-            return Err(Failure::garbage(&name, what));
+            return Err(Failure::garbage(heard.provider(), what));
         }
+        let Heard {
+            mut watch, asked, ..
+        } = *heard;
         let mut sent = json!({"choices": meter.made_choices()});
         let work = Box::pin(async move {
             watch.answer(&mut sent, &asked).await;
@@ -160,7 +150,7 @@ impl Entire {
             watch.restore(&mut sent);
             Checked { shown, sent }
         });
-        let alive = Box::pin(sleep_until(self.spoke_at + SIGN_OF_LIFE));
+        let alive = Box::pin(sleep_until(self.saying.next_sign()));
         self.state = State::Checking { work, alive };
         Ok(())
     }
@@ -170,32 +160,14 @@ impl Entire {
         for choice in answer["choices"].as_array().into_iter().flatten() {
             let index = &choice["index"];
             for delta in deltas(&choice["message"]) {
-                self.chunk(index, delta, &Value::Null);
+                let chunk = self.saying.chunk_of(index, delta, &Value::Null);
+                self.saying.say(&chunk, true);
             }
-            self.chunk(index, json!({}), &choice["finish_reason"]);
+            let finish = &choice["finish_reason"];
+            let chunk = self.saying.chunk_of(index, json!({}), finish);
+            self.saying.say(&chunk, true);
         }
-        if let Some(usage) = self.usage.take() {
-            let mut chunk = self.envelope.clone();
-            chunk.insert("choices".to_owned(), json!([]));
-            chunk.insert("usage".to_owned(), usage);
-            self.event(&Value::Object(chunk), false);
-        }
-        self.ready.push_back(done());
-    }
-
-    fn chunk(&mut self, index: &Value, delta: Value, finish: &Value) {
-        let mut chunk = self.envelope.clone();
-        let choices = json!([{"index": index, "delta": delta, "finish_reason": finish}]);
-        chunk.insert("choices".to_owned(), choices);
-        self.event(&Value::Object(chunk), true);
-    }
-
-    fn event(&mut self, chunk: &Value, real: bool) {
-        self.ready.push_back(Piece {
-            bytes: Bytes::from(format!("data: {chunk}\n\n")),
-            real,
-            last: false,
-        });
+        self.saying.say_end();
     }
 }
 

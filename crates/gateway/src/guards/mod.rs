@@ -18,6 +18,7 @@ mod entire;
 mod ground;
 mod instructions;
 mod run;
+mod saying;
 mod stream;
 mod text;
 mod values;

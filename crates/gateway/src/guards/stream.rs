@@ -12,7 +12,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use guard::{Answer, Point, QuestionId, Restore, Step, Vault};
@@ -20,17 +19,12 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::answer::form_of;
+use super::saying::{Hearing, Saying, data_of};
 use super::{Place, Refusal, Watch, lock};
 use crate::failure::Failure;
 use crate::meter::Meter;
 use crate::providers::Piece;
 use crate::relay::Source;
-use crate::sse::Splitter;
-
-/// While text is held, something is said this often, so that nobody on the way gives up.
-pub(super) const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
-/// A chunk is never larger than an event that was let in.
-const CHUNK_BYTES: usize = 64 << 20;
 
 /// What a choice says, by kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,40 +76,35 @@ struct ChoiceState {
 
 /// A source whose text passes guards.
 pub(crate) struct Guarded {
-    /// Gone once it ended or nobody needs it any more.
-    inner: Option<Source>,
-    /// Pieces of it that came before it was known that there is an answer.
-    held: VecDeque<Piece>,
+    hearing: Hearing,
+    saying: Saying,
     watch: Watch,
     /// How many choices were asked for.
     wanted: usize,
     lanes: BTreeMap<LaneKey, LaneState>,
     choices: BTreeMap<usize, ChoiceState>,
     asked: FuturesUnordered<Pin<Box<dyn Future<Output = Answered> + Send>>>,
-    /// What every chunk of this answer says beside its choices.
-    envelope: Map<String, Value>,
-    usage: Option<Value>,
     /// `[DONE]` was read and has not left.
     end: bool,
-    ready: VecDeque<Piece>,
-    spoke_at: Instant,
 }
 
 impl Guarded {
-    pub(crate) fn new(inner: Source, held: VecDeque<Piece>, watch: Watch, wanted: usize) -> Self {
+    pub(crate) fn new(
+        source: Source,
+        held: VecDeque<Piece>,
+        watch: Watch,
+        wanted: usize,
+        sign_of_life: Duration,
+    ) -> Self {
         Self {
-            inner: Some(inner),
-            held,
+            hearing: Hearing::new(source, held),
+            saying: Saying::new(sign_of_life),
             watch,
             wanted: wanted.max(1),
             lanes: BTreeMap::new(),
             choices: BTreeMap::new(),
             asked: FuturesUnordered::new(),
-            envelope: Map::new(),
-            usage: None,
             end: false,
-            ready: VecDeque::new(),
-            spoke_at: Instant::now(),
         }
     }
 
@@ -126,13 +115,7 @@ impl Guarded {
     ) -> Poll<Option<Result<Piece, Failure>>> {
         meter.show_only();
         loop {
-            if let Some(piece) = self.held.pop_front() {
-                self.read(&piece.bytes);
-                self.flush(meter);
-                continue;
-            }
-            if let Some(piece) = self.ready.pop_front() {
-                self.spoke_at = Instant::now();
+            if let Some(piece) = self.saying.next() {
                 return Poll::Ready(Some(Ok(piece)));
             }
             if let Poll::Ready(Some((key, link, question, answer))) = self.asked.poll_next_unpin(cx)
@@ -141,33 +124,26 @@ impl Guarded {
                 self.flush(meter);
                 continue;
             }
-            let Some(inner) = &mut self.inner else {
-                if self.asked.is_empty() {
-                    return Poll::Ready(None);
-                }
-                return Poll::Pending;
-            };
-            match inner.poll_unmetered(cx, meter) {
+            if self.hearing.is_over() {
+                return match self.asked.is_empty() {
+                    true => Poll::Ready(None),
+                    false => Poll::Pending,
+                };
+            }
+            match self.hearing.poll(cx, meter) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Err(failure))) => return Poll::Ready(Some(Err(failure))),
                 Poll::Ready(Some(Ok(piece))) => {
                     self.read(&piece.bytes);
                     self.flush(meter);
-                    self.show_life();
+                    self.saying.show_life();
                 }
                 Poll::Ready(None) => {
-                    self.inner = None;
+                    self.hearing.stop();
                     self.finish_all();
                     self.flush(meter);
                 }
             }
-        }
-    }
-
-    /// Text is held for long while the provider speaks: say that the call lives.
-    fn show_life(&mut self) {
-        if self.ready.is_empty() && self.spoke_at.elapsed() >= SIGN_OF_LIFE {
-            self.ready.push_back(checking());
         }
     }
 
@@ -186,14 +162,7 @@ impl Guarded {
     }
 
     fn chunk(&mut self, mut chunk: Value) {
-        for name in ENVELOPE {
-            if let Some(value) = chunk.get_mut(name) {
-                self.envelope.insert((*name).to_owned(), value.take());
-            }
-        }
-        if let Some(usage) = chunk.get_mut("usage").filter(|usage| !usage.is_null()) {
-            self.usage = Some(usage.take());
-        }
+        self.saying.heed(&mut chunk);
         let choices = chunk.get_mut("choices").and_then(Value::as_array_mut);
         for choice in choices.into_iter().flatten() {
             let index = usize_of(&choice["index"]);
@@ -406,10 +375,9 @@ impl Guarded {
         }
         let refused = |choice: &ChoiceState| choice.over && choice.refusal.is_some();
         let needless = self.choices.len() >= self.wanted && self.choices.values().all(refused);
-        if needless && !self.end && self.inner.is_some() {
+        if needless && !self.end && !self.hearing.is_over() {
             // Nobody will read the rest.
-            self.inner = None;
-            self.held.clear();
+            self.hearing.stop();
             self.end = true;
         }
         let all_over = self.asked.is_empty() || needless;
@@ -418,26 +386,8 @@ impl Guarded {
             if needless {
                 self.asked.clear();
             }
-            self.say_end();
+            self.saying.say_end();
         }
-    }
-
-    fn say_end(&mut self) {
-        if let Some(usage) = self.usage.take() {
-            let mut chunk = self.envelope.clone();
-            chunk.insert("choices".to_owned(), json!([]));
-            chunk.insert("usage".to_owned(), usage);
-            self.say(&Value::Object(chunk), false);
-        }
-        self.ready.push_back(done());
-    }
-
-    fn say(&mut self, chunk: &Value, real: bool) {
-        self.ready.push_back(Piece {
-            bytes: format!("data: {chunk}\n\n").into(),
-            real,
-            last: false,
-        });
     }
 
     fn flush_choice(&mut self, index: usize, meter: &mut Meter) {
@@ -479,21 +429,15 @@ impl Guarded {
         }
         choice.over |= !finish.is_null();
         if !shown.is_empty() || !finish.is_null() {
-            meter.show(&self.chunk_of(index, shown, &finish));
+            let shown = shown.into_value();
+            meter.show(&self.saying.chunk_of(&json!(index), shown, &finish));
         }
         if !sent.is_empty() || !finish.is_null() {
             let real = sent.is_real() || !finish.is_null();
-            let chunk = self.chunk_of(index, sent, &finish);
-            self.say(&chunk, real);
+            let sent = sent.into_value();
+            let chunk = self.saying.chunk_of(&json!(index), sent, &finish);
+            self.saying.say(&chunk, real);
         }
-    }
-
-    fn chunk_of(&self, index: usize, delta: Delta, finish: &Value) -> Value {
-        let mut chunk = self.envelope.clone();
-        let delta = delta.into_value();
-        let choices = json!([{"index": index, "delta": delta, "finish_reason": finish}]);
-        chunk.insert("choices".to_owned(), choices);
-        Value::Object(chunk)
     }
 
     /// Whether some lane of this choice came to its end by a rule, the chain after it included.
@@ -504,45 +448,6 @@ impl Guarded {
         lanes.any(|(_, state)| state.done)
     }
 }
-
-/// The data of events that were understood before.
-pub(super) fn data_of(bytes: &[u8]) -> Vec<Bytes> {
-    let mut splitter = Splitter::new(CHUNK_BYTES);
-    splitter.push(bytes);
-    let mut all = Vec::new();
-    while let Ok(Some(event)) = splitter.next_event() {
-        all.extend(event.data);
-    }
-    all
-}
-
-/// Says to everybody on the way that the call lives.
-pub(super) fn checking() -> Piece {
-    Piece {
-        bytes: Bytes::from_static(b": checking\n\n"),
-        real: false,
-        last: false,
-    }
-}
-
-/// The good end.
-pub(super) fn done() -> Piece {
-    Piece {
-        bytes: Bytes::from_static(b"data: [DONE]\n\n"),
-        real: false,
-        last: true,
-    }
-}
-
-/// What every chunk of an answer repeats and no text of the model stands in.
-pub(super) const ENVELOPE: &[&str] = &[
-    "id",
-    "object",
-    "created",
-    "model",
-    "system_fingerprint",
-    "service_tier",
-];
 
 fn usize_of(value: &Value) -> usize {
     value

@@ -1,6 +1,7 @@
 //! Guards around calls: what goes up, what comes down, whole and in any pieces.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::Digest;
 use gateway::{GuardPolicies, GuardPolicy, Record, RecordKind};
@@ -694,4 +695,35 @@ async fn examples_of_topics_are_embedded_once() {
         asked.push(embedded.map(|it| it.input.len()).collect::<Vec<_>>());
     }
     assert_eq!(asked, [vec![2, 1], vec![1]]);
+}
+
+/// While a second answer is awaited the stream says that it lives, and nothing else.
+#[tokio::test]
+async fn a_stream_whose_answer_is_made_again_says_that_it_lives() {
+    let action = json!({"type": "rewrite", "instruction": "Say it without the word."});
+    let rig = Rig::with(|provider| {
+        provider.timeouts.headers = Duration::from_millis(400);
+        provider.retry.attempts = 1;
+    });
+    rig.set_plan(|plan| plan.limits.sign_of_life = Duration::from_millis(20));
+    let rules = word(&["output"], "fool", &action);
+    let document = json!({"applies_to": {"everything": true}, "rules": rules});
+    install(&rig, "dev", policy("safe", &document));
+    rig.provider.next(said_in(&["You are", " a fo", "ol."]));
+    let stalls = Answer::faulty(Fault::StallBeforeHeaders);
+    rig.provider.when("Say it without", stalls);
+    let request = streamed(ask("who am I?")).to_string();
+    let (_, text) = rig.chat_text(request).await;
+    let (waiting, said) = text.split_once("data:").unwrap();
+    assert!(waiting.matches(": checking\n\n").count() >= 2, "{text}");
+    assert_eq!(
+        waiting.replace(": checking\n\n", ""),
+        "",
+        "no text leaves before"
+    );
+    assert!(
+        said.contains("content_filter") && !said.contains("fool"),
+        "{said}"
+    );
+    assert!(said.ends_with("[DONE]\n\n"), "{said}");
 }

@@ -346,6 +346,7 @@ pub async fn find(
         ))
         .code("policy_not_found")
     })?;
+    // What is no policy has no lists, and `compile_with` refuses it next, with its places.
     let policy = Policy::read(&found.content).unwrap_or_default();
     let lists = words::resolve(catalog, scope.project, &policy).await?;
     let lists = lists.into_iter().map(|(name, (_, list))| (name, list));
