@@ -417,16 +417,7 @@ impl Watch {
                 _ => continue,
             };
             for (field, text) in texts_of(message, at) {
-                let place = Place {
-                    point,
-                    field: &field,
-                };
-                let scanned = self.scan(place, text).await;
-                if let Some(refusal) = scanned.ended {
-                    return Err(refused(&refusal, &field));
-                }
-                edited |= scanned.text != *text;
-                *text = scanned.text;
+                edited |= self.field(point, &field, text).await?;
             }
         }
         Ok(edited)
@@ -466,18 +457,25 @@ impl Watch {
                 error.param = Some(field);
                 return Err(error.into());
             };
-            let place = Place {
-                point: Point::Input,
-                field: &field,
-            };
-            let scanned = self.scan(place, text).await;
-            if let Some(refusal) = scanned.ended {
-                return Err(refused(&refusal, &field));
-            }
-            edited |= scanned.text != *text;
-            *text = scanned.text;
+            edited |= self.field(Point::Input, &field, text).await?;
         }
         Ok(edited)
+    }
+
+    /// Scans one text of the caller's in its place; true says that it was changed.
+    async fn field(
+        &mut self,
+        point: Point,
+        field: &str,
+        text: &mut String,
+    ) -> Result<bool, Failure> {
+        let scanned = self.scan(Place { point, field }, text).await;
+        if let Some(refusal) = scanned.ended {
+            return Err(refused(&refusal, field));
+        }
+        let is_edited = scanned.text != *text;
+        *text = scanned.text;
+        Ok(is_edited)
     }
 
     /// A mark for this call, where some rule looks for one: who repeats it has read the
