@@ -108,6 +108,51 @@ for (const lang of ["en", "ja"]) {
       await eventually(async () => (await server.call("/api/v1/datasets/guard-reviews")).status === 200, "the dataset");
     });
 
+    test("a word list is pasted, tried, put in force and named by a rule", async () => {
+      const { page } = person;
+      const [list, pasted, text] = lang === "ja" ? ["競合/社名", "ゼノン商事、玄武物産", "ｾﾞﾉﾝ商事と玄武物産"] : ["rivals", "Globex, Initech", "GLOBEX and Initech"];
+      await page.goto(`${server.url}/default/guards`);
+      await page.getByRole("link", { name: t("words-title") }).first().click();
+      await page.getByRole("link", { name: t("words-new") }).first().click();
+      await page.fill("#f-name", list);
+      await page.locator("summary", { hasText: t("words-more") }).click();
+      await page.fill("#f-more", pasted);
+      await page.getByRole("button", { name: t("words-merge") }).click();
+      await page.waitForFunction(() => document.querySelector("#f-entries")?.value.split("\n").length === 2);
+      await page.fill("#f-text", text);
+      await page.locator('button[value="check"]').click();
+      await page.locator("mark.guard-mark").nth(1).waitFor();
+      await look(person, "words", lang);
+      await page.locator('button.primary[value="save"]').click();
+      await page.waitForURL(/words\/edit\?name=/);
+      await page.getByRole("button", { name: t("prompts-move-button") }).click();
+      await page.locator(".side-row .badge", { hasText: "production" }).waitFor();
+      await page.goto(`${server.url}/default/guards/edit?name=${encodeURIComponent(policy)}`);
+      await page.locator("summary", { hasText: t("guards-add") }).click();
+      await page.fill("#f-r_name", "rivals");
+      await page.selectOption("#f-r_check", "words");
+      await page.selectOption("#f-r_list", `words:${list}@production`);
+      await page.locator('button[value="add"]').click();
+      await page.fill("#f-text", text);
+      await page.locator('button[value="check"]').click();
+      await page.locator("#result mark.guard-mark").nth(1).waitFor();
+      await page.locator('button.primary[value="save"]').click();
+      await page.waitForURL(/guards\/edit\?name=/);
+      await page.goto(`${server.url}/default/guards/words`);
+      await page.getByRole("link", { name: policy }).waitFor();
+    });
+
+    test("an app's form chooses it, and says what watches anyway", async () => {
+      const { page } = person;
+      await page.goto(`${server.url}/default/apps/edit?start=answer`);
+      await page.locator("summary", { hasText: t("appedit-guards") }).click();
+      await page.getByText(t("apps-guards-all", { label: "production" })).waitFor();
+      await page.getByLabel(policy, { exact: true }).selectOption(`guard:${policy}@production`);
+      await look(person, "app", lang);
+      await page.getByRole("button", { name: "JSON", exact: true }).click();
+      await page.locator(".cm-content", { hasText: `guard:${policy}@production` }).waitFor();
+    });
+
     test("the dataset has the text, measures the rule, and teaches a classifier", async () => {
       const { page } = person;
       const { json } = await server.call("/api/v1/datasets/guard-reviews/examples");

@@ -194,9 +194,14 @@ const APP = encodeURIComponent("案内/天気");
 
 /** A policy with every way of acting. */
 async function guard(server) {
+  const list = (name, content) => server.call(`/api/v1/catalog/words/${encodeURIComponent(name)}/versions`, { content });
+  await list("競合/社名", { description: "Names of competitors 競合の社名", language: "ja", fold: "loose", entries: Array.from({ length: 40 }, (_, n) => `ゼノン商事第${n}営業所`) });
+  await list("brands", { entries: ["<b>Acme</b>", "Globex"] });
+  await server.call(`/api/v1/catalog/words/${encodeURIComponent("競合/社名")}/pointers/production`, { version: 1 }, "PUT");
   const rules = [
     { name: "個人情報", at: ["input", "tool_result"], check: { type: "pii" }, action: { type: "redact", reversible: true } },
     { name: "attacks", at: ["input", "retrieved"], check: { type: "injection" }, action: { type: "block" }, on_failure: "closed" },
+    { name: "competitors", at: ["output"], check: { type: "words", list: "words:競合/社名@production" }, action: { type: "replace", with: "…" } },
     { name: "tone", at: ["output"], shadow: true, check: { type: "judge", rubric: "How rude it is.", model: "acme/echo" }, action: { type: "flag" }, deadline_ms: 1500 },
   ];
   const content = { description: "What stays here.", applies_to: { models: ["acme/none"] }, rules };
@@ -261,6 +266,10 @@ const pages = [
   ["guards", () => [full, "/guards"]],
   ["guard-editor-new", () => [full, "/guards/edit"]],
   ["guard-editor", () => [full, "/guards/edit?name=safe"]],
+  ["words-empty", () => [empty, "/guards/words"]],
+  ["words", () => [full, "/guards/words"]],
+  ["words-new", () => [full, "/guards/words/edit"]],
+  ["words-editor", () => [full, `/guards/words/edit?name=${encodeURIComponent("競合/社名")}`]],
   ["guard-finds-empty", () => [empty, "/guards/finds"]],
   ["guard-finds", () => [full, "/guards/finds"]],
   ["guard-finds-none", () => [full, "/guards/finds?rule=nothing"]],

@@ -13,6 +13,7 @@ const whole = {
   description: "all of it",
   inputs: { type: "object", properties: { city: { type: "string", default: "London" } }, required: ["city"] },
   models: { main: ["openai/a", "local/b"] },
+  guards: ["guard:safe/input@production", "guard:b@2"],
   tools: { weather: { type: "http", description: "x", method: "POST", url: "https://example.com/{place}", headers: { accept: "json" }, credential: "env:MEGURI_TOOL_W", credential_header: "x-key", parameters: { type: "object" }, timeout_ms: 500, dry: { t: 1 } } },
   steps: [
     { id: "who", type: "prompt", prompt: "prompt:geo/who@production", variables: { country: "inputs.city" }, model: "main", parameters: { temperature: 0 }, when: "true", after: ["w"] },

@@ -11,7 +11,7 @@ import { InputTable } from "../editor/inputs.js";
 import { Field } from "../prompts/field.js";
 import { Fold, Icon, IconButton, JsonArea } from "../prompts/parts.js";
 import { draw, saveApp } from "./api.js";
-import { jsonTokens, newTool, offers, write, type AppModel, type Route, type Tool } from "./model.js";
+import { jsonTokens, newTool, offers, reference, write, type AppModel, type Route, type Tool } from "./model.js";
 import { Graph, Pairs, Section, Text, Wrong } from "./parts.js";
 import { change, createState, problemsAt, readable, takeText, token, type Props, type State } from "./state.js";
 import { StepList } from "./steps.js";
@@ -152,6 +152,7 @@ function Form({ s }: { s: State }) {
     <Models s={s} model={model} />
     <Section title={t("appedit-steps")} count={model.steps.length} id="ap-steps"><StepList s={s} steps={model.steps} path="" /></Section>
     <Tools s={s} model={model} />
+    <Guards s={s} model={model} />
     <Section title={t("appedit-output")}>
       <div class="bar-form">
         <div class="field"><label for="ap/output/type">{t("appedit-output-type")}</label><select class="select" id="ap/output/type" value={model.output.type} onChange={(e) => { const type = e.currentTarget.value; change(s, () => { model.output.type = type; }); }}><option value="text">{t("appedit-output-text")}</option><option value="json">JSON</option></select></div>
@@ -189,6 +190,36 @@ function Models({ s, model }: { s: State; model: AppModel }) {
       <Wrong s={s} path="/models" below={false} />
       <div><button class="btn small" type="button" onClick={add}><Icon name="plus" />{t("appedit-add-route")}</button></div>
     </Section>
+  );
+}
+
+/** Policies by name and label, and those that watch the app's calls without being named. */
+function Guards({ s, model }: { s: State; model: AppModel }) {
+  const { t, props } = s;
+  const lost = model.guards.map((one) => reference(one).name).filter((name) => !props.guards.some((policy) => policy.name === name));
+  const rows = [...props.guards, ...lost.map((name) => ({ name, labels: [], anyway: [] }))];
+  const row = ({ name, labels, anyway }: Props["guards"][number], at: number) => {
+    const index = model.guards.findIndex((one) => reference(one).name === name);
+    const value = model.guards[index] ?? "";
+    const options = [...new Set([value, ...[...labels, "latest"].map((label) => `guard:${name}@${label}`)].filter((one) => one !== ""))];
+    const choose = (chosen: string) => change(s, () => { model.guards.splice(index < 0 ? model.guards.length : index, index < 0 ? 0 : 1, ...(chosen ? [chosen] : [])); });
+    const watching = anyway.filter((one) => one.app === null || one.app === s.name.value);
+    const bad = index >= 0 && problemsAt(s, `/guards/${index}`).length > 0;
+    return (
+      <div class="ap-guard" key={name}>
+        <label class="mono" for={`ap-guard-${at}`}>{name}</label>
+        <select class="select" id={`ap-guard-${at}`} value={value} {...(bad ? { "aria-invalid": "true" as const } : {})} onChange={(e) => choose(e.currentTarget.value)}><option value="">{t("appedit-guards-not")}</option>{options.map((one) => <option key={one} value={one}>{one}</option>)}</select>
+        {watching.map((one) => <p class="hint" key={one.text}>{t("appedit-guards-anyway")} {one.text}</p>)}
+        {index >= 0 && <Wrong s={s} path={`/guards/${index}`} />}
+      </div>
+    );
+  };
+  return (
+    <Fold title={t("appedit-guards")} count={model.guards.length ? String(model.guards.length) : ""} open={model.guards.length > 0}>
+      <p class="muted small">{t(rows.length ? "appedit-guards-text" : "appedit-guards-none")}</p>
+      {rows.map(row)}
+      <Wrong s={s} path="/guards" below={false} />
+    </Fold>
   );
 }
 

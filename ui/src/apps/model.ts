@@ -28,7 +28,7 @@ export interface Step {
   rest: JsonObject;
 }
 export interface AppModel {
-  description: string; inputs: JsonObject | undefined; models: Route[]; tools: Tool[]; steps: Step[];
+  description: string; inputs: JsonObject | undefined; models: Route[]; guards: string[]; tools: Tool[]; steps: Step[];
   output: { type: string; value: string }; rest: JsonObject;
 }
 
@@ -81,12 +81,12 @@ function readTool([name, value]: [string, unknown]): Tool {
 }
 
 export function read(document: unknown): AppModel {
-  const { description, inputs, models, tools, steps, output, ...rest } = object(document);
+  const { description, inputs, models, guards, tools, steps, output, ...rest } = object(document);
   const out = object(output);
   return {
     description: text(description), inputs: inputs === undefined ? undefined : object(inputs), rest,
     models: Object.entries(object(models)).map(([name, routes]) => ({ name, models: texts(routes) })),
-    tools: Object.entries(object(tools)).map(readTool), steps: list(steps).map(readStep),
+    guards: texts(guards), tools: Object.entries(object(tools)).map(readTool), steps: list(steps).map(readStep),
     output: { type: text(out["type"]) || "text", value: text(out["value"]) },
   };
 }
@@ -132,7 +132,7 @@ export function write(model: AppModel): JsonObject {
   return {
     ...said({
       description: model.description, inputs: model.inputs,
-      models: named(model.models, (route) => route.models.filter((one) => one !== "")),
+      models: named(model.models, (route) => route.models.filter((one) => one !== "")), guards: model.guards,
       tools: named(model.tools, writeTool),
     }),
     steps: model.steps.map(writeStep),
@@ -170,9 +170,9 @@ export function offers(model: AppModel, path: string): string[] {
   return inLoop ? ["item", "index", ...found] : found;
 }
 
-/** `prompt:NAME@SELECTOR` in its two parts. */
+/** `prompt:NAME@SELECTOR`, or another kind's, in its two parts. */
 export function reference(value: string): { name: string; selector: string } {
-  const body = value.replace(/^prompt:/, "");
+  const body = value.replace(/^[a-z_]+:/, "");
   const at = body.lastIndexOf("@");
   return at < 0 ? { name: body, selector: "production" } : { name: body.slice(0, at), selector: body.slice(at + 1) };
 }

@@ -15,6 +15,8 @@ export interface Props {
   message: string;
   untouched: boolean;
   prompts: string[];
+  /** The project's policies; what each watches without being named, here or only in the app of that name. */
+  guards: { name: string; labels: string[]; anyway: { text: string; app: string | null }[] }[];
   models: Model[];
   i18n: Words;
 }

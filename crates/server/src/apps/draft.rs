@@ -150,7 +150,7 @@ async fn whole(response: http::Response<GatewayBody>) -> Value {
 }
 
 /// The policies that a draft refers to, as they point now.
-async fn guards_of(
+pub(super) async fn guards_of(
     app: &App,
     scope: Scope,
     document: &AppDocument,
@@ -168,8 +168,7 @@ async fn guards_of(
             .await?
             .ok_or_else(|| unresolved(&text, &path))?;
         let (number, digest) = (version.version.number, version.version.digest);
-        let blobs = app.catalog.blobs(scope.project);
-        let known = crate::guards::know(&version.content, blobs.as_ref());
+        let known = crate::guards::know_now(&app.catalog, scope.project, &version.content).await?;
         let policy = crate::guards::policy(name, number, digest, Some(&known));
         found.insert(text, Arc::new(policy));
     }

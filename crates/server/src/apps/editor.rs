@@ -11,8 +11,7 @@ use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use db::PageRequest;
-use db::catalog::{NameFilter, Selector};
+use db::catalog::Selector;
 use gateway::AppDocument;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -28,9 +27,6 @@ use crate::extract::{Form, Json, Query};
 use crate::http::{Access, RequestContext, Route};
 use crate::setup::form_errors;
 use crate::ui::{PageContext, redirect};
-
-/// Prompts that the picker offers; others are typed.
-const PROMPTS_OFFERED: u32 = 200;
 
 pub(super) fn routes() -> Vec<Route> {
     let write = Access::Needs(Permission::WriteCatalog);
@@ -60,7 +56,7 @@ struct Draft {
     message: String,
     #[serde(default)]
     action: String,
-    /// `in.NAME`: the inputs to try it with.
+    /// `in.NAME`: the inputs to try it with; `guard.NAME`: what is chosen of a policy.
     #[serde(flatten)]
     inputs: BTreeMap<String, String>,
 }
@@ -153,8 +149,15 @@ async fn unresolved(app: &App, identity: &Identity, content: &Value) -> Result<V
     let Ok(document) = AppDocument::parse(content) else {
         return Ok(Vec::new());
     };
-    match super::draft::prompts_of(app, identity.scope(), &document).await {
-        Ok(_) => Ok(Vec::new()),
+    let scope = identity.scope();
+    let resolved = async {
+        super::draft::prompts_of(app, scope, &document).await?;
+        super::draft::guards_of(app, scope, &document)
+            .await
+            .map(drop)
+    };
+    match resolved.await {
+        Ok(()) => Ok(Vec::new()),
         Err(error) if error.status == StatusCode::BAD_REQUEST => {
             let at = error.at.clone().unwrap_or_default();
             Ok(vec![db::Problem::new(at, error.message)])
@@ -192,8 +195,10 @@ async fn render_edit(
     let is_refused = outcome.errors.is_some() || !problems.is_empty();
     let is_new = draft.base.is_none();
     let href = (!is_new).then(|| show_href(page, &draft.name));
+    let offers = crate::guards::offers(app, page, identity.scope()).await?;
+    let guards = guard_controls(&content, &offers);
     let view = json!({
-        "props": props(app, identity, draft, start.is_some()).await?,
+        "props": props(app, identity, draft, start.is_some(), offers).await?, "guards": guards,
         "is_new": is_new, "name": draft.name, "href": href, "base": draft.base,
         "starts": if is_new && start.is_some() { start_links(page, start) } else { Vec::new() },
         "document": draft.document, "message": draft.message, "problems": problems,
@@ -212,30 +217,98 @@ async fn render_edit(
 }
 
 /// What the island starts with.
-async fn props(app: &App, identity: &Identity, draft: &Draft, is_untouched: bool) -> Result<Value> {
-    let request = PageRequest {
-        cursor: None,
-        limit: PROMPTS_OFFERED,
-    };
-    let prompts = app
-        .catalog
-        .list_names(
-            identity.scope(),
-            crate::prompts::KIND,
-            &NameFilter::default(),
-            &request,
-        )
-        .await?;
-    let prompts: Vec<&str> = prompts
-        .items
-        .iter()
-        .map(|listed| listed.latest.name.as_str())
-        .collect();
+async fn props(
+    app: &App,
+    identity: &Identity,
+    draft: &Draft,
+    is_untouched: bool,
+    guards: Vec<Value>,
+) -> Result<Value> {
+    let (scope, kind) = (identity.scope(), crate::prompts::KIND);
+    let prompts = crate::catalog::offered_names(&app.catalog, scope, kind).await?;
     Ok(json!({
         "name": draft.name, "base": draft.base, "document": draft.document, "message": draft.message,
         "untouched": draft.base.is_some() || is_untouched, "prompts": prompts,
-        "models": crate::playground::chat_models(app, identity),
+        "guards": guards, "models": crate::playground::chat_models(app, identity),
     }))
+}
+
+/// What stands before a policy's name in the name of its control.
+const GUARD_FIELD: &str = "guard.";
+/// The hidden field with what was chosen when the page was drawn.
+const GUARDS_WERE: &str = "guards_were";
+
+/// The policies that a document names.
+fn named_guards(content: &Value) -> Vec<&str> {
+    let named = content["guards"].as_array().into_iter().flatten();
+    named.filter_map(Value::as_str).collect()
+}
+
+/// `guard:NAME@SELECTOR` without its ends.
+fn name_of(reference: &str) -> &str {
+    let name = reference.strip_prefix("guard:").unwrap_or(reference);
+    name.rsplit_once('@').map_or(name, |(name, _)| name)
+}
+
+/// One control per policy: those of the project, and those that only the document names.
+fn guard_controls(content: &Value, offers: &[Value]) -> Vec<Value> {
+    let named = named_guards(content);
+    let control = |name: &str, labels: &[&str], anyway: &Value| {
+        let value = named.iter().find(|reference| name_of(reference) == name);
+        let own = value.map(|value| (*value).to_owned());
+        let mut options: Vec<String> = labels
+            .iter()
+            .chain([&"latest"])
+            .map(|label| format!("guard:{name}@{label}"))
+            .collect();
+        if let Some(own) = own
+            && !options.contains(&own)
+        {
+            options.insert(0, own);
+        }
+        json!({"name": name, "value": value, "options": options, "anyway": anyway})
+    };
+    let mut controls: Vec<Value> = offers
+        .iter()
+        .map(|offer| {
+            let labels = offer["labels"].as_array().into_iter().flatten();
+            let labels: Vec<&str> = labels.filter_map(Value::as_str).collect();
+            let name = offer["name"].as_str().unwrap_or_default();
+            control(name, &labels, &offer["anyway"])
+        })
+        .collect();
+    let is_offered = |name: &str| offers.iter().any(|offer| offer["name"] == name);
+    for name in named.iter().map(|reference| name_of(reference)) {
+        if !is_offered(name) {
+            controls.push(control(name, &[], &json!([])));
+        }
+    }
+    controls
+}
+
+/// Puts what was chosen of policies into the document. Where nothing was chosen anew the
+/// document's own word holds, which somebody may have typed.
+fn choose_guards(content: &mut Value, typed: &BTreeMap<String, String>) -> bool {
+    let Some(were) = typed.get(GUARDS_WERE) else {
+        return false;
+    };
+    let chosen: Vec<&str> = typed
+        .iter()
+        .filter(|(field, reference)| field.starts_with(GUARD_FIELD) && !reference.is_empty())
+        .map(|(_, reference)| reference.as_str())
+        .collect();
+    let mut were: Vec<&str> = were.split_whitespace().collect();
+    let mut sorted = chosen.clone();
+    were.sort_unstable();
+    sorted.sort_unstable();
+    let Some(document) = content.as_object_mut().filter(|_| were != sorted) else {
+        return false;
+    };
+    match chosen.is_empty() {
+        true => document.remove("guards"),
+        false => document.insert("guards".to_owned(), json!(chosen)),
+    };
+    true
 }
 
 /// One control per input, filled with what was typed before.
@@ -307,13 +380,16 @@ async fn submit(
     Form(mut draft): Form<Draft>,
 ) -> Result<Response> {
     draft.document = draft.document.replace("\r\n", "\n");
-    let content: Value = match serde_json::from_str(&draft.document) {
+    let mut content: Value = match serde_json::from_str(&draft.document) {
         Ok(content) => content,
         Err(error) => {
             let problem = db::Problem::new("", error.to_string());
             return refuse(&app, &page, &identity, &draft, vec![problem]).await;
         }
     };
+    if choose_guards(&mut content, &draft.inputs) {
+        draft.document = pretty(&content);
+    }
     if let Err(problems) = (super::kind().validate)(&content) {
         return refuse(&app, &page, &identity, &draft, problems).await;
     }

@@ -9,12 +9,15 @@ pub(crate) mod rows;
 
 use std::str::FromStr as _;
 
-use db::catalog::{CatalogError, Label, Name};
-use db::{MoveOutcome, MoveRequest, Pointer, Scope, Selector};
+use base::Cursor;
+use db::catalog::{CatalogError, Document, Label, Listed, Name, NameFilter};
+use db::{Catalog, MoveOutcome, MoveRequest, PageRequest, Pointer, Scope, Selector};
+use serde::Deserialize;
 
 use crate::app::App;
 use crate::error::{AppError, Result};
 use crate::http::Route;
+use crate::traces::encode;
 
 /// The API; each kind's pages are in its own folder.
 pub fn routes() -> Vec<Route> {
@@ -52,6 +55,82 @@ pub fn parse_label(text: &str) -> Result<Label> {
 pub fn parse_selector(text: &str) -> Result<Selector> {
     text.parse()
         .map_err(|problem: db::Problem| AppError::invalid(problem.message).at("version"))
+}
+
+/// Names that a form offers; others are typed.
+const OFFERED: u32 = 200;
+
+/// The first names of a kind, for a choice in a form.
+///
+/// # Errors
+/// The database cannot be read.
+pub(crate) async fn offered_names(
+    catalog: &Catalog,
+    scope: Scope,
+    kind: &str,
+) -> Result<Vec<String>> {
+    let page = PageRequest {
+        cursor: None,
+        limit: OFFERED,
+    };
+    let found = catalog
+        .list_names(scope, kind, &NameFilter::default(), &page)
+        .await?;
+    let names = found.items.into_iter();
+    Ok(names.map(|one| one.latest.name.to_string()).collect())
+}
+
+/// Where a list goes on.
+#[derive(Deserialize)]
+pub(crate) struct ListQuery {
+    cursor: Option<String>,
+}
+
+/// One page of a list: names of a kind, with their newest documents.
+pub(crate) struct Latest {
+    /// By name.
+    pub(crate) rows: Vec<(Listed, Document)>,
+    next: Option<Cursor>,
+}
+
+impl Latest {
+    /// Where the list at this path goes on.
+    pub(crate) fn next_href(&self, path: &str) -> Option<String> {
+        let next = self.next.as_ref()?;
+        Some(format!("{path}?cursor={}", encode(next.as_str())))
+    }
+}
+
+/// Reads one page of a list, at most so many rows of it.
+///
+/// # Errors
+/// The cursor is none; the database cannot be read.
+pub(crate) async fn latest(
+    catalog: &Catalog,
+    scope: Scope,
+    kind: &str,
+    query: ListQuery,
+    most: u32,
+) -> Result<Latest> {
+    let page = PageRequest {
+        cursor: query.cursor.map(Cursor::from_client),
+        limit: most,
+    };
+    let names = catalog
+        .list_names(scope, kind, &NameFilter::default(), &page)
+        .await?;
+    let mut rows = Vec::new();
+    for listed in names.items {
+        let name = &listed.latest.name;
+        let found = catalog
+            .version(scope, kind, name, &Selector::Latest)
+            .await?;
+        rows.extend(found.map(|found| (listed, found)));
+    }
+    Ok(Latest {
+        rows,
+        next: names.next,
+    })
 }
 
 impl From<CatalogError> for AppError {

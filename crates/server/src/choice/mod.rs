@@ -424,17 +424,5 @@ async fn names(app: &App, project: ProjectId, kind: &str) -> Result<Vec<String>>
         project,
         actor: db::Actor::System,
     };
-    let page = db::PageRequest {
-        cursor: None,
-        limit: 200,
-    };
-    let found = app
-        .catalog
-        .list_names(scope, kind, &db::NameFilter::default(), &page)
-        .await?;
-    Ok(found
-        .items
-        .into_iter()
-        .map(|one| one.latest.name.to_string())
-        .collect())
+    crate::catalog::offered_names(&app.catalog, scope, kind).await
 }

@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use base::Cursor;
+use db::NewVersion;
 use db::catalog::Selector;
-use db::{NameFilter, NewVersion, PageRequest};
 use gateway::{LocalKind, LocalModels};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -15,6 +14,7 @@ use serde_json::{Map, Value, json};
 use super::{EvaluatorDocument, LIBRARY};
 use crate::app::App;
 use crate::auth::{Identity, Permission};
+use crate::catalog::{self, ListQuery};
 use crate::error::{AppError, Result};
 use crate::extract::{Form, Query};
 use crate::http::{Access, Route};
@@ -56,34 +56,17 @@ fn edit_href(page: &PageContext, name: &str) -> String {
     format!("{}/evaluators/edit?name={}", page.root(), encode(name))
 }
 
-#[derive(Deserialize)]
-struct ListQuery {
-    cursor: Option<String>,
-}
-
 async fn list(
     State(app): State<App>,
     page: PageContext,
     identity: Identity,
     Query(query): Query<ListQuery>,
 ) -> Result<Response> {
-    let request = PageRequest {
-        cursor: query.cursor.map(Cursor::from_client),
-        limit: ROWS,
-    };
     let scope = identity.scope();
-    let names = app
-        .catalog
-        .list_names(scope, super::KIND, &NameFilter::default(), &request)
-        .await?;
+    let latest = catalog::latest(&app.catalog, scope, super::KIND, query, ROWS).await?;
     let mut rows = Vec::new();
-    for listed in names.items {
+    for (listed, found) in &latest.rows {
         let name = &listed.latest.name;
-        let found = app
-            .catalog
-            .version(scope, super::KIND, name, &Selector::Latest)
-            .await?;
-        let Some(found) = found else { continue };
         let document = EvaluatorDocument::parse(&found.content).ok();
         rows.push(json!({
             "name": name, "href": edit_href(&page, name.as_str()), "version": found.version.number,
@@ -93,13 +76,7 @@ async fn list(
             "at": found.version.created_at,
         }));
     }
-    let next_href = names.next.map(|cursor| {
-        format!(
-            "{}/evaluators?cursor={}",
-            page.root(),
-            encode(cursor.as_str())
-        )
-    });
+    let next_href = latest.next_href(&format!("{}/evaluators", page.root()));
     let view = json!({"rows": rows, "pager": {"prev_href": null, "next_href": next_href}});
     page.render("evaluators/list.html", view).await
 }

@@ -10,9 +10,12 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use gateway::{CallContext, Plan, Principal};
 use guard::{
-    Answer, Check, Compiled, Context, Policy, Question, QuestionId, Scanned, Stream, Tier,
+    Answer, Check, Compiled, Context, OnFailure, Policy, Question, QuestionId, Scanned, Stream,
+    Tier, WordList,
 };
+use serde::Serialize;
 
+use super::Ready;
 use super::check::{self, Piece, Timing};
 use crate::app::App;
 use crate::auth::Identity;
@@ -83,14 +86,50 @@ impl Asker {
 
 /// Whether a policy has rules that only a model can answer.
 pub(super) fn asks(policy: &Policy) -> bool {
+    policy.rules.iter().any(|rule| asks_model(&rule.check))
+}
+
+fn asks_model(check: &Check) -> bool {
     let is_model = |tier: &Tier| matches!(tier, Tier::Embedding | Tier::Judge);
-    policy.rules.iter().any(|rule| match &rule.check {
+    match check {
         Check::Topics { .. } | Check::Grounded { .. } | Check::Judge { .. } => true,
         Check::Injection { tiers, .. } | Check::Toxicity { tiers, .. } => {
             tiers.iter().any(is_model)
         }
         _ => false,
-    })
+    }
+}
+
+/// A rule that cannot look, or not with all its tiers, where no server is asked.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Unasked {
+    /// The rule's name.
+    pub rule: String,
+    /// What is missing.
+    pub why: String,
+    /// What holds instead: `open` lets texts pass, `closed` takes all of them for found.
+    pub on_failure: OnFailure,
+}
+
+/// The rules of a policy that nobody can be asked for without a server.
+pub fn unasked(ready: &Ready) -> Vec<Unasked> {
+    let why = |check: &Check| match check {
+        Check::Words {
+            list: WordList::Named(name),
+            ..
+        } if ready.resources.lost.contains(name) => Some(format!("the list {name} is missing")),
+        check if asks_model(check) => Some("there is no model to ask here".to_owned()),
+        _ => None,
+    };
+    let rules = ready.policy.rules.iter();
+    let found = rules.filter_map(|rule| {
+        Some(Unasked {
+            rule: rule.name.clone(),
+            why: why(&rule.check)?,
+            on_failure: rule.on_failure,
+        })
+    });
+    found.collect()
 }
 
 /// Scans a text and asks what only a model can tell. Rules run where they may block; answers are

@@ -25,7 +25,7 @@ const BOTTOM: f64 = 24.0;
 pub(super) fn view(page: &PageContext, measured: &Measured) -> Value {
     json!({
         "rule": measured.rule, "figures": report(page, &measured.report),
-        "curve": measured.curve.as_ref().map(curve),
+        "curve": measured.curve.as_ref().map(curve), "unchecked": measured.unchecked,
     })
 }
 

@@ -6,8 +6,6 @@ use std::collections::BTreeMap;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use db::PageRequest;
-use db::catalog::NameFilter;
 use guard::classify::Task;
 use http::header;
 use serde::Deserialize;
@@ -22,16 +20,16 @@ use super::verdict::{self, Verdict};
 use super::{KIND, form, labelled, measure};
 use crate::app::App;
 use crate::auth::{Identity, Permission};
+use crate::catalog::offered_names;
 use crate::error::Result;
 use crate::extract::{Form, Query};
 use crate::http::{Access, Route};
 use crate::traces::encode;
+use crate::ui::form::{Fields, typed};
 use crate::ui::{PageContext, redirect};
 
 /// Rows of a page.
 const ROWS: usize = 25;
-/// Names that the fields for a policy and a dataset offer.
-const NAMES: u32 = 200;
 /// Times that the page offers, in the words of its address.
 const TIMES: [&str; 4] = ["24h", "7d", "30d", "90d"];
 /// What was done, as the page's filter offers it.
@@ -71,14 +69,9 @@ pub(super) fn routes() -> Vec<Route> {
     ]
 }
 
-type Fields = BTreeMap<String, String>;
-
 /// What a form or an address says; a field that was left empty says nothing.
 fn wanted(fields: &Fields) -> Wanted {
-    let get = |name: &str| {
-        let value = fields.get(name).map(|value| value.trim().to_owned());
-        value.filter(|value| !value.is_empty())
-    };
+    let get = |name: &str| typed(fields, name).map(str::to_owned);
     Wanted {
         from: get("from"),
         to: get("to"),
@@ -176,18 +169,7 @@ async fn options(
     identity: &Identity,
     values: &BTreeMap<&str, &str>,
 ) -> Result<Value> {
-    let names = |kind: &'static str| async move {
-        let request = PageRequest {
-            cursor: None,
-            limit: NAMES,
-        };
-        let found = app
-            .catalog
-            .list_names(identity.scope(), kind, &NameFilter::default(), &request)
-            .await?;
-        let names = found.items.into_iter().map(|one| one.latest.name);
-        Ok::<Vec<String>, crate::error::AppError>(names.map(|name| name.to_string()).collect())
-    };
+    let scope = identity.scope();
     let any = || json!({"value": "", "label": page.t("guards-any")});
     let words = |words: &[&str], prefix: &str| -> Vec<Value> {
         let word = |word: &&str| {
@@ -198,7 +180,7 @@ async fn options(
             .chain(words.iter().map(word))
             .collect()
     };
-    let policies = names(KIND).await?;
+    let policies = offered_names(&app.catalog, scope, KIND).await?;
     let mut policy_options = vec![any()];
     policy_options.extend(
         policies
@@ -221,7 +203,7 @@ async fn options(
         times.push(json!({"value": values["from"], "label": page.t("guards-time-other")}));
     }
     let datasets = match identity.role.allows(Permission::WriteDatasets) {
-        true => names(crate::datasets::KIND).await?,
+        true => offered_names(&app.catalog, scope, crate::datasets::KIND).await?,
         false => Vec::new(),
     };
     Ok(json!({

@@ -1,9 +1,10 @@
 //! The form that adds a rule to a policy: fields as they are typed, to the rule's JSON. What is
 //! wrong in it is said by the policy's own check, with its place.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Map, Value, json};
+
+use super::words;
+use crate::ui::form::{Fields, typed};
 
 /// What a rule can look for, in the order of the form.
 pub(super) const CHECKS: [&str; 18] = [
@@ -37,10 +38,11 @@ pub(super) const POINTS: [&str; 5] = [
     "tool_result",
 ];
 /// Fields of text.
-pub(super) const FIELDS: [&str; 9] = [
+pub(super) const FIELDS: [&str; 10] = [
     "r_name",
     "r_check",
     "r_values",
+    "r_list",
     "r_number",
     "r_threshold",
     "r_model",
@@ -59,10 +61,8 @@ pub(super) const TICKS: [&str; 7] = [
     "r_reversible",
 ];
 
-type Fields = BTreeMap<String, String>;
-
 fn get<'a>(form: &'a Fields, name: &str) -> &'a str {
-    form.get(name).map(|value| value.trim()).unwrap_or_default()
+    typed(form, name).unwrap_or_default()
 }
 
 /// The rule that the fields say.
@@ -104,6 +104,16 @@ fn number(text: &str) -> Value {
         .unwrap_or_else(|| json!(text))
 }
 
+/// A list that was chosen, or whose reference was typed; else the typed words.
+fn words_or_list(form: &Fields, lines: &[&str]) -> Value {
+    let is_reference = |text: &str| text.starts_with(&format!("{}:", words::KIND));
+    match (typed(form, "r_list"), lines) {
+        (Some(reference), _) => json!(reference),
+        (None, [one]) if is_reference(one) => json!(one),
+        _ => json!(lines),
+    }
+}
+
 fn check(kind: &str, form: &Fields) -> Value {
     let mut check = Map::new();
     check.insert("type".to_owned(), json!(kind));
@@ -113,7 +123,7 @@ fn check(kind: &str, form: &Fields) -> Value {
     let (values, lines) = (get(form, "r_values"), lines(form));
     match kind {
         "pii" | "secrets" if !lines.is_empty() => put("kinds", json!(lines)),
-        "words" => put("list", json!(lines)),
+        "words" => put("list", words_or_list(form, &lines)),
         "pattern" => put("pattern", json!(values)),
         "languages" | "links" => put("allow", json!(lines)),
         "topics" => {

@@ -5,6 +5,7 @@
 //! twice: by the policy as it is, which is what counts as found and what is timed, and by a copy
 //! that flags from the lowest score on, which gives the scores of curves and of areas under them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use db::Scope;
@@ -62,6 +63,10 @@ pub struct Measured {
     /// What other thresholds would give, for one rule with scores.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub curve: Option<Curve>,
+    /// How many texts each rule could not check and let pass, because nobody could be asked or
+    /// its word list is missing. The figures count them as not found.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unchecked: BTreeMap<String, usize>,
 }
 
 /// What each threshold of a rule would give.
@@ -115,7 +120,7 @@ fn at_most(items: Vec<Item>) -> Result<Vec<Item>> {
             let why = format!("{count} labelled texts are more than {MOST_TEXTS}");
             Err(AppError::invalid(why)
                 .code("too_many_texts")
-                .hint("take a sample, or use: meguri guard bench"))
+                .hint("take a sample, or use meguri guard bench on the data directory"))
         }
         _ => Ok(items),
     }
@@ -194,12 +199,12 @@ pub async fn measure(
     let mut measured = match asker.filter(|_| bench.asks) {
         Some(asker) => {
             let outcomes = bench.ask_all(&items, asker).await?;
-            bench.measured(&outcomes)
+            bench.measured(outcomes)
         }
         None => {
             check::off_thread(move || {
-                let outcomes: Vec<Outcome> = items.iter().map(|item| bench.one(item)).collect();
-                bench.measured(&outcomes)
+                let outcomes: Vec<Seen> = items.iter().map(|item| bench.one(item)).collect();
+                bench.measured(outcomes)
             })
             .await?
         }
@@ -256,21 +261,20 @@ impl Bench {
     }
 
     /// What comes of one text.
-    pub fn one(&self, item: &Item) -> Outcome {
+    pub fn one(&self, item: &Item) -> Seen {
         let piece = Piece::new(self.what.point, item.text.as_str());
         let context = Context::default();
         let (scanned, timing) = check::scan(&self.as_is, &piece, &context);
-        let found = scanned.findings.iter().any(is_found);
-        let findings = match &self.scoring {
-            Some(scoring) => check::scan(scoring, &piece, &context).0.findings,
-            None => scanned.findings,
-        };
-        outcome(item, found, &findings, timing)
+        let scored = self
+            .scoring
+            .as_ref()
+            .map(|scoring| check::scan(scoring, &piece, &context).0.findings);
+        seen(item, &scanned.findings, scored.as_deref(), timing)
     }
 
     /// The same for all texts, with models that are asked; the answers to one text's questions
     /// count for both readings of it.
-    async fn ask_all(&self, items: &[Item], asker: &Asker) -> Result<Vec<Outcome>> {
+    async fn ask_all(&self, items: &[Item], asker: &Asker) -> Result<Vec<Seen>> {
         if items.len() > MOST_ASKED {
             let why = format!(
                 "{} texts are more than {MOST_ASKED} for a policy that asks models",
@@ -293,46 +297,68 @@ impl Bench {
         Ok(outcomes)
     }
 
-    async fn ask_one(&self, item: &Item, asker: &Asker) -> Result<Outcome> {
+    async fn ask_one(&self, item: &Item, asker: &Asker) -> Result<Seen> {
         let piece = Piece::new(self.what.point, item.text.as_str());
         let (context, asker) = (Context::default(), asker.anew());
         let (scanned, timing) = asker::scan(&self.as_is, &piece, &context, &asker).await?;
-        let found = scanned.findings.iter().any(is_found);
-        let findings = match &self.scoring {
+        let scored = match &self.scoring {
             Some(scoring) => {
                 let (scanned, _) = asker::scan(scoring, &piece, &context, &asker).await?;
-                scanned.findings
+                Some(scanned.findings)
             }
-            None => scanned.findings,
+            None => None,
         };
-        Ok(outcome(item, found, &findings, timing))
+        Ok(seen(item, &scanned.findings, scored.as_deref(), timing))
     }
 
     /// The figures of what came of all texts.
-    pub fn measured(&self, outcomes: &[Outcome]) -> Measured {
-        let curve = self.threshold.map(|current| curve(outcomes, current));
+    pub fn measured(&self, seen: Vec<Seen>) -> Measured {
+        let mut unchecked = BTreeMap::new();
+        for rule in seen.iter().flat_map(|seen| &seen.unchecked) {
+            *unchecked.entry(rule.clone()).or_default() += 1;
+        }
+        let outcomes: Vec<Outcome> = seen.into_iter().map(|seen| seen.outcome).collect();
         Measured {
             policy: None,
             rule: self.what.rule.clone(),
-            report: bench::report(outcomes),
-            curve,
+            report: bench::report(&outcomes),
+            curve: self.threshold.map(|current| curve(&outcomes, current)),
+            unchecked,
         }
     }
 }
 
-fn outcome(item: &Item, found: bool, findings: &[Finding], timing: check::Timing) -> Outcome {
-    let score = findings
+/// What came of one text.
+pub struct Seen {
+    outcome: Outcome,
+    /// The rules that could not check it and let it pass.
+    unchecked: BTreeSet<String>,
+}
+
+/// What was found in a text as it is, and with which scores where the rules have any.
+fn seen(
+    item: &Item,
+    findings: &[Finding],
+    scored: Option<&[Finding]>,
+    timing: check::Timing,
+) -> Seen {
+    let score = scored
+        .unwrap_or(findings)
         .iter()
         .filter(|finding| is_found(finding))
         .map(|finding| finding.score)
         .fold(0.0, f32::max);
-    Outcome {
-        source: item.source.clone(),
-        language: item.language.clone(),
-        positive: item.label,
-        found,
-        score,
-        micros: Some(timing.total),
+    let unchecked = findings.iter().filter(|finding| !is_found(finding));
+    Seen {
+        unchecked: unchecked.map(|finding| finding.rule_name.clone()).collect(),
+        outcome: Outcome {
+            source: item.source.clone(),
+            language: item.language.clone(),
+            positive: item.label,
+            found: findings.iter().any(is_found),
+            score,
+            micros: Some(timing.total),
+        },
     }
 }
 

@@ -15,7 +15,11 @@
 //! | `train.rs` | classifiers that learn from reviewed texts |
 //! | `figures.rs`, `in_trace.rs` | guards on the overview and on the page of a trace |
 //! | `moderations.rs` | OpenAI's `/v1/moderations`, answered from policies |
-//! | `api.rs`, `pages.rs`, `form.rs` | JSON routes, pages, and the form that makes a rule |
+//! | `api.rs` | JSON routes |
+//! | `list_page.rs`, `editor.rs`, `editor_view.rs`, `form.rs` | the list of policies, the editor with its bench, and the form that makes a rule |
+//! | `words_page.rs` | the list and the editor of word lists |
+//! | `offers.rs` | policies as the editor of an app offers them |
+//! | `kept.rs` | versions and labels beside an editor |
 //!
 //! What a policy is and how it finds things is the crate `guard`; that calls are stopped or
 //! edited is the gateway's. A policy is a document of the catalog: what holds in an environment
@@ -24,25 +28,30 @@
 //! It is never skipped.
 
 mod api;
-mod asker;
+pub mod asker;
 pub mod check;
 mod classifiers;
 mod curve;
+mod editor;
+mod editor_view;
 mod figures;
 pub mod finds;
 mod finds_page;
 mod form;
 mod in_trace;
+mod kept;
 pub mod labelled;
+mod list_page;
 pub mod marks;
 pub mod measure;
 mod moderations;
-mod pages;
+mod offers;
 pub mod recorded;
 pub mod traffic;
 pub mod train;
 pub mod verdict;
 pub mod words;
+mod words_page;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read as _;
@@ -65,6 +74,7 @@ use crate::starts::Library;
 
 pub(crate) use figures::{Counts, Figures, figures};
 pub(crate) use in_trace::{InTrace, in_trace};
+pub(crate) use offers::offers;
 
 /// The catalog's word for policies.
 pub const KIND: &str = "guard";
@@ -83,7 +93,9 @@ pub fn routes() -> Vec<Route> {
     [
         api::routes(),
         moderations::routes(),
-        pages::routes(),
+        list_page::routes(),
+        editor::routes(),
+        words_page::routes(),
         finds_page::routes(),
         train::routes(),
     ]
@@ -202,14 +214,26 @@ pub fn compile(content: &Value) -> std::result::Result<Ready, Vec<Problem>> {
 /// # Errors
 /// Everything that is wrong with it, each with its place.
 pub async fn compile_in(catalog: &Catalog, scope: Scope, content: &Value) -> Result<Ready> {
-    let lists = match Policy::read(content) {
-        Ok(policy) => words::resolve(catalog, scope.project, &policy).await?,
-        Err(_) => BTreeMap::new(),
-    };
-    let lists = lists.into_iter().map(|(name, (_, list))| (name, list));
-    let blobs = catalog.blobs(scope.project);
-    let ready = compile_with(content, lists.collect(), blobs.as_ref());
+    let ready = try_compile_in(catalog, scope, content).await?;
     Ok(ready.map_err(CatalogError::Invalid)?)
+}
+
+/// The same, for callers that show what is wrong beside what was typed.
+async fn try_compile_in(
+    catalog: &Catalog,
+    scope: Scope,
+    content: &Value,
+) -> Result<std::result::Result<Ready, Vec<Problem>>> {
+    let lists = words::named_now(catalog, scope.project, content).await?;
+    let blobs = catalog.blobs(scope.project);
+    Ok(compile_with(content, lists, blobs.as_ref()))
+}
+
+/// Whether a policy names what only a project has: word lists, and classifiers that learned.
+pub fn needs_a_project(content: &Value) -> bool {
+    Policy::read(content).is_ok_and(|policy| {
+        policy.named_lists().next().is_some() || !classifiers::named(&policy).is_empty()
+    })
 }
 
 fn compile_with(
@@ -308,12 +332,19 @@ impl Found {
     /// # Errors
     /// 400: what is wrong with it.
     pub async fn inline(catalog: &Catalog, scope: Scope, content: &Value) -> Result<Self> {
-        Ok(Self {
+        compile_in(catalog, scope, content)
+            .await
+            .map(Self::nameless)
+    }
+
+    /// A policy that is kept nowhere.
+    pub fn nameless(ready: Ready) -> Self {
+        Self {
             name: String::new(),
             number: 0,
             digest: None,
-            ready: compile_in(catalog, scope, content).await?,
-        })
+            ready,
+        }
     }
 }
 
@@ -346,12 +377,8 @@ pub async fn find(
         ))
         .code("policy_not_found")
     })?;
-    // What is no policy has no lists, and `compile_with` refuses it next, with its places.
-    let policy = Policy::read(&found.content).unwrap_or_default();
-    let lists = words::resolve(catalog, scope.project, &policy).await?;
-    let lists = lists.into_iter().map(|(name, (_, list))| (name, list));
-    let blobs = catalog.blobs(scope.project);
-    let ready = compile_with(&found.content, lists.collect(), blobs.as_ref())
+    let ready = try_compile_in(catalog, scope, &found.content)
+        .await?
         .map_err(|problems| cannot_run(name, &problems))?;
     Ok(Found {
         name: name.to_string(),
@@ -469,6 +496,20 @@ pub(crate) fn policy(
 
 pub(crate) fn know(content: &Value, blobs: Option<&BlobStore>) -> Known {
     know_with(content, BTreeMap::new(), blobs)
+}
+
+/// The same with the word lists that its names mean now.
+///
+/// # Errors
+/// The database cannot be read.
+pub(crate) async fn know_now(
+    catalog: &Catalog,
+    project: ProjectId,
+    content: &Value,
+) -> anyhow::Result<Known> {
+    let lists = words::named_now(catalog, project, content).await?;
+    let blobs = catalog.blobs(project);
+    Ok(know_with(content, lists, blobs.as_ref()))
 }
 
 fn know_with(content: &Value, lists: BTreeMap<String, List>, blobs: Option<&BlobStore>) -> Known {

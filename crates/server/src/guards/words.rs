@@ -22,9 +22,11 @@ use crate::app::App;
 /// The catalog's word for word lists.
 pub const KIND: &str = "words";
 /// Entries of one list.
-const MOST_ENTRIES: usize = 50_000;
+pub(super) const MOST_ENTRIES: usize = 50_000;
 /// Characters of one entry.
-const MOST_CHARS: usize = 128;
+pub(super) const MOST_CHARS: usize = 128;
+/// Lists that a form offers.
+const OFFERED: u32 = 100;
 
 /// A list of words.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -86,8 +88,7 @@ impl WordsDocument {
             }
         }
         let code = &document.language;
-        let is_code = code.len() == 2 && code.bytes().all(|b| b.is_ascii_lowercase());
-        if !code.is_empty() && !is_code {
+        if !is_language(code) {
             let why = format!("{code:?} is no ISO 639-1 code, as en or ja");
             say("/language".to_owned(), why);
         }
@@ -107,6 +108,12 @@ impl WordsDocument {
             ..self
         }
     }
+}
+
+/// Whether a text is a language's code, or says nothing.
+pub(super) fn is_language(code: &str) -> bool {
+    let is_code = code.len() == 2 && code.bytes().all(|b| b.is_ascii_lowercase());
+    code.is_empty() || is_code
 }
 
 impl From<WordsDocument> for List {
@@ -164,6 +171,44 @@ pub async fn resolve(
         }
     }
     Ok(found)
+}
+
+/// The lists that a policy names and that can be had now, by what it calls them.
+///
+/// # Errors
+/// The database cannot be read.
+pub async fn named_now(
+    catalog: &Catalog,
+    project: ProjectId,
+    content: &Value,
+) -> anyhow::Result<BTreeMap<String, List>> {
+    let Ok(policy) = Policy::read(content) else {
+        return Ok(BTreeMap::new());
+    };
+    let lists = resolve(catalog, project, &policy).await?;
+    let lists = lists.into_iter().map(|(name, (_, list))| (name, list));
+    Ok(lists.collect())
+}
+
+/// The lists that a form offers, as rules name them: each under its labels, and as it is now.
+///
+/// # Errors
+/// The database cannot be read.
+pub(super) async fn offered(app: &App, scope: db::Scope) -> crate::error::Result<Vec<String>> {
+    let page = db::PageRequest {
+        cursor: None,
+        limit: OFFERED,
+    };
+    let filter = db::catalog::NameFilter::default();
+    let found = app.catalog.list_names(scope, KIND, &filter, &page).await?;
+    let references = found.items.iter().flat_map(|listed| {
+        let labels = listed.labels.iter().map(|(label, _)| label.as_str());
+        let name = &listed.latest.name;
+        labels
+            .chain(["latest"])
+            .map(move |selector| format!("{KIND}:{name}@{selector}"))
+    });
+    Ok(references.collect())
 }
 
 /// A policy that names lists, with what came of the lists that it was compiled with last.

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap};
 use axum::extract::State as Extracted;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use db::{NameFilter, PageRequest};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -25,8 +24,6 @@ use crate::ui::{PageContext, redirect};
 const ROWS: u32 = 50;
 /// Places of the form.
 const EVALUATORS: usize = 4;
-/// Names that a choice offers.
-const OFFERED: u32 = 200;
 /// What the form asks for, beside the evaluators.
 const FIELDS: [&str; 15] = [
     "prompt",
@@ -127,20 +124,9 @@ async fn new(
 
 /// Names of documents of a kind, for a choice.
 async fn names(app: &App, identity: &Identity, kind: &str) -> Result<Vec<Value>> {
-    let page = PageRequest {
-        cursor: None,
-        limit: OFFERED,
-    };
-    let filter = NameFilter::default();
-    let found = app
-        .catalog
-        .list_names(identity.scope(), kind, &filter, &page)
-        .await?;
+    let names = crate::catalog::offered_names(&app.catalog, identity.scope(), kind).await?;
     let option = |name: String| json!({"value": name, "label": name});
-    let names = found.items.into_iter();
-    Ok(names
-        .map(|one| option(one.latest.name.to_string()))
-        .collect())
+    Ok(names.into_iter().map(option).collect())
 }
 
 async fn render_new(

@@ -23,8 +23,6 @@ use crate::ui::{PageContext, redirect};
 const ITEMS: usize = 25;
 /// Characters of a text in a row.
 const PREVIEW_CHARS: usize = 140;
-/// Names that a choice offers.
-const OFFERED: u32 = 200;
 
 pub(super) fn routes() -> Vec<Route> {
     let read = Access::Needs(Permission::ReadReviews);
@@ -316,15 +314,5 @@ async fn revoke_guest(
 
 /// Names of documents of a kind, for a choice.
 pub(super) async fn names(app: &App, identity: &Identity, kind: &str) -> Result<Vec<String>> {
-    let page = db::PageRequest {
-        cursor: None,
-        limit: OFFERED,
-    };
-    let filter = db::NameFilter::default();
-    let found = app
-        .catalog
-        .list_names(identity.scope(), kind, &filter, &page)
-        .await?;
-    let names = found.items.into_iter();
-    Ok(names.map(|one| one.latest.name.to_string()).collect())
+    crate::catalog::offered_names(&app.catalog, identity.scope(), kind).await
 }

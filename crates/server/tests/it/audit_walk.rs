@@ -1259,6 +1259,15 @@ fn evaluations(walk: &Walk, place: &Place, program: &Client, browser: &Client) {
     let fields = [("name", "walked"), ("label", "dev"), ("version", "1")];
     let route = "POST /{project}/guards/labels";
     walk.form(One, route, browser, "/default/guards/labels", &fields);
+    let fields = [("name", "walked"), ("action", "save"), ("entries", "one")];
+    let route = "POST /{project}/guards/words/edit";
+    walk.form(One, route, browser, "/default/guards/words/edit", &fields);
+    let fields = [("name", "walked"), ("label", "dev"), ("version", "1")];
+    let route = "POST /{project}/guards/words/labels";
+    walk.form(One, route, browser, "/default/guards/words/labels", &fields);
+    let route = "POST /{project}/guards/words/delete";
+    let fields = [("name", "walked")];
+    walk.form(One, route, browser, "/default/guards/words/delete", &fields);
     judged_finds(walk, place, program, browser);
 
     let route = "POST /{project}/evaluators/edit";

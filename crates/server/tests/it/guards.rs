@@ -11,7 +11,8 @@ on_both_databases!(
     moderations_have_openais_shape,
     policies_are_measured_and_tried_on_calls,
     models_are_asked_by_checks_and_measurements,
-    pages_try_and_save_a_draft
+    pages_try_and_save_a_draft,
+    an_app_chooses_its_policies_in_its_form
 );
 
 fn save(client: &Client, name: &str, content: &Value) -> Reply {
@@ -498,6 +499,54 @@ fn pages_try_and_save_a_draft(place: Place) {
         list.contains("contact") && list.contains("mail, banned, tone"),
         "{list}"
     );
+}
+
+/// The form of an app without scripts: what is chosen goes into the document, and what was typed
+/// there stays where nothing was chosen anew.
+fn an_app_chooses_its_policies_in_its_form(place: Place) {
+    let place = place.add_fake().with_key("editor");
+    let live = place.start();
+    let browser = live.browser_of(&place.add_person("default", "editor"));
+    let mut policy = contact_policy();
+    policy["applies_to"] = json!({"apps": ["shop"], "models": ["fake/*"]});
+    assert_eq!(save(&live, "contact", &policy).status, 201);
+    let label = "/api/v1/catalog/guard/contact/pointers/production";
+    assert_eq!(live.put(label, &json!({"version": 1})).status, 200);
+    let app = json!({
+        "models": {"main": ["fake/m"]},
+        "steps": [{"id": "a", "type": "prompt", "prompt": {"messages": [{"role": "user", "content": "hi"}]}, "model": "main"}],
+    });
+    let edit = "/default/apps/edit";
+    let document = app.to_string();
+    let submit =
+        |fields: &[(&str, &str)]| browser.form(edit, &[fields, &[("name", "shop")]].concat());
+    let reference = "guard:contact@production";
+    let shown = submit(&[("action", "check"), ("document", &document)]).text();
+    for part in [
+        "production: calls of this app",
+        "production: calls of fake/*",
+        "guard:contact@latest",
+    ] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    let chosen = [("guards_were", ""), ("guard.contact", reference)];
+    let save_it = |chosen: &[(&str, &str)], document: &str| {
+        let reply = submit(&[chosen, &[("action", "save"), ("document", document)]].concat());
+        assert_eq!(reply.status, 303, "{reply:?}");
+        live.get("/api/v1/catalog/app/shop/versions/latest").json()["content"]["guards"].clone()
+    };
+    assert_eq!(save_it(&chosen, &document), json!([reference]));
+    // Typed into the JSON, with the control as it was drawn.
+    let mut typed = app.clone();
+    typed["guards"] = json!(["guard:contact@latest"]);
+    let typed = typed.to_string();
+    let drawn = [("guards_were", reference), ("guard.contact", reference)];
+    assert_eq!(save_it(&drawn, &typed), json!(["guard:contact@latest"]));
+    let none = [
+        ("guards_were", "guard:contact@latest"),
+        ("guard.contact", ""),
+    ];
+    assert_eq!(save_it(&none, &typed), Value::Null);
 }
 
 #[test]

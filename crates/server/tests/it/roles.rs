@@ -554,6 +554,19 @@ const EXPECTED: &[(&str, &str, &str)] = &[
         "admin editor product_owner",
     ),
     ("POST", "/{project}/guards/labels", "admin editor"),
+    (
+        "GET",
+        "/{project}/guards/words",
+        "admin editor product_owner auditor viewer",
+    ),
+    (
+        "GET",
+        "/{project}/guards/words/edit",
+        "admin editor product_owner auditor viewer",
+    ),
+    ("POST", "/{project}/guards/words/edit", "admin editor"),
+    ("POST", "/{project}/guards/words/labels", "admin editor"),
+    ("POST", "/{project}/guards/words/delete", "admin editor"),
     // Models' properties and choices.
     (
         "GET",

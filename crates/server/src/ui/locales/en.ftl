@@ -2708,3 +2708,55 @@ guards-taught-own = Our own attacks, never learned from: found
 guards-taught-own-false = Our own harmless texts, most of them traps: false alarms
 guards-taught-use = Use it
 guards-taught-use-text = Name it in a rule, in shadow first. The policy's version then says for ever which classifier ran.
+
+words-title = Word lists
+words-sub = Words that rules of policies name, kept in one place
+words-new = New list
+words-empty = No word list yet
+words-empty-text = A list holds names of competitors, insults, internal words or whatever else rules should find. Rules name it, so that whoever looks after the words never touches a policy.
+words-entries = Words
+words-language = Language
+words-language-hint = Two letters, such as en or ja
+words-bad-language = Two letters, such as en or ja.
+words-description = What it is for
+words-optional = Optional.
+words-used = Used by
+words-unused = No policy yet
+words-labels = Labels
+words-labels-none = No label points to a version. Rules name a list with a label, such as production; they follow when it moves.
+words-fold = How words are compared
+words-fold-rule = As the rule says
+words-fold-exact = Exactly as written
+words-fold-plain = Case, width and accents do not count
+words-fold-loose = Also l33t for leet, hiragana for katakana
+words-one-a-line = Words, one a line
+words-count = { $n } words of at most { $most }. Order and repetition mean nothing.
+words-more = Add words from elsewhere
+words-more-hint = Paste lines, a column of a spreadsheet, words between commas, or a JSON list.
+words-merge = Put into the list
+words-merged = { $n } words added; { $had } were there already. Not saved yet.
+words-none = There is no word.
+words-too-long = Longer than { $most } characters: line { $lines }.
+words-too-many = { $n } words are more than { $most }.
+words-reference = A rule names it so:
+words-try = Try the list
+words-found = { $n ->
+    [0] No word was found.
+    [one] One word was found.
+   *[other] { $n } words were found.
+}
+words-delete = Delete list
+words-delete-text = Policies that name it must let go of it first. Saving a list of the same name brings its versions back.
+words-deleted = { $name } was deleted.
+words-list = Word list
+words-list-hint = For words: the list's words instead of typed ones.
+guards-unchecked = The rule { $rule } could not check { $n } texts and let them pass. They count as not found.
+apps-guards-all = { $label }: all calls
+apps-guards-app = { $label }: calls of this app
+apps-guards-models = { $label }: calls of { $what }
+apps-guards-keys = { $label }: calls with some keys
+appedit-guards = Guards
+appedit-guards-text = Policies that belong to this app. Its releases pin them, so they change only with a release.
+appedit-guards-none = The project has no policy yet.
+appedit-guards-not = Not chosen
+appedit-guards-anyway = Watches without being chosen:
