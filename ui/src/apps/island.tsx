@@ -209,7 +209,7 @@ function Guards({ s, model }: { s: State; model: AppModel }) {
       <div class="ap-guard" key={name}>
         <label class="mono" for={`ap-guard-${at}`}>{name}</label>
         <select class="select" id={`ap-guard-${at}`} value={value} {...(bad ? { "aria-invalid": "true" as const } : {})} onChange={(e) => choose(e.currentTarget.value)}><option value="">{t("appedit-guards-not")}</option>{options.map((one) => <option key={one} value={one}>{one}</option>)}</select>
-        {watching.map((one) => <p class="hint" key={one.text}>{t("appedit-guards-anyway")} {one.text}</p>)}
+        {watching.map((one) => <p class="small muted" key={one.text}>{t("appedit-guards-anyway")} {one.text}</p>)}
         {index >= 0 && <Wrong s={s} path={`/guards/${index}`} />}
       </div>
     );

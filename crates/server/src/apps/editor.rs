@@ -289,9 +289,8 @@ fn guard_controls(content: &Value, offers: &[Value]) -> Vec<Value> {
 /// Puts what was chosen of policies into the document. Where nothing was chosen anew the
 /// document's own word holds, which somebody may have typed.
 fn choose_guards(content: &mut Value, typed: &BTreeMap<String, String>) -> bool {
-    let Some(were) = typed.get(GUARDS_WERE) else {
-        return false;
-    };
+    // An empty field reads like one that is not there.
+    let were = typed.get(GUARDS_WERE).map_or("", String::as_str);
     let chosen: Vec<&str> = typed
         .iter()
         .filter(|(field, reference)| field.starts_with(GUARD_FIELD) && !reference.is_empty())

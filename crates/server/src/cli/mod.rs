@@ -3,8 +3,8 @@
 //! found, 4 a gate failed.
 //!
 //! Commands work on the data directory, with or without a running server; a
-//! running one follows within a quarter of a second. Those about trees of files also
-//! work on a server elsewhere, with a key (`remote.rs`).
+//! running one follows within a quarter of a second. Those about trees of files, suites
+//! and guards also work on a server elsewhere, with a key (`remote.rs`).
 
 mod apply;
 mod audit;

@@ -1267,7 +1267,8 @@ fn evaluations(walk: &Walk, place: &Place, program: &Client, browser: &Client) {
     walk.form(One, route, browser, "/default/guards/words/labels", &fields);
     let route = "POST /{project}/guards/words/delete";
     let fields = [("name", "walked")];
-    walk.form(One, route, browser, "/default/guards/words/delete", &fields);
+    let delete = "/default/guards/words/delete";
+    walk.form(Several, route, browser, delete, &fields);
     judged_finds(walk, place, program, browser);
 
     let route = "POST /{project}/evaluators/edit";

@@ -2543,7 +2543,13 @@ guards-done = Done
 guards-nothing = Nothing was found.
 guards-tried = Tried on { $calls } calls: { $pass } unchanged, { $edited } edited, { $blocked } stopped.
 guards-tried-times = Per text { $p50 } µs, 99 of 100 below { $p99 } µs
-guards-tried-rule = { $n } finds in { $calls } calls
+guards-tried-rule = { $n ->
+    [one] { $n } find
+   *[other] { $n } finds
+} in { $calls ->
+    [one] { $calls } call
+   *[other] { $calls } calls
+}
 guards-check-pii = Personal data
 guards-check-secrets = Keys and secrets
 guards-check-words = Words
@@ -2759,4 +2765,4 @@ appedit-guards = Guards
 appedit-guards-text = Policies that belong to this app. Its releases pin them, so they change only with a release.
 appedit-guards-none = The project has no policy yet.
 appedit-guards-not = Not chosen
-appedit-guards-anyway = Watches without being chosen:
+appedit-guards-anyway = Watches without being chosen –

@@ -2688,4 +2688,4 @@ appedit-guards = ガード
 appedit-guards-text = このアプリ自身のポリシーです。リリースがバージョンを固定し、リリースを出すまで変わりません。
 appedit-guards-none = このプロジェクトにポリシーはまだありません。
 appedit-guards-not = 選択しない
-appedit-guards-anyway = 選択しなくても監視:
+appedit-guards-anyway = 選択しなくても監視 –
