@@ -135,7 +135,7 @@ for (const lang of ["en", "ja"]) {
       await page.locator('button[value="add"]').click();
       await page.fill("#f-text", text);
       await page.locator('button[value="check"]').click();
-      await page.locator("#result mark.guard-mark").nth(1).waitFor();
+      await page.locator("#result mark.guard-mark.mark-3").first().waitFor();
       await page.locator('button.primary[value="save"]').click();
       await page.waitForURL(/guards\/edit\?name=/);
       await page.goto(`${server.url}/default/guards/words`);
@@ -149,7 +149,7 @@ for (const lang of ["en", "ja"]) {
       await page.getByText(t("apps-guards-all", { label: "production" })).waitFor();
       await page.getByLabel(policy, { exact: true }).selectOption(`guard:${policy}@production`);
       await look(person, "app", lang);
-      await page.getByRole("button", { name: "JSON", exact: true }).click();
+      await page.getByRole("group", { name: t("appedit-view") }).getByRole("button", { name: "JSON" }).click();
       await page.locator(".cm-content", { hasText: `guard:${policy}@production` }).waitFor();
     });
 
