@@ -120,6 +120,11 @@ pub(crate) struct Likeness {
 }
 
 impl Likeness {
+    /// The vector of one of the others.
+    pub(crate) fn other(&self, at: usize) -> Option<&[f32]> {
+        self.others.get(at).map(Vec::as_slice)
+    }
+
     /// How alike the text is to the most alike of some of the others; 0 if to none.
     pub(crate) fn most(&self, of: std::ops::Range<usize>) -> f64 {
         let others = self.others.get(of).unwrap_or_default().iter();

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use base::{SpanId, TraceId};
 use bytes::Bytes;
-use guard::{Answer, PromptIndex, Question, QuestionId, Subject};
+use guard::classify::{Fused, PROBE, Task};
+use guard::{Answer, PromptIndex, Question, QuestionId, Subject, Tier};
 use serde_json::{Map, Value, json};
 
 use crate::Inner;
@@ -142,8 +143,8 @@ impl HostInner {
                 return self.held(model.as_deref(), question).await;
             }
             Subject::Topics { allow, deny } => self.topics(allow, deny, question).await,
-            Subject::Injection => self.score(INJECTION, None, question).await,
-            Subject::Toxicity => self.score(TOXICITY, None, question).await,
+            Subject::Injection => self.classify(Task::Injection, INJECTION, question).await,
+            Subject::Toxicity => self.classify(Task::Toxicity, TOXICITY, question).await,
         };
         score.map(Answer::Score)
     }
@@ -233,6 +234,25 @@ impl HostInner {
         let score = away.max(alike.most(allow.len()..examples.len()));
         #[expect(clippy::cast_possible_truncation, reason = "between 0 and 1")]
         Ok(score.clamp(0.0, 1.0) as f32)
+    }
+
+    /// What a judge says, or the network over embeddings where that tier is asked.
+    async fn classify(&self, task: Task, rubric: &str, question: &Question) -> Result<f32, String> {
+        if question.tier != Tier::Embedding {
+            return self.score(rubric, None, question).await;
+        }
+        let network = Fused::shipped(task)
+            .ok_or_else(|| format!("no network over embeddings looks for {} here", task.name()))?;
+        let passage = question.text.trim();
+        let alike = self.alike(&[PROBE.to_owned()], passage).await?;
+        let known = alike.other(0).is_some_and(|answer| network.knows(answer));
+        let score = network.score(passage, &alike.own).filter(|_| known);
+        score.ok_or_else(|| {
+            format!(
+                "the default embedding model is not {:?}, whose vectors the network reads",
+                network.embedder()
+            )
+        })
     }
 
     async fn alike(&self, others: &[String], own: &str) -> Result<Likeness, String> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use base::Digest;
 use gateway::{GuardPolicies, GuardPolicy, Record, RecordKind};
+use guard::classify::{Fused, Mlp, PROBE, Task};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use testkit::provider::{Answer, Fault};
@@ -359,6 +360,94 @@ async fn a_judge_decides_and_one_that_is_down_is_never_silent() {
         assert_eq!(finish == "content_filter", blocked, "{case}: {answer}");
         let silent = verdict.text == [r#"{"score": 0.1}"#];
         assert_eq!(records(&rig).1.is_none(), silent, "{case}");
+    }
+}
+
+/// A model that gives what the shipped network was made for, and other vectors that it finds
+/// something in or not.
+fn right_embedder(text: &str) -> Vec<f32> {
+    let network = Fused::shipped(Task::Toxicity).unwrap();
+    if text == PROBE {
+        let bytes = include_bytes!("../../../guard/models/toxicity-embedding.bin");
+        let header = Mlp::read(bytes).unwrap().header().clone();
+        return header.fusion.unwrap().answer;
+    }
+    let wanted = text.contains("idiot");
+    let inputs = (0..2 * 384).map(|at| {
+        let mut vector = vec![0.0; 384];
+        vector[at / 2] = if at % 2 == 0 { 1.0 } else { -1.0 };
+        vector
+    });
+    let mut fitting = inputs.filter(|it| (network.score(text, it).unwrap() >= 0.5) == wanted);
+    fitting.next().unwrap()
+}
+
+fn classified(check: &str, on_failure: &str) -> Value {
+    json!([{"name": "rude", "at": ["input"], "check": {"type": check, "tiers": ["embedding"]},
+        "action": {"type": "block"}, "on_failure": on_failure, "deadline_ms": 20_000}])
+}
+
+/// The tier `embedding` of `toxicity` asks the default embedding model and decides with the
+/// shipped network; another model, or a check without a network, is a failure that is written down.
+#[tokio::test]
+async fn a_network_over_embeddings_decides_where_its_model_is_there() {
+    type Embedder = Option<fn(&str) -> Vec<f32>>;
+    let right: Embedder = Some(right_embedder);
+    for (embedder, check, text, on_failure, blocked, why) in [
+        (
+            right,
+            "toxicity",
+            "You worthless idiot, get lost.",
+            "open",
+            true,
+            "scores",
+        ),
+        (right, "toxicity", "What a lovely hat.", "closed", false, ""),
+        (
+            None,
+            "toxicity",
+            "You worthless idiot, get lost.",
+            "open",
+            false,
+            "is not",
+        ),
+        (
+            None,
+            "toxicity",
+            "What a lovely hat.",
+            "closed",
+            true,
+            "is not",
+        ),
+        (
+            right,
+            "injection",
+            "You worthless idiot, get lost.",
+            "open",
+            false,
+            "no network",
+        ),
+        (
+            right,
+            "injection",
+            "You worthless idiot, get lost.",
+            "closed",
+            true,
+            "no network",
+        ),
+    ] {
+        let rig = embedder.map_or_else(Rig::new, Rig::embedding);
+        let document = json!({"applies_to": {"everything": true},
+            "rules": classified(check, on_failure)});
+        install(&rig, "dev", policy("safe", &document));
+        let (_, answer) = rig.chat_json(&ask(text)).await;
+        let case = format!("{check} {text} {on_failure}: {answer}");
+        let refused = answer["error"]["code"] == "guard_blocked";
+        assert_eq!(refused, blocked, "{case}");
+        let guard = records(&rig).1;
+        assert_eq!(guard.is_none(), why.is_empty(), "{case}");
+        let written = guard.map(|guard| format!("{guard:?}")).unwrap_or_default();
+        assert!(written.contains(why), "{case}: {written}");
     }
 }
 

@@ -59,6 +59,15 @@ impl Rig {
     }
 
     pub(crate) fn with(change: impl Fn(&mut Provider)) -> Self {
+        Self::made(change, vector)
+    }
+
+    /// With a local embedding model that gives these vectors.
+    pub(crate) fn embedding(vector: fn(&str) -> Vec<f32>) -> Self {
+        Self::made(|_| {}, vector)
+    }
+
+    fn made(change: impl Fn(&mut Provider), vector: fn(&str) -> Vec<f32>) -> Self {
         let provider = FakeProvider::start();
         let sink = Arc::new(Sink::default());
         let ids = Ids::new(Arc::new(SystemClock), Arc::new(SystemRandom));
@@ -69,7 +78,7 @@ impl Rig {
         let recorder = Arc::new(SinkRecorder(sink.clone()));
         let gateway = Gateway::new(
             egress,
-            Arc::new(Parrot),
+            Arc::new(Parrot { vector }),
             recorder,
             Arc::new(SystemClock),
             ids.clone(),
@@ -290,7 +299,9 @@ fn prices() -> PriceTable {
 }
 
 /// Local models that say again what they were told, word by word.
-pub(crate) struct Parrot;
+pub(crate) struct Parrot {
+    vector: fn(&str) -> Vec<f32>,
+}
 
 impl LocalModels for Parrot {
     fn list(&self) -> Vec<LocalModel> {
@@ -357,7 +368,8 @@ impl LocalModels for Parrot {
     }
 
     fn embed(&self, request: LocalEmbed) -> LocalEmbedding {
-        let vectors = request.inputs.iter().map(|text| vector(text)).collect();
+        let vectors = request.inputs.iter().map(|text| (self.vector)(text));
+        let vectors: Vec<Vec<f32>> = vectors.collect();
         Box::pin(async move {
             Ok(LocalEmbeddings {
                 input_tokens: 4,

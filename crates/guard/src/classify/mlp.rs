@@ -5,6 +5,7 @@ use base::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::file::{self, BadModel, Card, Task};
+use super::fused::Fusion;
 use super::math::{Rng, ln, sigmoid};
 
 /// Everything of an embedding classifier's file but the weights.
@@ -25,6 +26,9 @@ pub struct MlpHeader {
     pub hidden: usize,
     /// A score from here on is a finding.
     pub threshold: f32,
+    /// Set where it reads a linear classifier's logit behind the vector.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fusion: Option<Fusion>,
     /// What it was made of.
     pub card: Card,
 }
@@ -69,6 +73,8 @@ pub struct MlpOptions {
     pub decay: f32,
     /// Where the first weights and the order come from.
     pub seed: u64,
+    /// See [`MlpHeader::fusion`].
+    pub fusion: Option<Fusion>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -189,6 +195,7 @@ pub fn train_mlp(
         inputs,
         hidden: options.hidden,
         threshold,
+        fusion: options.fusion.clone(),
         card,
     };
     let bytes: Vec<u8> = net
@@ -279,12 +286,14 @@ impl Mlp {
 
     /// The score of an embedding, 0 to 1; nothing for a vector of another length.
     pub fn score(&self, vector: &[f32]) -> Option<f32> {
+        self.logit(vector).map(|logit| sigmoid(logit) as f32)
+    }
+
+    pub(super) fn logit(&self, vector: &[f32]) -> Option<f64> {
         let fits = vector.len() == self.net.inputs;
         fits.then(|| {
-            let logit = self
-                .net
-                .forward(vector, &mut Vec::with_capacity(self.net.hidden));
-            sigmoid(f64::from(logit)) as f32
+            let mut active = Vec::with_capacity(self.net.hidden);
+            f64::from(self.net.forward(vector, &mut active))
         })
     }
 }
@@ -325,6 +334,7 @@ mod tests {
             rate: 0.01,
             decay: 0.0,
             seed: 1,
+            fusion: None,
         }
     }
 
