@@ -206,7 +206,7 @@ class Figures:
 
     def quantiles(self, of: str) -> tuple[float, float]:
         values = [one for heard in self.heard for one in self.values(heard, of)]
-        return statistics.median(values), statistics.quantiles(values, n=100)[94]
+        return statistics.median(values), statistics.quantiles(values, n=100, method="inclusive")[94]
 
     @staticmethod
     def values(heard: Heard, of: str) -> list[float]:
