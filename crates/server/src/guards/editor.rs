@@ -106,6 +106,7 @@ async fn save(
     identity: Identity,
     Form(mut fields): Form<Fields>,
 ) -> Result<Response> {
+    form::take_watched(&mut fields);
     let action = get(&fields, "action").to_owned();
     let mut document = match document_of(&fields) {
         Ok(document) => document,
@@ -235,8 +236,9 @@ async fn try_text(
     State(app): State<App>,
     page: PageContext,
     identity: Identity,
-    Form(fields): Form<Fields>,
+    Form(mut fields): Form<Fields>,
 ) -> Result<Response> {
+    form::take_watched(&mut fields);
     let found = match draft(&app, &identity, &fields).await? {
         Ok(found) => found,
         Err(problems) => return refuse(&app, &page, &identity, &fields, problems).await,
@@ -262,8 +264,9 @@ async fn try_calls(
     State(app): State<App>,
     page: PageContext,
     identity: Identity,
-    Form(fields): Form<Fields>,
+    Form(mut fields): Form<Fields>,
 ) -> Result<Response> {
+    form::take_watched(&mut fields);
     identity.require(Permission::ReadTraces)?;
     let found = match draft(&app, &identity, &fields).await? {
         Ok(found) => found,
@@ -282,8 +285,9 @@ async fn measure_draft(
     State(app): State<App>,
     page: PageContext,
     identity: Identity,
-    Form(fields): Form<Fields>,
+    Form(mut fields): Form<Fields>,
 ) -> Result<Response> {
+    form::take_watched(&mut fields);
     let found = match draft(&app, &identity, &fields).await? {
         Ok(found) => found,
         Err(problems) => return refuse(&app, &page, &identity, &fields, problems).await,

@@ -46,6 +46,9 @@ pub(super) async fn render(
     fields: &Fields,
     drawing: Drawing,
 ) -> Result<Response> {
+    let mut shown = fields.clone();
+    form::show_watched(&mut shown);
+    let fields = &shown;
     let document = document_of(fields).ok();
     let policy = document
         .as_ref()

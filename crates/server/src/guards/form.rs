@@ -1,5 +1,5 @@
-//! The form that adds a rule to a policy: fields as they are typed, to the rule's JSON. What is
-//! wrong in it is said by the policy's own check, with its place.
+//! The fields that stand beside a policy's JSON: those that add a rule, and those that say which
+//! calls it watches. What is wrong in them is said by the policy's own check, with its place.
 
 use serde_json::{Map, Value, json};
 
@@ -38,7 +38,11 @@ pub(super) const POINTS: [&str; 5] = [
     "tool_result",
 ];
 /// Fields of text.
-pub(super) const FIELDS: [&str; 10] = [
+pub(super) const FIELDS: [&str; 14] = [
+    "g_was",
+    "g_apps",
+    "g_models",
+    "g_keys",
     "r_name",
     "r_check",
     "r_values",
@@ -51,7 +55,8 @@ pub(super) const FIELDS: [&str; 10] = [
     "r_on_failure",
 ];
 /// Fields that are ticked.
-pub(super) const TICKS: [&str; 7] = [
+pub(super) const TICKS: [&str; 8] = [
+    "g_everything",
     "r_at_input",
     "r_at_output",
     "r_at_retrieved",
@@ -63,6 +68,69 @@ pub(super) const TICKS: [&str; 7] = [
 
 fn get<'a>(form: &'a Fields, name: &str) -> &'a str {
     typed(form, name).unwrap_or_default()
+}
+
+/// Lists of `applies_to`, each a field of names with commas between them.
+const WATCHED: [&str; 3] = ["apps", "models", "keys"];
+
+/// Which calls are watched, as the fields say.
+fn watched(form: &Fields) -> Map<String, Value> {
+    let mut watched = Map::new();
+    if form.contains_key("g_everything") {
+        watched.insert("everything".to_owned(), json!(true));
+    }
+    for list in WATCHED {
+        let names = get(form, &format!("g_{list}")).split([',', '、']);
+        let names: Vec<&str> = names.map(str::trim).filter(|it| !it.is_empty()).collect();
+        if !names.is_empty() {
+            watched.insert(list.to_owned(), json!(names));
+        }
+    }
+    watched
+}
+
+fn typed_document(form: &Fields) -> Option<Map<String, Value>> {
+    let document = serde_json::from_str(get(form, "document")).ok()?;
+    match document {
+        Value::Object(document) => Some(document),
+        _ => None,
+    }
+}
+
+/// Puts into the typed document which calls are watched, if these fields were shown and changed:
+/// who changed the JSON instead keeps that.
+pub(super) fn take_watched(form: &mut Fields) {
+    let now = watched(form);
+    let said = json!(now).to_string();
+    let changed = form.get("g_was").is_some_and(|was| *was != said);
+    let Some(mut document) = typed_document(form).filter(|_| changed) else {
+        return;
+    };
+    match now.is_empty() {
+        true => document.remove("applies_to"),
+        false => document.insert("applies_to".to_owned(), Value::Object(now)),
+    };
+    let document = serde_json::to_string_pretty(&document).unwrap_or_default();
+    form.insert("document".to_owned(), document);
+}
+
+/// Fills these fields from the document; as they were typed where it cannot be read.
+pub(super) fn show_watched(form: &mut Fields) {
+    let Some(document) = typed_document(form) else {
+        return;
+    };
+    let to = document.get("applies_to").unwrap_or(&Value::Null);
+    form.remove("g_everything");
+    if to["everything"] == true {
+        form.insert("g_everything".to_owned(), "on".to_owned());
+    }
+    for list in WATCHED {
+        let names = to[list].as_array().into_iter().flatten();
+        let names: Vec<&str> = names.filter_map(Value::as_str).collect();
+        form.insert(format!("g_{list}"), names.join(", "));
+    }
+    let was = json!(watched(form)).to_string();
+    form.insert("g_was".to_owned(), was);
 }
 
 /// The rule that the fields say.

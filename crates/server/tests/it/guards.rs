@@ -442,6 +442,30 @@ fn pages_try_and_save_a_draft(place: Place) {
         "{}",
         shown.text()
     );
+    // Which calls it watches is said beside the JSON, and the JSON counts where only that changed.
+    let watch = [
+        ("action", "check"),
+        ("g_was", "{}"),
+        ("g_everything", "on"),
+        ("g_models", "acme/*, cheap"),
+    ];
+    let path = "/default/guards/check";
+    let shown = browser
+        .form(path, &[fields.as_slice(), &watch].concat())
+        .text();
+    for part in [
+        "&quot;everything&quot;: true",
+        "&quot;cheap&quot;",
+        "value=\"acme&#x2f;*, cheap\"",
+        "name=\"g_everything\" checked",
+    ] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    let same = [("action", "check"), ("g_was", "{}")];
+    let shown = browser
+        .form(path, &[fields.as_slice(), &same].concat())
+        .text();
+    assert!(!shown.contains("&quot;applies_to&quot;"), "{shown}");
     let saved = browser.form(
         "/default/guards/edit",
         &[fields.as_slice(), &[("action", "save")]].concat(),
