@@ -131,6 +131,7 @@ fn print_curve(curve: &Curve) -> anyhow::Result<()> {
         .iter()
         .map(|point| row("1 % false positives", point));
     let rows = std::iter::once(row("in force", &curve.current)).chain(suggested);
+    // Thresholds stand 0.02 apart; the table has those at each tenth.
     let every_tenth = curve
         .points
         .iter()
